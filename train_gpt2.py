@@ -1,0 +1,786 @@
+"""
+GPT-2 in NumPy: every layer's forward and backward pass by hand, AdamW, and a training loop.
+
+GPT-2 reads T tokens and gives, at each of them, a probability for every token that could come next.
+Training shows it real text and moves the parameters against the gradient of the loss, which is the mean
+of -log(the probability given to the token that did come next). This file is all there is to it, in the
+order in which it happens: layers, block, model, AdamW, data, sampling, training loop.
+
+Letters for sizes, as in the comment (N, C):
+
+    B  sequences in a batch             L   blocks (the "12 layers" of GPT-2 124M)
+    T  tokens in a sequence             NH  attention heads in a block
+    N  rows, one per token: B*T         HS  channels of a head: C / NH
+    C  channels of a row                V   tokens in the vocabulary; maxT, the longest T
+
+Activations are (N, C), one row per token. Only attention lets a row see other rows, so only attention
+has to know that the N rows are B sequences. A layer is a pair of pure functions,
+
+    out, cache = thing_forward(x, w, b)
+    dx, dw, db = thing_backward(dout, cache)
+
+where dx is the gradient of the loss with respect to x, and the cache keeps what the backward pass needs
+of the forward pass. A backward pass reads its forward pass upwards, by the chain rule, and changes
+neither cache nor inputs. float32 in gives float32 out, float64 in gives float64 out. GPT-2 is L blocks:
+
+    x ──┬── ln1 ── qkv ── attention ── attproj ──(+)──┬── ln2 ── fc ── gelu ── fcproj ──(+)── out
+        └─────────────────────────────────────────┘   └──────────────────────────────────┘
+
+    python train_gpt2.py        # finetunes GPT-2 124M on tinyshakespeare; --help lists the flags
+"""
+
+import argparse
+import contextlib
+import itertools
+import math
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+
+# ----------------------------------------------------------------------------
+# Blocks of rows, on threads
+
+THREADS = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+POOL = ThreadPoolExecutor(THREADS)
+BLOCK = 2**16  # numbers in a block
+
+
+def in_blocks(f, *arrays):
+    """
+    Call f(*arrays) on a few rows of the arrays at a time, on all cores; f writes into some of them.
+
+    NumPy computes a * b + c in two passes over memory, on one core. (Not so a @ b, which BLAS computes
+    block by block on all cores.) Here the arrays are cut into blocks of rows that fit the cache of a
+    core, so that the second pass finds there what the first one left, and each core gets its share of
+    the blocks. Threads help because NumPy lets go of Python's lock while it computes.
+    """
+    rows = max(1, BLOCK // arrays[0][0].size)
+
+    def work(thread):
+        for i in range(thread * rows, len(arrays[0]), THREADS * rows):
+            f(*(a[i : i + rows] for a in arrays))
+
+    others = [POOL.submit(work, t) for t in range(1, THREADS) if t * rows < len(arrays[0])]
+    work(0)
+    for other in others:
+        other.result()
+
+
+# ----------------------------------------------------------------------------
+# Embedding: the vector of the token plus the vector of its position (llm.c: encoder)
+
+
+def embedding_forward(tokens, wte, wpe, start=0):
+    """tokens (B, T), wte (V, C), wpe (maxT, C) -> out (B*T, C). Positions are counted from start."""
+    B, T = tokens.shape
+    out = wte[tokens] + wpe[start : start + T]  # (B, T, C)
+    return out.reshape(B * T, -1), (tokens,)
+
+
+def embedding_backward(dout, cache, dwte, dwpe):
+    """dout (B*T, C): adds to dwte (V, C), which holds a gradient already, and fills dwpe (maxT, C)."""
+    (tokens,) = cache
+    B, T = tokens.shape
+    dout = dout.reshape(B, T, -1)
+    np.add.at(dwte, tokens, dout)  # dwte[tokens] += dout would count a repeated token only once
+    dwpe[:T] = dout.sum(0)
+    dwpe[T:] = 0  # the positions that this batch did not reach
+
+
+# ----------------------------------------------------------------------------
+# Layernorm: each row brought to mean 0 and variance 1, then w and b (Ba et al. 2016, section 3)
+
+LAYERNORM_EPS = 1e-5  # GPT-2's; keeps 1 / sqrt(variance) finite
+
+
+def layernorm_forward(x, w, b):
+    """x (N, C), w and b (C,) -> out (N, C)."""
+    out, norm, rstd = np.empty_like(x), np.empty_like(x), np.empty_like(x[:, :1])
+
+    def rows(x, out, norm, rstd):
+        centered = x - x.mean(-1, keepdims=True)
+        variance = np.square(centered).mean(-1, keepdims=True)  # (N, 1)
+        rstd[:] = 1 / np.sqrt(variance + LAYERNORM_EPS)
+        norm[:] = centered * rstd
+        out[:] = norm * w + b
+
+    in_blocks(rows, x, out, norm, rstd)
+    return out, (norm, rstd, w)
+
+
+def layernorm_backward(dout, cache):
+    """dout (N, C) -> dx (N, C), dw and db (C,). Derived in doc/layernorm.md."""
+    norm, rstd, w = cache
+    dx = np.empty_like(dout)
+
+    def rows(dout, norm, rstd, dx):
+        dnorm = dout * w
+        # norm = (x - mean) * rstd, and a change of one x changes mean and rstd too. What comes of it:
+        # dnorm loses its mean, and its component along norm.
+        along_norm = (dnorm * norm).mean(-1, keepdims=True)  # (N, 1)
+        dx[:] = (dnorm - dnorm.mean(-1, keepdims=True) - norm * along_norm) * rstd
+
+    in_blocks(rows, dout, norm, rstd, dx)
+    return dx, np.einsum("nc,nc->c", dout, norm), dout.sum(0)
+
+
+# ----------------------------------------------------------------------------
+# Linear: every output channel is a weighted sum of the input channels (llm.c: matmul)
+
+
+def linear_forward(x, w, b):
+    """x (N, C), w (OC, C), b (OC,) -> out (N, OC)."""
+    out = x @ w.T
+    out += b
+    return out, (x, w)
+
+
+def linear_backward(dout, cache, dw=None):
+    """dout (N, OC) -> dx (N, C), dw (OC, C), db (OC,). A given dw is filled instead of a new array."""
+    x, w = cache
+    return dout @ w, np.matmul(dout.T, x, out=dw), dout.sum(0)
+
+
+# ----------------------------------------------------------------------------
+# Attention: each token takes a weighted mean of the values of the tokens up to it (Vaswani et al.
+# 2017, section 3.2). How much of token j it takes is for its query and j's key to say.
+
+
+def split_heads(x, B, n, NH):
+    """x (B*T, n*NH*HS), each row holding n vectors of NH heads -> a view of it, (n, NH, B, T, HS)."""
+    return x.reshape(B, len(x) // B, n, NH, -1).transpose(2, 3, 0, 1, 4)
+
+
+def attention_forward(qkv, B, NH, kv=None, start=0):
+    """
+    qkv (B*T, 3C): queries, keys and values side by side -> out (B*T, C).
+
+    For sampling, kv (2, NH, B, maxT, HS) remembers keys and values of the tokens before start; the new
+    ones are added to it. The queries then see S = start + T keys; otherwise S = T.
+    """
+    q, k, v = split_heads(qkv, B, 3, NH)  # (NH, B, T, HS)
+    T, HS = q.shape[2:]
+    if kv is not None:
+        kv[:, :, :, start : start + T] = k, v
+        k, v = kv[:, :, :, : start + T]  # (NH, B, S, HS)
+    future = np.triu(np.full((T, start + T), -np.inf, q.dtype), 1 + start)  # (T, S): -inf if j > i
+    att = np.empty((NH, B, T, start + T), q.dtype)
+    out = np.empty((len(qkv), NH * HS), q.dtype)
+
+    def some_heads(att, q, k, v, out):
+        preatt = q @ k.mT * (1 / math.sqrt(HS)) + future  # (heads, B, T, S)
+        weights = np.exp(preatt - preatt.max(-1, keepdims=True))
+        att[:] = weights / weights.sum(-1, keepdims=True)
+        out[:] = att @ v
+
+    in_blocks(some_heads, att, q, k, v, split_heads(out, B, 1, NH)[0])
+    return out, (att, q, k, v)
+
+
+def attention_backward(dout, cache):
+    """dout (B*T, C) -> dqkv (B*T, 3C). Derived in doc/attention.md."""
+    att, q, k, v = cache
+    NH, B, T, HS = q.shape
+    dqkv = np.empty((B * T, 3 * NH * HS), dout.dtype)
+
+    def some_heads(att, q, k, v, dout, dq, dk, dv):
+        # out = att @ v
+        datt = dout @ v.mT  # (heads, B, T, T)
+        dv[:] = att.mT @ dout
+        # att = softmax(preatt), where raising one preatt lowers the other att of its row. For masked
+        # pairs att is 0, and so is dpreatt.
+        dpreatt = att * (datt - (datt * att).sum(-1, keepdims=True))
+        # preatt = q @ k.mT / sqrt(HS)
+        dpreatt *= 1 / math.sqrt(HS)
+        dq[:] = dpreatt @ k
+        dk[:] = dpreatt.mT @ q
+
+    dq, dk, dv = split_heads(dqkv, B, 3, NH)
+    in_blocks(some_heads, att, q, k, v, split_heads(dout, B, 1, NH)[0], dq, dk, dv)
+    return dqkv
+
+
+# ----------------------------------------------------------------------------
+# GELU: x times the normal distribution's probability of a value below x (Hendrycks & Gimpel 2016),
+# by the approximation with tanh from its section 2, which GPT-2 was trained with
+
+GELU_SCALE = math.sqrt(2 / math.pi)
+GELU_CUBIC = 0.044715
+
+
+def gelu_forward(x):
+    """x (N, C) -> out (N, C)."""
+    out = np.empty_like(x)
+
+    def rows(x, out):
+        tanh = np.tanh(
+            GELU_SCALE * (x + GELU_CUBIC * (x * x * x))
+        )  # x**3 is far slower than x * x * x
+        out[:] = 0.5 * x * (1 + tanh)
+
+    in_blocks(rows, x, out)
+    return out, (x,)
+
+
+def gelu_backward(dout, cache):
+    """dout (N, C) -> dx (N, C)."""
+    (x,) = cache
+    dx = np.empty_like(x)
+
+    def rows(dout, x, dx):
+        tanh = np.tanh(
+            GELU_SCALE * (x + GELU_CUBIC * (x * x * x))
+        )  # cheaper to compute than to keep
+        # out = 0.5 * x * (1 + tanh), a product of two functions of x
+        dtanh = (1 - tanh * tanh) * (GELU_SCALE * (1 + 3 * GELU_CUBIC * (x * x)))
+        dx[:] = dout * (0.5 * (1 + tanh) + 0.5 * x * dtanh)
+
+    in_blocks(rows, dout, x, dx)
+    return dx
+
+
+# ----------------------------------------------------------------------------
+# Softmax and cross-entropy: from scores to the loss
+
+
+def crossentropy_forward(logits, targets):
+    """logits (N, V), targets (N,) of token ids -> loss, the mean of -log(probability of the target)."""
+    N = len(logits)
+    probs, losses = np.empty_like(logits), np.empty_like(logits[:, 0])
+
+    def rows(logits, targets, probs, losses):
+        shifted = logits - logits.max(
+            -1, keepdims=True
+        )  # softmax is the same, and exp can't overflow
+        weights = np.exp(shifted)
+        total = weights.sum(-1, keepdims=True)  # (N, 1)
+        probs[:] = weights * (1 / total)
+        losses[:] = np.log(total[:, 0]) - shifted[np.arange(len(targets)), targets]
+
+    in_blocks(rows, logits, targets, probs, losses)
+    return losses.mean(), (probs, targets, N)
+
+
+def crossentropy_backward(dloss, cache):
+    """dloss, a number -> dlogits (N, V)."""
+    probs, targets, N = cache
+    dlogits = np.empty_like(probs)
+
+    def rows(probs, targets, dlogits):
+        # -log(softmax) has a plain derivative: the probability, minus 1 at the target
+        dlogits[:] = probs * (dloss / N)
+        dlogits[np.arange(len(targets)), targets] -= dloss / N
+
+    in_blocks(rows, probs, targets, dlogits)
+    return dlogits
+
+
+# ----------------------------------------------------------------------------
+# Block: attention, then a two-layer network on each row; each adds its result to the row
+
+
+def block_forward(x, p, B, NH, kv=None, start=0):
+    """x (N, C), p the 12 tensors of this block by name -> out (N, C)."""
+    ln1, ln1_cache = layernorm_forward(x, p["ln1w"], p["ln1b"])
+    qkv, qkv_cache = linear_forward(ln1, p["qkvw"], p["qkvb"])  # (N, 3C)
+    atty, att_cache = attention_forward(qkv, B, NH, kv, start)
+    attproj, attproj_cache = linear_forward(atty, p["attprojw"], p["attprojb"])
+    x = x + attproj
+    ln2, ln2_cache = layernorm_forward(x, p["ln2w"], p["ln2b"])
+    fc, fc_cache = linear_forward(ln2, p["fcw"], p["fcb"])  # (N, 4C)
+    gelu, gelu_cache = gelu_forward(fc)
+    fcproj, fcproj_cache = linear_forward(gelu, p["fcprojw"], p["fcprojb"])
+    out = x + fcproj
+    return out, (
+        (ln1_cache, qkv_cache, att_cache, attproj_cache),
+        (ln2_cache, fc_cache, gelu_cache, fcproj_cache),
+    )
+
+
+def block_backward(dout, cache, g):
+    """dout (N, C) -> dx (N, C). Fills g, the 12 gradients of this block by name."""
+    ln1_cache, qkv_cache, att_cache, attproj_cache = cache[0]
+    ln2_cache, fc_cache, gelu_cache, fcproj_cache = cache[1]
+    # out = x + fcproj: both get the gradient of the sum
+    dgelu, g["fcprojw"][:], g["fcprojb"][:] = linear_backward(dout, fcproj_cache, g["fcprojw"])
+    dfc = gelu_backward(dgelu, gelu_cache)
+    dln2, g["fcw"][:], g["fcb"][:] = linear_backward(dfc, fc_cache, g["fcw"])
+    dx, g["ln2w"][:], g["ln2b"][:] = layernorm_backward(dln2, ln2_cache)
+    dx += dout
+    # the same again for x = x + attproj
+    datty, g["attprojw"][:], g["attprojb"][:] = linear_backward(dx, attproj_cache, g["attprojw"])
+    dqkv = attention_backward(datty, att_cache)
+    dln1, g["qkvw"][:], g["qkvb"][:] = linear_backward(dqkv, qkv_cache, g["qkvw"])
+    dx1, g["ln1w"][:], g["ln1b"][:] = layernorm_backward(dln1, ln1_cache)
+    dx1 += dx
+    return dx1
+
+
+# ----------------------------------------------------------------------------
+# Model
+
+
+class GPT2Config(NamedTuple):
+    """The sizes of a GPT-2, in the order of the weight file's header."""
+
+    maxT: int
+    V: int
+    L: int
+    NH: int
+    C: int
+
+
+def tensor_shapes(config):
+    """The 16 tensors of a GPT-2, name -> shape, in the order of the weight file."""
+    maxT, V, L, _, C = config
+    return {
+        "wte": (V, C), "wpe": (maxT, C),
+        "ln1w": (L, C), "ln1b": (L, C),
+        "qkvw": (L, 3 * C, C), "qkvb": (L, 3 * C),
+        "attprojw": (L, C, C), "attprojb": (L, C),
+        "ln2w": (L, C), "ln2b": (L, C),
+        "fcw": (L, 4 * C, C), "fcb": (L, 4 * C),
+        "fcprojw": (L, C, 4 * C), "fcprojb": (L, C),
+        "lnfw": (C,), "lnfb": (C,),
+    }  # fmt: skip
+
+
+OUTSIDE_BLOCKS = {"wte", "wpe", "lnfw", "lnfb"}
+MATRICES = {"wte", "wpe", "qkvw", "attprojw", "fcw", "fcprojw"}
+
+
+def num_parameters(config):
+    return sum(math.prod(shape) for shape in tensor_shapes(config).values())
+
+
+def tensors(flat, config):
+    """Cut a flat vector of all parameters (or gradients, or moments) into 16 named views of it."""
+    views, start = {}, 0
+    for name, shape in tensor_shapes(config).items():
+        size = math.prod(shape)
+        views[name] = flat[start : start + size].reshape(shape)
+        start += size
+    return views
+
+
+def block_tensors(views, l):
+    """The 12 tensors of block l, as views."""
+    return {name: view[l] for name, view in views.items() if name not in OUTSIDE_BLOCKS}
+
+
+def gpt2_forward(params, config, tokens, targets=None, kv=None, start=0):
+    """
+    tokens and targets (B, T) -> loss, cache; without targets -> logits (B*T, V).
+
+    kv (L, 2, NH, B, maxT, HS) and start: see attention_forward.
+    """
+    B = len(tokens)
+    x, embedding_cache = embedding_forward(tokens, params["wte"], params["wpe"], start)
+    block_caches = []
+    for l in range(config.L):
+        p = block_tensors(params, l)
+        x, block_cache = block_forward(x, p, B, config.NH, None if kv is None else kv[l], start)
+        block_caches.append(block_cache)
+    x, lnf_cache = layernorm_forward(x, params["lnfw"], params["lnfb"])
+    logits = x @ params["wte"].T  # a token's score: how well x matches its vector in the embedding
+    if targets is None:
+        return logits
+    loss, loss_cache = crossentropy_forward(logits, targets.reshape(-1))
+    return loss, (embedding_cache, block_caches, lnf_cache, x, loss_cache)
+
+
+def gpt2_backward(params, config, cache, grads):
+    """Fill grads, every element of it, with the gradient of the loss."""
+    embedding_cache, block_caches, lnf_cache, x, loss_cache = cache
+    dlogits = crossentropy_backward(1.0, loss_cache)
+    np.matmul(dlogits.T, x, out=grads["wte"])
+    dx, grads["lnfw"][:], grads["lnfb"][:] = layernorm_backward(dlogits @ params["wte"], lnf_cache)
+    for l in reversed(range(config.L)):
+        dx = block_backward(dx, block_caches[l], block_tensors(grads, l))
+    # wte was used twice, for the scores and for the embedding: its two gradients add up
+    embedding_backward(dx, embedding_cache, grads["wte"], grads["wpe"])
+
+
+def init_weights(config, seed=1337):
+    """Random float32 weights as for GPT-2 (Radford et al. 2019, section 2.3), in one flat vector."""
+    rng = np.random.default_rng(seed)
+    flat = np.zeros(num_parameters(config), np.float32)
+    for name, view in tensors(flat, config).items():
+        if name in MATRICES:
+            # 2L projections are added to each row; scaled so, their sum stays as large as one of them
+            std = 0.02 / math.sqrt(2 * config.L) if "proj" in name else 0.02
+            rng.standard_normal(out=view, dtype=np.float32)
+            view *= std
+        elif name.endswith("w"):  # layernorm
+            view[:] = 1
+    return flat
+
+
+# ----------------------------------------------------------------------------
+# AdamW (Kingma & Ba 2015, algorithm 1; decoupled weight decay by Loshchilov & Hutter 2019)
+
+
+def adamw_update(params, grads, m, v, step, lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0):
+    """
+    Update params, m and v in place: four dicts of tensors. Step counts from 1.
+
+    Each parameter moves against the running mean m of its gradient, in units of the running root mean
+    square, sqrt(v). Only matrices decay: biases and layernorms are not drawn to 0.
+    """
+    m_scale = 1 / (1 - beta1**step)  # m and v start at 0: this undoes their bias towards it
+    v_scale = 1 / (1 - beta2**step)
+    for name in params:
+        decay = lr * weight_decay if name in MATRICES else 0.0
+
+        def rows(p, g, m, v, decay=decay):
+            m *= beta1
+            m += (1 - beta1) * g
+            v *= beta2
+            v += (1 - beta2) * (g * g)
+            if decay:
+                p *= 1 - decay
+            p -= (lr * m_scale) * m / (np.sqrt(v_scale * v) + eps)
+
+        in_blocks(rows, *(tree[name].reshape(-1, 1) for tree in (params, grads, m, v)))
+
+
+def learning_rate(step, steps, lr, warmup, min_lr_frac):
+    """Linear warm-up, then half a cosine from lr to min_lr_frac * lr (Brown et al. 2020, appendix B)."""
+    if step < warmup:
+        return lr * (step + 1) / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
+    return lr * (min_lr_frac + (1 - min_lr_frac) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+# ----------------------------------------------------------------------------
+# Files: llm.c's formats, little-endian, behind a header of 256 int32
+
+WEIGHTS, STATE, TOKENS, TOKENIZER = 20240326, 20240327, 20240520, 20240328  # header[0], the magic
+UNPADDED, FLOAT32, BFLOAT16 = 1, 3, 5  # header[1] of a weight file, the version
+HEADER_BYTES = 1024
+GPT2_VOCAB_SIZE = 50257
+
+
+class UserError(Exception):
+    """Something only the user can mend: ends the program with one line and exit status 1."""
+
+    status = 1
+
+
+class NoNetwork(UserError):
+    """A host that can't be reached: exit status 3, so that prepare() can tell."""
+
+    status = 3
+
+
+def run(main):
+    """Call main(), and turn what the user has to mend into one line on standard error."""
+    try:
+        main()
+    except (UserError, OSError) as error:
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        sys.exit(getattr(error, "status", 1))
+    except KeyboardInterrupt:
+        sys.exit(130)  # what a shell expects of a program that was interrupted
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Open a file beside path for writing; it takes the place of path once it is whole on disk."""
+    part = Path(f"{path}.part")
+    try:
+        with open(part, "wb") as f:
+            yield f
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read_header(path, magic, versions, hint):
+    """The header of a file as 256 ints; UserError with the hint if the file is of another kind."""
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such file; {hint}")
+    header = np.fromfile(path, "<i4", 256)
+    if len(header) < 256 or header[0] != magic or header[1] not in versions:
+        raise UserError(f"{path}: not a file of the kind or version expected here; {hint}")
+    return header.tolist()
+
+
+def write_header(f, *numbers):
+    f.write(np.array(numbers + (0,) * (256 - len(numbers)), "<i4"))
+
+
+def vocab_padding(config):
+    """Rows of zeros that files have behind wte, up to the next multiple of 128."""
+    return -config.V % 128
+
+
+def write_tensors(f, flat, config):
+    """Write the 16 tensors of a flat float32 vector, wte padded."""
+    wte_size = config.V * config.C
+    f.write(flat[:wte_size])
+    f.write(np.zeros(vocab_padding(config) * config.C, np.float32))
+    f.write(flat[wte_size:])
+
+
+def read_tensors(f, config, version=FLOAT32):
+    """Read what write_tensors wrote, or one of the other versions -> a flat float32 vector."""
+    flat = np.empty(num_parameters(config), np.float32)
+    wte_size = config.V * config.C
+    padding = 0 if version == UNPADDED else vocab_padding(config) * config.C
+    for part, skip in (flat[:wte_size], padding), (flat[wte_size:], 0):
+        if version == BFLOAT16:  # the upper half of a float32
+            part.view(np.uint32)[:] = np.fromfile(f, "<u2", part.size)
+            part.view(np.uint32)[:] <<= 16
+        else:
+            f.readinto(part)
+        f.seek(skip * (2 if version == BFLOAT16 else 4), os.SEEK_CUR)
+    return flat
+
+
+def save_weights(path, flat, config):
+    """Write a weight file, which llm.c can read too."""
+    with replacing(path) as f:
+        write_header(f, WEIGHTS, FLOAT32, *config, config.V + vocab_padding(config))
+        write_tensors(f, flat, config)
+
+
+def load_weights(path):
+    """Read a weight file -> all parameters as a flat float32 vector, config. Raises UserError."""
+    hint = "`python reference_gpt2.py` makes gpt2_124M.bin"
+    header = read_header(path, WEIGHTS, (UNPADDED, FLOAT32, BFLOAT16), hint)
+    version, config = header[1], GPT2Config(*header[2:7])
+    if min(config) < 1 or config.C % config.NH:
+        raise UserError(f"{path}: its header has impossible sizes, {config}; {hint}")
+    padding = 0 if version == UNPADDED else vocab_padding(config)
+    numbers = num_parameters(config) + padding * config.C
+    size = HEADER_BYTES + numbers * (2 if version == BFLOAT16 else 4)
+    if os.path.getsize(path) != size:
+        bytes_there = os.path.getsize(path)
+        raise UserError(
+            f"{path}: has {bytes_there:,} bytes where its header means {size:,}; {hint}"
+        )
+    with open(path, "rb") as f:
+        f.seek(HEADER_BYTES)
+        return read_tensors(f, config, version), config
+
+
+def load_tokens(path):
+    """Read a token file -> its tokens, an array that stays on disk; V. Raises UserError."""
+    hint = "prepro_tinyshakespeare.py makes the default one, prepro.py one of your own text"
+    size = os.path.getsize(path) if Path(path).is_file() else 0
+    if size and np.fromfile(path, "<i4", 1)[:1] != TOKENS:  # llm.c's first format: int32, no header
+        tokens = np.memmap(path, "<i4", "r") if size % 4 == 0 else np.array([-1])
+        if tokens.min() < 0 or tokens.max() >= GPT2_VOCAB_SIZE:
+            raise UserError(f"{path}: not a token file; {hint}")
+        return tokens, GPT2_VOCAB_SIZE
+    header = read_header(path, TOKENS, (1,), hint)
+    if size != HEADER_BYTES + 2 * header[2]:
+        raise UserError(f"{path}: has {size:,} bytes, not the {header[2]:,} tokens it says; {hint}")
+    return np.memmap(path, "<u2", "r", HEADER_BYTES), header[3] or GPT2_VOCAB_SIZE
+
+
+def get_batch(tokens, i, B, T):
+    """Batch i of the tokens, in order and round again -> x, y (B, T); y is x one token later."""
+    start = i % ((len(tokens) - 1) // (B * T)) * (B * T)
+    window = tokens[start : start + B * T + 1].astype(np.int64)
+    return window[:-1].reshape(B, T), window[1:].reshape(B, T)
+
+
+def load_tokenizer(path):
+    """Read a tokenizer file -> the bytes of every token, the end-of-text token. Raises UserError."""
+    hint = "`python reference_gpt2.py` makes gpt2_tokenizer.bin"
+    count, end_of_text = read_header(path, TOKENIZER, (2,), hint)[2:4]
+    data, at, vocabulary = Path(path).read_bytes(), HEADER_BYTES, []
+    while at < len(data):  # a length byte, then as many bytes
+        vocabulary.append(data[at + 1 : at + 1 + data[at]])
+        at += 1 + data[at]
+    if at != len(data) or len(vocabulary) != count or not 0 <= end_of_text < count:
+        raise UserError(f"{path}: damaged, its tokens are not what its header says; {hint}")
+    return vocabulary, end_of_text
+
+
+# ----------------------------------------------------------------------------
+# Sampling: draw a token from the probabilities, append it, ask again
+
+
+def generate(params, config, tokens, rng):
+    """
+    Yield tokens that continue the list of tokens, without end.
+
+    Keys and values of all tokens so far are kept, so that only the newest goes through the model. When
+    there are maxT of them, the older half is forgotten and the rest computed anew.
+    """
+    maxT, V, L, NH, C = config
+    kv = np.empty((L, 2, NH, 1, maxT, C // NH), params["wte"].dtype)
+    tokens, known = list(tokens), 0
+    while True:
+        if len(tokens) > maxT:
+            tokens, known = tokens[-(maxT // 2) :], 0
+        logits = gpt2_forward(params, config, np.array([tokens[known:]]), kv=kv, start=known)[-1]
+        known = len(tokens)
+        weights = np.exp(logits.astype(np.float64) - logits.max())
+        tokens.append(int(rng.choice(V, p=weights / weights.sum())))
+        yield tokens[-1]
+
+
+# ----------------------------------------------------------------------------
+# Training loop
+
+WEIGHTS_FILE = HERE / "gpt2_124M.bin"
+TOKENIZER_FILE = HERE / "gpt2_tokenizer.bin"
+SHAKESPEARE = HERE / "data" / "tiny_shakespeare"
+PYTHON_DOCS = HERE / "data" / "python_docs"
+SAMPLE_TOKENS = 256
+WITHOUT_NETWORK = {
+    "init": "d2", "data": PYTHON_DOCS, "steps": 1000, "batch_size": 16, "lr": 2e-3, "warmup": 20,
+    "min_lr_frac": 0.1, "val_every": 100, "sample_every": 500,
+}  # fmt: skip
+
+
+def number(kind, low, high=math.inf):
+    """A type for argparse: a finite int or float from low to high."""
+
+    def parse(text):
+        value = kind(text)
+        if not low <= value <= high or value == math.inf:
+            raise argparse.ArgumentTypeError(f"{text} is not a number from {low} to {high}")
+        return value
+
+    return parse
+
+
+def parse_args(argv=None, **defaults):
+    parser = argparse.ArgumentParser(description="Train GPT-2 in NumPy.")
+    add, count = parser.add_argument, number(int, 0)
+    add("--init", help="weights to start from, or dN: N layers at random (default: gpt2_124M.bin)")
+    add("--data", help="token files, up to _train.bin (default: data/tiny_shakespeare)")
+    add("--steps", type=count, default=40)
+    add("--batch-size", type=number(int, 1), default=4)
+    add("--seq-len", type=number(int, 1), default=64)
+    add("--lr", type=number(float, 0), default=1e-4, help="learning rate")
+    add("--warmup", type=count, default=0, help="steps until the learning rate is reached")
+    add(
+        "--min-lr-frac", type=number(float, 0, 1), default=1.0, help="what is left of it at the end"
+    )
+    add("--weight-decay", type=number(float, 0), default=0.0)
+    add("--val-every", type=count, default=10, help="steps between validation losses; 0: none")
+    add("--val-batches", type=number(int, 1), default=10)
+    add("--sample-every", type=count, default=20, help="steps between samples; 0: none")
+    add("--save", help="write the trained weights to this file")
+    add("--seed", type=count, default=1337)
+    parser.set_defaults(**defaults)
+    return parser.parse_args(argv)
+
+
+def prepare(script, *flags):
+    """Run another script of ours. False if it had no network; UserError if it failed otherwise."""
+    print(f"preparing: python {' '.join((script, *flags))}", flush=True)
+    status = subprocess.run([sys.executable, HERE / script, *flags]).returncode
+    if status not in (0, NoNetwork.status):
+        raise UserError(f"`python {script}` failed, as it says above")
+    return status == 0
+
+
+def prepare_defaults(args):
+    """Make what is missing of the default files. False if that takes a network and there is none."""
+    if args.data is None and not Path(f"{SHAKESPEARE}_train.bin").exists():
+        if not prepare("prepro_tinyshakespeare.py"):
+            return False
+    if args.init is None and not WEIGHTS_FILE.exists():
+        return prepare("reference_gpt2.py", "--weights-only")
+    return True
+
+
+def named_config(name, V):
+    """The config of a random model dN: N layers, 64*N channels; of d24, d36, d48: GPT-2's."""
+    L = int(name[1:])
+    NH, C = {24: (16, 1024), 36: (20, 1280), 48: (25, 1600)}.get(L, (L, 64 * L))
+    return GPT2Config(1024, V, L, NH, C)
+
+
+def main():
+    args = parse_args()
+    if not prepare_defaults(args):
+        if args.init or args.data:
+            raise UserError("without a network, give both --init and --data")
+        command = " ".join(f"--{k.replace('_', '-')} {v}" for k, v in WITHOUT_NETWORK.items())
+        print(f"training on Python's documentation instead: python train_gpt2.py {command}")
+        args = parse_args(**WITHOUT_NETWORK)
+        if not Path(f"{PYTHON_DOCS}_train.bin").exists():
+            prepare("prepro_pythondocs.py")
+    train(args)
+
+
+def train(args):
+    B, T = args.batch_size, args.seq_len
+    data = args.data or SHAKESPEARE
+    (train_tokens, V), (val_tokens, _) = (load_tokens(f"{data}_{s}.bin") for s in ("train", "val"))
+    init = str(args.init or WEIGHTS_FILE)
+    if init[0] == "d" and init[1:].isdigit() and int(init[1:]):
+        config = named_config(init, V)
+        flat_params = init_weights(config, args.seed)
+    else:
+        flat_params, config = load_weights(init)
+    if config.V != V:
+        raise UserError(
+            f"{data}_train.bin has a vocabulary of {V:,} tokens, {init} of {config.V:,}"
+        )
+    if T > config.maxT:
+        raise UserError(f"--seq-len {T}: {init} takes {config.maxT} at most")
+    for tokens, split in (train_tokens, "train"), (val_tokens, "val"):
+        if len(tokens) <= B * T:
+            have = f"{len(tokens):,} tokens where a batch takes {B * T + 1:,}"
+            raise UserError(f"{data}_{split}.bin has {have}; lower --batch-size or --seq-len")
+    if args.sample_every:
+        own = Path(f"{data}_tokenizer.bin")
+        vocabulary, end_of_text = load_tokenizer(own if own.exists() else TOKENIZER_FILE)
+
+    print("[GPT-2]")
+    names = ("max_seq_len", "vocab_size", "num_layers", "num_heads", "channels")
+    for name, size in *zip(names, config), ("num_parameters", num_parameters(config)):
+        print(f"{name}: {size}")
+    print(f"train dataset num_batches: {(len(train_tokens) - 1) // (B * T)}")
+    print(f"val dataset num_batches: {(len(val_tokens) - 1) // (B * T)}")
+
+    params = tensors(flat_params, config)
+    grads, m, v = (tensors(np.zeros_like(flat_params), config) for _ in range(3))
+    rng = np.random.default_rng(args.seed)
+    for step in range(args.steps + 1):
+        last = step == args.steps
+        if args.val_every and (last or step % args.val_every == 0):
+            batches = (get_batch(val_tokens, i, B, T) for i in range(args.val_batches))
+            losses = [gpt2_forward(params, config, x, y)[0] for x, y in batches]
+            print(f"val loss {sum(losses) / len(losses):.6f}")
+        if args.sample_every and step and (last or step % args.sample_every == 0):
+            sample = itertools.islice(generate(params, config, [end_of_text], rng), SAMPLE_TOKENS)
+            text = b"".join(vocabulary[token] for token in sample).decode("utf-8", "replace")
+            print(f"generating:\n---\n{text}\n---")
+        if last:
+            break
+        start = time.perf_counter()
+        loss, cache = gpt2_forward(params, config, *get_batch(train_tokens, step, B, T))
+        gpt2_backward(params, config, cache, grads)
+        lr = learning_rate(step, args.steps, args.lr, args.warmup, args.min_lr_frac)
+        adamw_update(params, grads, m, v, step + 1, lr, weight_decay=args.weight_decay)
+        del cache  # the activations, before the next ones are allocated
+        seconds = time.perf_counter() - start
+        took = f"took {seconds * 1000:f} ms, {B * T / seconds:.0f} tokens/s"
+        print(f"step {step}: train loss {loss:f} ({took})", flush=True)
+    if args.save:
+        save_weights(args.save, flat_params, config)
+        print(f"wrote {args.save}")
+
+
+if __name__ == "__main__":
+    run(main)
