@@ -2,29 +2,31 @@
 GPT-2 in NumPy: every layer's forward and backward pass by hand, AdamW, and a training loop.
 
 GPT-2 reads T tokens and gives, at each of them, a probability for every token that could come next.
-Training shows it real text and moves the parameters against the gradient of the loss, which is the mean
-of -log(the probability given to the token that did come next). This file is all there is to it, in the
-order in which it happens: layers, block, model, AdamW, data, sampling, training loop.
+Training shows it real text and moves the parameters against the gradient of the loss: the mean of
+-log(probability given to the token that did come next). This file is all there is to it, in the
+order in which it happens: layers, block, model, AdamW, files, sampling, training loop.
 
 Letters for sizes, as in the comment (N, C):
 
     B  sequences in a batch             L   blocks (the "12 layers" of GPT-2 124M)
     T  tokens in a sequence             NH  attention heads in a block
-    N  rows, one per token: B*T         HS  channels of a head: C / NH
+    N  rows, one for each token: B*T    HS  channels of a head: C / NH
     C  channels of a row                V   tokens in the vocabulary; maxT, the longest T
 
-Activations are (N, C), one row per token. Only attention lets a row see other rows, so only attention
-has to know that the N rows are B sequences. A layer is a pair of pure functions,
+Activations are (N, C), one row for each token. Only attention lets a row see other rows, so only
+attention has to know that the N rows are B sequences. A layer is a pair of pure functions,
 
     out, cache = thing_forward(x, w, b)
     dx, dw, db = thing_backward(dout, cache)
 
-where dx is the gradient of the loss with respect to x, and the cache keeps what the backward pass needs
-of the forward pass. A backward pass reads its forward pass upwards, by the chain rule, and changes
-neither cache nor inputs. float32 in gives float32 out, float64 in gives float64 out. GPT-2 is L blocks:
+where dx is the gradient of the loss with respect to x, and the cache keeps what the backward pass
+needs of the forward pass. A backward pass reads its forward pass upwards, by the chain rule, and
+changes neither cache nor inputs. float32 in gives float32 out; float64, float64. A block:
 
-    x ──┬── ln1 ── qkv ── attention ── attproj ──(+)──┬── ln2 ── fc ── gelu ── fcproj ──(+)── out
+    x ──┬── ln1 ── qkv ── attention ── attproj ── + ──┬── ln2 ── fc ── gelu ── fcproj ── + ── out
         └─────────────────────────────────────────┘   └──────────────────────────────────┘
+
+GPT-2 is an embedding, L blocks, a last layernorm, and the embedding once more, to score tokens.
 
     python train_gpt2.py        # finetunes GPT-2 124M on tinyshakespeare; --help lists the flags
 """
@@ -48,19 +50,21 @@ HERE = Path(__file__).resolve().parent
 # ----------------------------------------------------------------------------
 # Blocks of rows, on threads
 
-THREADS = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+THREADS = int(os.environ.get("OMP_NUM_THREADS", CORES))  # BLAS, too, follows this variable
 POOL = ThreadPoolExecutor(THREADS)
 BLOCK = 2**16  # numbers in a block
 
 
 def in_blocks(f, *arrays):
     """
-    Call f(*arrays) on a few rows of the arrays at a time, on all cores; f writes into some of them.
+    Call f(*arrays) on a few rows of the arrays at a time, on all cores; f writes into its arrays.
 
-    NumPy computes a * b + c in two passes over memory, on one core. (Not so a @ b, which BLAS computes
-    block by block on all cores.) Here the arrays are cut into blocks of rows that fit the cache of a
-    core, so that the second pass finds there what the first one left, and each core gets its share of
-    the blocks. Threads help because NumPy lets go of Python's lock while it computes.
+    NumPy computes a * b + c in two passes over memory, on one core. (Not so a @ b: that is BLAS,
+    which works on all cores and block by block.) Here the arrays are cut into blocks of rows that
+    fit the cache of a core, so that the second pass finds there what the first one left, and each
+    core gets its share of the blocks. NumPy lets go of Python's lock while it computes, which is
+    why threads help.
     """
     rows = max(1, BLOCK // arrays[0][0].size)
 
@@ -79,14 +83,14 @@ def in_blocks(f, *arrays):
 
 
 def embedding_forward(tokens, wte, wpe, start=0):
-    """tokens (B, T), wte (V, C), wpe (maxT, C) -> out (B*T, C). Positions are counted from start."""
+    """tokens (B, T), at positions from start on, wte (V, C), wpe (maxT, C) -> out (B*T, C)."""
     B, T = tokens.shape
     out = wte[tokens] + wpe[start : start + T]  # (B, T, C)
     return out.reshape(B * T, -1), (tokens,)
 
 
 def embedding_backward(dout, cache, dwte, dwpe):
-    """dout (B*T, C): adds to dwte (V, C), which holds a gradient already, and fills dwpe (maxT, C)."""
+    """dout (B*T, C). Fills dwpe (maxT, C); adds to dwte (V, C), which has a gradient already."""
     (tokens,) = cache
     B, T = tokens.shape
     dout = dout.reshape(B, T, -1)
@@ -123,8 +127,8 @@ def layernorm_backward(dout, cache):
 
     def rows(dout, norm, rstd, dx):
         dnorm = dout * w
-        # norm = (x - mean) * rstd, and a change of one x changes mean and rstd too. What comes of it:
-        # dnorm loses its mean, and its component along norm.
+        # norm = (x - mean) * rstd, where mean and rstd depend on x too. Through mean, dnorm loses
+        # its mean; through rstd, its component along norm.
         along_norm = (dnorm * norm).mean(-1, keepdims=True)  # (N, 1)
         dx[:] = (dnorm - dnorm.mean(-1, keepdims=True) - norm * along_norm) * rstd
 
@@ -144,7 +148,7 @@ def linear_forward(x, w, b):
 
 
 def linear_backward(dout, cache, dw=None):
-    """dout (N, OC) -> dx (N, C), dw (OC, C), db (OC,). A given dw is filled instead of a new array."""
+    """dout (N, OC) -> dx (N, C), dw (OC, C), db (OC,). An array given as dw is filled with it."""
     x, w = cache
     return dout @ w, np.matmul(dout.T, x, out=dw), dout.sum(0)
 
@@ -154,8 +158,14 @@ def linear_backward(dout, cache, dw=None):
 # 2017, section 3.2). How much of token j it takes is for its query and j's key to say.
 
 
+def softmax(x):
+    """x (..., S) -> weights of the same shape, positive, with the sum 1 in each row."""
+    weights = np.exp(x - x.max(-1, keepdims=True))  # the same for any x - constant; no overflow so
+    return weights / weights.sum(-1, keepdims=True)
+
+
 def split_heads(x, B, n, NH):
-    """x (B*T, n*NH*HS), each row holding n vectors of NH heads -> a view of it, (n, NH, B, T, HS)."""
+    """x (B*T, n*NH*HS), in each row n vectors of NH heads -> a view of x, (n, NH, B, T, HS)."""
     return x.reshape(B, len(x) // B, n, NH, -1).transpose(2, 3, 0, 1, 4)
 
 
@@ -163,8 +173,8 @@ def attention_forward(qkv, B, NH, kv=None, start=0):
     """
     qkv (B*T, 3C): queries, keys and values side by side -> out (B*T, C).
 
-    For sampling, kv (2, NH, B, maxT, HS) remembers keys and values of the tokens before start; the new
-    ones are added to it. The queries then see S = start + T keys; otherwise S = T.
+    For sampling, kv (2, NH, B, maxT, HS) keeps the keys and values of all tokens; those before
+    start are there already. The T queries then see S = start + T keys; in training, S = T.
     """
     q, k, v = split_heads(qkv, B, 3, NH)  # (NH, B, T, HS)
     T, HS = q.shape[2:]
@@ -177,8 +187,7 @@ def attention_forward(qkv, B, NH, kv=None, start=0):
 
     def some_heads(att, q, k, v, out):
         preatt = q @ k.mT * (1 / math.sqrt(HS)) + future  # (heads, B, T, S)
-        weights = np.exp(preatt - preatt.max(-1, keepdims=True))
-        att[:] = weights / weights.sum(-1, keepdims=True)
+        att[:] = softmax(preatt)
         out[:] = att @ v
 
     in_blocks(some_heads, att, q, k, v, split_heads(out, B, 1, NH)[0])
@@ -195,8 +204,8 @@ def attention_backward(dout, cache):
         # out = att @ v
         datt = dout @ v.mT  # (heads, B, T, T)
         dv[:] = att.mT @ dout
-        # att = softmax(preatt), where raising one preatt lowers the other att of its row. For masked
-        # pairs att is 0, and so is dpreatt.
+        # att = softmax(preatt): to raise one att of a row is to lower the others, so only what
+        # datt has beyond the row's mean (weighted by att) counts. Where masked, att is 0.
         dpreatt = att * (datt - (datt * att).sum(-1, keepdims=True))
         # preatt = q @ k.mT / sqrt(HS)
         dpreatt *= 1 / math.sqrt(HS)
@@ -216,15 +225,16 @@ GELU_SCALE = math.sqrt(2 / math.pi)
 GELU_CUBIC = 0.044715
 
 
+def gelu_tanh(x):
+    return np.tanh(GELU_SCALE * (x + GELU_CUBIC * (x * x * x)))  # x**3 takes 80 times as long
+
+
 def gelu_forward(x):
     """x (N, C) -> out (N, C)."""
     out = np.empty_like(x)
 
     def rows(x, out):
-        tanh = np.tanh(
-            GELU_SCALE * (x + GELU_CUBIC * (x * x * x))
-        )  # x**3 is far slower than x * x * x
-        out[:] = 0.5 * x * (1 + tanh)
+        out[:] = 0.5 * x * (1 + gelu_tanh(x))
 
     in_blocks(rows, x, out)
     return out, (x,)
@@ -236,10 +246,8 @@ def gelu_backward(dout, cache):
     dx = np.empty_like(x)
 
     def rows(dout, x, dx):
-        tanh = np.tanh(
-            GELU_SCALE * (x + GELU_CUBIC * (x * x * x))
-        )  # cheaper to compute than to keep
-        # out = 0.5 * x * (1 + tanh), a product of two functions of x
+        # out = 0.5 * x * (1 + tanh): a product of x and a function of x
+        tanh = gelu_tanh(x)  # computing it again is cheaper than a cache of it
         dtanh = (1 - tanh * tanh) * (GELU_SCALE * (1 + 3 * GELU_CUBIC * (x * x)))
         dx[:] = dout * (0.5 * (1 + tanh) + 0.5 * x * dtanh)
 
@@ -252,14 +260,12 @@ def gelu_backward(dout, cache):
 
 
 def crossentropy_forward(logits, targets):
-    """logits (N, V), targets (N,) of token ids -> loss, the mean of -log(probability of the target)."""
+    """logits (N, V), targets (N,) -> loss, the mean of -log(probability of the target)."""
     N = len(logits)
     probs, losses = np.empty_like(logits), np.empty_like(logits[:, 0])
 
     def rows(logits, targets, probs, losses):
-        shifted = logits - logits.max(
-            -1, keepdims=True
-        )  # softmax is the same, and exp can't overflow
+        shifted = logits - logits.max(-1, keepdims=True)  # same softmax, no overflow
         weights = np.exp(shifted)
         total = weights.sum(-1, keepdims=True)  # (N, 1)
         probs[:] = weights * (1 / total)
@@ -293,35 +299,33 @@ def block_forward(x, p, B, NH, kv=None, start=0):
     qkv, qkv_cache = linear_forward(ln1, p["qkvw"], p["qkvb"])  # (N, 3C)
     atty, att_cache = attention_forward(qkv, B, NH, kv, start)
     attproj, attproj_cache = linear_forward(atty, p["attprojw"], p["attprojb"])
-    x = x + attproj
-    ln2, ln2_cache = layernorm_forward(x, p["ln2w"], p["ln2b"])
+    mid = x + attproj
+    ln2, ln2_cache = layernorm_forward(mid, p["ln2w"], p["ln2b"])
     fc, fc_cache = linear_forward(ln2, p["fcw"], p["fcb"])  # (N, 4C)
     gelu, gelu_cache = gelu_forward(fc)
     fcproj, fcproj_cache = linear_forward(gelu, p["fcprojw"], p["fcprojb"])
-    out = x + fcproj
-    return out, (
-        (ln1_cache, qkv_cache, att_cache, attproj_cache),
-        (ln2_cache, fc_cache, gelu_cache, fcproj_cache),
-    )
+    out = mid + fcproj
+    caches = ln1_cache, qkv_cache, att_cache, attproj_cache
+    return out, (*caches, ln2_cache, fc_cache, gelu_cache, fcproj_cache)
 
 
 def block_backward(dout, cache, g):
-    """dout (N, C) -> dx (N, C). Fills g, the 12 gradients of this block by name."""
-    ln1_cache, qkv_cache, att_cache, attproj_cache = cache[0]
-    ln2_cache, fc_cache, gelu_cache, fcproj_cache = cache[1]
-    # out = x + fcproj: both get the gradient of the sum
+    """dout (N, C) -> dx (N, C). Fills g, the gradients of this block's 12 tensors by name."""
+    ln1_cache, qkv_cache, att_cache, attproj_cache, *rest = cache
+    ln2_cache, fc_cache, gelu_cache, fcproj_cache = rest
+    # out = mid + fcproj: both terms get the gradient of their sum
     dgelu, g["fcprojw"][:], g["fcprojb"][:] = linear_backward(dout, fcproj_cache, g["fcprojw"])
     dfc = gelu_backward(dgelu, gelu_cache)
     dln2, g["fcw"][:], g["fcb"][:] = linear_backward(dfc, fc_cache, g["fcw"])
-    dx, g["ln2w"][:], g["ln2b"][:] = layernorm_backward(dln2, ln2_cache)
-    dx += dout
-    # the same again for x = x + attproj
-    datty, g["attprojw"][:], g["attprojb"][:] = linear_backward(dx, attproj_cache, g["attprojw"])
+    dmid, g["ln2w"][:], g["ln2b"][:] = layernorm_backward(dln2, ln2_cache)
+    dmid += dout
+    # mid = x + attproj: likewise
+    datty, g["attprojw"][:], g["attprojb"][:] = linear_backward(dmid, attproj_cache, g["attprojw"])
     dqkv = attention_backward(datty, att_cache)
     dln1, g["qkvw"][:], g["qkvb"][:] = linear_backward(dqkv, qkv_cache, g["qkvw"])
-    dx1, g["ln1w"][:], g["ln1b"][:] = layernorm_backward(dln1, ln1_cache)
-    dx1 += dx
-    return dx1
+    dx, g["ln1w"][:], g["ln1b"][:] = layernorm_backward(dln1, ln1_cache)
+    dx += dmid
+    return dx
 
 
 # ----------------------------------------------------------------------------
@@ -410,12 +414,12 @@ def gpt2_backward(params, config, cache, grads):
 
 
 def init_weights(config, seed=1337):
-    """Random float32 weights as for GPT-2 (Radford et al. 2019, section 2.3), in one flat vector."""
+    """Random weights as in GPT-2 (Radford et al. 2019, section 2.3): a flat float32 vector."""
     rng = np.random.default_rng(seed)
     flat = np.zeros(num_parameters(config), np.float32)
     for name, view in tensors(flat, config).items():
         if name in MATRICES:
-            # 2L projections are added to each row; scaled so, their sum stays as large as one of them
+            # each row is a sum of 2L projections; so scaled, the sum is as large as one would be
             std = 0.02 / math.sqrt(2 * config.L) if "proj" in name else 0.02
             rng.standard_normal(out=view, dtype=np.float32)
             view *= std
@@ -432,8 +436,8 @@ def adamw_update(params, grads, m, v, step, lr, beta1=0.9, beta2=0.999, eps=1e-8
     """
     Update params, m and v in place: four dicts of tensors. Step counts from 1.
 
-    Each parameter moves against the running mean m of its gradient, in units of the running root mean
-    square, sqrt(v). Only matrices decay: biases and layernorms are not drawn to 0.
+    Each parameter moves against the running mean m of its gradient, in units of its running root
+    mean square, sqrt(v). Only the matrices decay; biases and layernorms do not.
     """
     m_scale = 1 / (1 - beta1**step)  # m and v start at 0: this undoes their bias towards it
     v_scale = 1 / (1 - beta2**step)
@@ -453,7 +457,7 @@ def adamw_update(params, grads, m, v, step, lr, beta1=0.9, beta2=0.999, eps=1e-8
 
 
 def learning_rate(step, steps, lr, warmup, min_lr_frac):
-    """Linear warm-up, then half a cosine from lr to min_lr_frac * lr (Brown et al. 2020, appendix B)."""
+    """Linear warm-up, then half a cosine down to min_lr_frac * lr (Brown et al. 2020, app. B)."""
     if step < warmup:
         return lr * (step + 1) / warmup
     progress = (step - warmup) / max(1, steps - warmup)
@@ -534,18 +538,15 @@ def write_tensors(f, flat, config):
 
 
 def read_tensors(f, config, version=FLOAT32):
-    """Read what write_tensors wrote, or one of the other versions -> a flat float32 vector."""
-    flat = np.empty(num_parameters(config), np.float32)
-    wte_size = config.V * config.C
+    """Read what write_tensors wrote, or an older version of it -> a flat float32 vector."""
     padding = 0 if version == UNPADDED else vocab_padding(config) * config.C
-    for part, skip in (flat[:wte_size], padding), (flat[wte_size:], 0):
-        if version == BFLOAT16:  # the upper half of a float32
-            part.view(np.uint32)[:] = np.fromfile(f, "<u2", part.size)
-            part.view(np.uint32)[:] <<= 16
-        else:
-            f.readinto(part)
-        f.seek(skip * (2 if version == BFLOAT16 else 4), os.SEEK_CUR)
-    return flat
+    count = num_parameters(config) + padding
+    if version == BFLOAT16:  # the upper half of a float32
+        flat = (np.fromfile(f, "<u2", count).astype(np.uint32) << 16).view(np.float32)
+    else:
+        flat = np.fromfile(f, "<f4", count)
+    wte_size = config.V * config.C
+    return np.delete(flat, slice(wte_size, wte_size + padding))
 
 
 def save_weights(path, flat, config):
@@ -562,14 +563,13 @@ def load_weights(path):
     version, config = header[1], GPT2Config(*header[2:7])
     if min(config) < 1 or config.C % config.NH:
         raise UserError(f"{path}: its header has impossible sizes, {config}; {hint}")
-    padding = 0 if version == UNPADDED else vocab_padding(config)
-    numbers = num_parameters(config) + padding * config.C
-    size = HEADER_BYTES + numbers * (2 if version == BFLOAT16 else 4)
+    count = num_parameters(config)
+    if version != UNPADDED:
+        count += vocab_padding(config) * config.C
+    size = HEADER_BYTES + count * (2 if version == BFLOAT16 else 4)
     if os.path.getsize(path) != size:
-        bytes_there = os.path.getsize(path)
-        raise UserError(
-            f"{path}: has {bytes_there:,} bytes where its header means {size:,}; {hint}"
-        )
+        found = os.path.getsize(path)
+        raise UserError(f"{path}: has {found:,} bytes, its header means {size:,}; {hint}")
     with open(path, "rb") as f:
         f.seek(HEADER_BYTES)
         return read_tensors(f, config, version), config
@@ -598,7 +598,7 @@ def get_batch(tokens, i, B, T):
 
 
 def load_tokenizer(path):
-    """Read a tokenizer file -> the bytes of every token, the end-of-text token. Raises UserError."""
+    """Read a tokenizer file -> the bytes of each token, the end-of-text token. Raises UserError."""
     hint = "`python reference_gpt2.py` makes gpt2_tokenizer.bin"
     count, end_of_text = read_header(path, TOKENIZER, (2,), hint)[2:4]
     data, at, vocabulary = Path(path).read_bytes(), HEADER_BYTES, []
@@ -618,8 +618,8 @@ def generate(params, config, tokens, rng):
     """
     Yield tokens that continue the list of tokens, without end.
 
-    Keys and values of all tokens so far are kept, so that only the newest goes through the model. When
-    there are maxT of them, the older half is forgotten and the rest computed anew.
+    The keys and values of all tokens are kept, so that only the newest goes through the model.
+    Beyond maxT tokens, the older half is forgotten and the rest goes through once more.
     """
     maxT, V, L, NH, C = config
     kv = np.empty((L, 2, NH, 1, maxT, C // NH), params["wte"].dtype)
@@ -629,8 +629,7 @@ def generate(params, config, tokens, rng):
             tokens, known = tokens[-(maxT // 2) :], 0
         logits = gpt2_forward(params, config, np.array([tokens[known:]]), kv=kv, start=known)[-1]
         known = len(tokens)
-        weights = np.exp(logits.astype(np.float64) - logits.max())
-        tokens.append(int(rng.choice(V, p=weights / weights.sum())))
+        tokens.append(int(rng.choice(V, p=softmax(logits.astype(np.float64)))))
         yield tokens[-1]
 
 
@@ -642,10 +641,10 @@ TOKENIZER_FILE = HERE / "gpt2_tokenizer.bin"
 SHAKESPEARE = HERE / "data" / "tiny_shakespeare"
 PYTHON_DOCS = HERE / "data" / "python_docs"
 SAMPLE_TOKENS = 256
-WITHOUT_NETWORK = {
-    "init": "d2", "data": PYTHON_DOCS, "steps": 1000, "batch_size": 16, "lr": 2e-3, "warmup": 20,
-    "min_lr_frac": 0.1, "val_every": 100, "sample_every": 500,
-}  # fmt: skip
+OFFLINE_FLAGS = (
+    "--init d2 --data data/python_docs --steps 1000 --batch-size 16 --lr 2e-3 --warmup 20"
+    " --min-lr-frac 0.1 --val-every 100 --sample-every 500"
+)
 
 
 def number(kind, low, high=math.inf):
@@ -660,7 +659,7 @@ def number(kind, low, high=math.inf):
     return parse
 
 
-def parse_args(argv=None, **defaults):
+def parse_args(argv=None):
     parser = argparse.ArgumentParser(description="Train GPT-2 in NumPy.")
     add, count = parser.add_argument, number(int, 0)
     add("--init", help="weights to start from, or dN: N layers at random (default: gpt2_124M.bin)")
@@ -670,21 +669,18 @@ def parse_args(argv=None, **defaults):
     add("--seq-len", type=number(int, 1), default=64)
     add("--lr", type=number(float, 0), default=1e-4, help="learning rate")
     add("--warmup", type=count, default=0, help="steps until the learning rate is reached")
-    add(
-        "--min-lr-frac", type=number(float, 0, 1), default=1.0, help="what is left of it at the end"
-    )
+    add("--min-lr-frac", type=number(float, 0, 1), default=1.0, help="part of it left at the end")
     add("--weight-decay", type=number(float, 0), default=0.0)
     add("--val-every", type=count, default=10, help="steps between validation losses; 0: none")
     add("--val-batches", type=number(int, 1), default=10)
     add("--sample-every", type=count, default=20, help="steps between samples; 0: none")
     add("--save", help="write the trained weights to this file")
     add("--seed", type=count, default=1337)
-    parser.set_defaults(**defaults)
     return parser.parse_args(argv)
 
 
 def prepare(script, *flags):
-    """Run another script of ours. False if it had no network; UserError if it failed otherwise."""
+    """Run another script. False if it had no network; UserError if it failed for other reasons."""
     print(f"preparing: python {' '.join((script, *flags))}", flush=True)
     status = subprocess.run([sys.executable, HERE / script, *flags]).returncode
     if status not in (0, NoNetwork.status):
@@ -693,13 +689,13 @@ def prepare(script, *flags):
 
 
 def prepare_defaults(args):
-    """Make what is missing of the default files. False if that takes a network and there is none."""
+    """Make the default files that are missing. False if that takes a network and there is none."""
+    okay = True
     if args.data is None and not Path(f"{SHAKESPEARE}_train.bin").exists():
-        if not prepare("prepro_tinyshakespeare.py"):
-            return False
+        okay = prepare("prepro_tinyshakespeare.py")
     if args.init is None and not WEIGHTS_FILE.exists():
-        return prepare("reference_gpt2.py", "--weights-only")
-    return True
+        okay = okay and prepare("reference_gpt2.py", "--weights-only")
+    return okay
 
 
 def named_config(name, V):
@@ -714,11 +710,11 @@ def main():
     if not prepare_defaults(args):
         if args.init or args.data:
             raise UserError("without a network, give both --init and --data")
-        command = " ".join(f"--{k.replace('_', '-')} {v}" for k, v in WITHOUT_NETWORK.items())
-        print(f"training on Python's documentation instead: python train_gpt2.py {command}")
-        args = parse_args(**WITHOUT_NETWORK)
+        print(f"training on Python's documentation instead: python train_gpt2.py {OFFLINE_FLAGS}")
         if not Path(f"{PYTHON_DOCS}_train.bin").exists():
             prepare("prepro_pythondocs.py")
+        args = parse_args([*OFFLINE_FLAGS.split(), *sys.argv[1:]])
+        args.data = PYTHON_DOCS  # wherever we stand
     train(args)
 
 
@@ -733,9 +729,7 @@ def train(args):
     else:
         flat_params, config = load_weights(init)
     if config.V != V:
-        raise UserError(
-            f"{data}_train.bin has a vocabulary of {V:,} tokens, {init} of {config.V:,}"
-        )
+        raise UserError(f"{data}_train.bin has {V:,} different tokens, {init} knows {config.V:,}")
     if T > config.maxT:
         raise UserError(f"--seq-len {T}: {init} takes {config.maxT} at most")
     for tokens, split in (train_tokens, "train"), (val_tokens, "val"):
@@ -747,8 +741,8 @@ def train(args):
         vocabulary, end_of_text = load_tokenizer(own if own.exists() else TOKENIZER_FILE)
 
     print("[GPT-2]")
-    names = ("max_seq_len", "vocab_size", "num_layers", "num_heads", "channels")
-    for name, size in *zip(names, config), ("num_parameters", num_parameters(config)):
+    names = "max_seq_len", "vocab_size", "num_layers", "num_heads", "channels", "num_parameters"
+    for name, size in zip(names, (*config, num_parameters(config)), strict=True):
         print(f"{name}: {size}")
     print(f"train dataset num_batches: {(len(train_tokens) - 1) // (B * T)}")
     print(f"val dataset num_batches: {(len(val_tokens) - 1) // (B * T)}")

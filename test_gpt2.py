@@ -1,0 +1,253 @@
+"""
+The parity test: is train_gpt2.py right? A row for each tensor, the error measured and allowed.
+
+1. Gradient checks, float64: every backward pass against finite differences of its forward pass,
+   with a random dout; that it is pure; and that float32 stays float32.
+2. The small state under tests/: what PyTorch computes for a small GPT-2 with odd sizes and random
+   weights, biases and layernorms: logits, loss, 16 gradients, ten AdamW steps and their result.
+3. The same for gpt2_124M.bin and its debug state where they exist, or --weights and --state.
+
+    python test_gpt2.py          # exit status 0 and a last line "overall okay: 1", if all is well
+
+The error of a tensor is max|ours - theirs| / max|theirs|: relative to its largest element, because
+some elements, such as the gradient of a key's bias, are 0 but for rounding. What is allowed is about
+ten times what was measured on x86-64 with NumPy 2.4 and PyTorch 2.13.
+"""
+
+import argparse
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+import train_gpt2 as gpt2
+
+SMALL = gpt2.HERE / "tests" / "small_weights.bin", gpt2.HERE / "tests" / "small_state.bin"
+FULL = gpt2.WEIGHTS_FILE, gpt2.HERE / "gpt2_124M_debug_state.bin"
+
+
+class Report:
+    """Prints a row for each comparison and remembers the names of those that failed."""
+
+    def __init__(self):
+        self.failed = []
+
+    def section(self, title):
+        self.title = title
+        print(f"\n{title:<44}{'error':>10}{'allowed':>10}")
+
+    def row(self, name, error, allowed):
+        okay = bool(error <= allowed)  # false for nan
+        if not okay:
+            self.failed.append(f"{self.title}: {name}")
+        print(f"{name:<44}{error:>10.1e}{allowed:>10.0e}  {'ok' if okay else 'FAILED'}")
+
+    def compare(self, name, ours, theirs, allowed):
+        ours, theirs = np.asarray(ours), np.asarray(theirs)
+        if ours.shape != theirs.shape:
+            self.row(f"{name}: {ours.shape} is not {theirs.shape}", math.inf, allowed)
+        else:
+            largest = np.abs(theirs).max() or 1.0
+            self.row(name, np.abs(ours - theirs).max() / largest, allowed)
+
+
+# ----------------------------------------------------------------------------
+# Gradient checks
+
+
+def finite_difference(f, x, h=1e-3):
+    """
+    The gradient of f(), a number, with respect to the array x, which f reads and which we nudge.
+
+    Of four points, not two, so that the error is O(h**4) (Abramowitz & Stegun, 25.3.6).
+    """
+    gradient, flat = np.empty_like(x), x.reshape(-1)
+    for i in range(flat.size):
+        value, at = flat[i], {}
+        for nudge in (-2, -1, 1, 2):
+            flat[i] = value + nudge * h
+            at[nudge] = f()
+        flat[i] = value
+        gradient.flat[i] = (8 * (at[1] - at[-1]) - (at[2] - at[-2])) / (12 * h)
+    return gradient
+
+
+def leaves(tree):
+    """All arrays in a nest of tuples."""
+    if isinstance(tree, tuple):
+        return [leaf for branch in tree for leaf in leaves(branch)]
+    return [tree] if isinstance(tree, np.ndarray) else []
+
+
+def check_layer(report, name, forward, backward, inputs):
+    """
+    Check one pair of functions, forward(*inputs) -> out, cache and backward(dout, cache) -> a tuple
+    of gradients, one for each of the inputs, which are float64 arrays by name.
+    """
+    rng = np.random.default_rng(1)
+    out, cache = forward(*inputs.values())
+    dout = rng.standard_normal(np.shape(out))[()]  # of ones, layernorm's dx would be 0
+    given = leaves((dout, cache, *inputs.values()))
+    before = [array.copy() for array in given]
+    ours, again = backward(dout, cache), backward(dout, cache)
+
+    for (which, x), gradient in zip(inputs.items(), ours, strict=True):
+        theirs = finite_difference(lambda: np.sum(forward(*inputs.values())[0] * dout), x)
+        report.compare(f"{name} d{which}", gradient, theirs, 1e-9)
+    unchanged = all(map(np.array_equal, given, before)) and all(map(np.array_equal, ours, again))
+    report.row(f"{name}: inputs changed, or a second call differs", float(not unchanged), 0)
+
+    out32, cache32 = forward(*(x.astype(np.float32) for x in inputs.values()))
+    dout32 = dout.astype(np.float32)[()] if np.ndim(dout) else float(dout)
+    arrays = leaves((out32, cache32, *backward(dout32, cache32)))
+    drifted = [a.dtype for a in arrays if a.dtype.kind == "f" and a.dtype != np.float32]
+    report.row(f"{name}: float32 that became float64", len(drifted), 0)
+
+
+def check_gradients(report):
+    report.section("gradient checks, float64")
+    gpt2.BLOCK = 32  # so that even these small arrays are cut into blocks
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((6, 12)), rng.standard_normal((6, 24))
+    w, b = 1 + rng.standard_normal(12), rng.standard_normal(12)
+
+    tokens = np.array([[3, 1, 3], [3, 4, 0]])  # one of them three times
+    tables = {"wte": rng.standard_normal((5, 12)), "wpe": rng.standard_normal((4, 12))}
+
+    def embedding_backward(dout, cache):
+        dwte, dwpe = np.zeros((5, 12), dout.dtype), np.full((4, 12), np.nan, dout.dtype)
+        gpt2.embedding_backward(dout, cache, dwte, dwpe)
+        return dwte, dwpe
+
+    def embedding_forward(wte, wpe):
+        return gpt2.embedding_forward(tokens, wte, wpe)
+
+    check_layer(report, "embedding", embedding_forward, embedding_backward, tables)
+    layernorm = gpt2.layernorm_forward, gpt2.layernorm_backward
+    check_layer(report, "layernorm", *layernorm, {"x": x, "w": w, "b": b})
+    linear = gpt2.linear_forward, gpt2.linear_backward
+    weights = {"w": rng.standard_normal((7, 12)), "b": rng.standard_normal(7)}
+    check_layer(report, "linear", *linear, {"x": x, **weights})
+    for B, NH in (2, 3), (1, 1), (6, 2):
+        check_layer(
+            report,
+            f"attention, B={B} T={6 // B} NH={NH}",
+            lambda qkv, B=B, NH=NH: gpt2.attention_forward(qkv, B, NH),
+            lambda dout, cache: (gpt2.attention_backward(dout, cache),),
+            {"qkv": np.concatenate([x, y], -1)},
+        )
+    check_layer(
+        report, "gelu", gpt2.gelu_forward, lambda *a: (gpt2.gelu_backward(*a),), {"x": 2 * x}
+    )
+    targets = rng.integers(0, 12, 6)
+    check_layer(
+        report,
+        "crossentropy",
+        lambda logits: gpt2.crossentropy_forward(logits, targets),
+        lambda *a: (gpt2.crossentropy_backward(*a),),
+        {"logits": 3 * x},
+    )
+
+
+def check_model_gradients(report):
+    report.section("gradient checks of the whole model, float64")
+    config = gpt2.GPT2Config(maxT=6, V=7, L=2, NH=2, C=4)
+    rng = np.random.default_rng(2)
+    flat = 0.7 * rng.standard_normal(gpt2.num_parameters(config))
+    x, y = rng.integers(0, config.V, (2, 2, 5))  # x has repeated tokens
+    params = gpt2.tensors(flat, config)
+    grads = gpt2.tensors(np.full_like(flat, np.nan), config)  # nan: every element is to be filled
+    _, cache = gpt2.gpt2_forward(params, config, x, y)
+    gpt2.gpt2_backward(params, config, cache, grads)
+    theirs = finite_difference(lambda: gpt2.gpt2_forward(params, config, x, y)[0], flat)
+    for name, gradient in gpt2.tensors(theirs, config).items():
+        report.compare(f"d{name}", grads[name], gradient, 1e-8)
+
+
+# ----------------------------------------------------------------------------
+# PyTorch
+
+
+class State(NamedTuple):
+    """What PyTorch computed, as reference_gpt2.py wrote it."""
+
+    x: np.ndarray  # (B, T)
+    y: np.ndarray  # (B, T)
+    logits: np.ndarray  # (B*T, V)
+    loss: float
+    grads: np.ndarray  # flat
+    settings: dict  # of AdamW
+    losses: np.ndarray  # of each AdamW step
+    params: np.ndarray | None  # flat, after those steps
+
+
+def load_state(path, config):
+    """Read a debug state of a model with these sizes. Raises UserError."""
+    hint = "`python reference_gpt2.py` makes gpt2_124M_debug_state.bin"
+    B, T, steps, has_params = gpt2.read_header(path, gpt2.STATE, (2,), hint)[2:6]
+    padded = gpt2.num_parameters(config) + gpt2.vocab_padding(config) * config.C
+    numbers = 2 * B * T + B * T * config.V + 1 + padded + 2 * 5 + steps + has_params * padded
+    if Path(path).stat().st_size != gpt2.HEADER_BYTES + 4 * numbers:
+        raise gpt2.UserError(f"{path}: is not a state of the model {config}; {hint}")
+    with open(path, "rb") as f:
+        f.seek(gpt2.HEADER_BYTES)
+        x, y = np.fromfile(f, "<i4", 2 * B * T).reshape(2, B, T)
+        logits = np.fromfile(f, "<f4", B * T * config.V).reshape(B * T, config.V)
+        loss = np.fromfile(f, "<f4", 1)[0]
+        grads = gpt2.read_tensors(f, config)
+        names = ("lr", "beta1", "beta2", "eps", "weight_decay")
+        settings = dict(zip(names, np.fromfile(f, "<f8", 5).tolist(), strict=True))
+        losses = np.fromfile(f, "<f4", steps)
+        params = gpt2.read_tensors(f, config) if has_params else None
+    return State(x, y, logits, loss, grads, settings, losses, params)
+
+
+def check_state(report, weights_path, state_path):
+    """Compare with PyTorch: one forward and backward pass, then AdamW steps on the same batch."""
+    flat, config = gpt2.load_weights(weights_path)
+    state = load_state(state_path, config)
+    report.section(f"PyTorch: {Path(state_path).name}, B={len(state.x)} T={state.x.shape[1]}")
+    params = gpt2.tensors(flat, config)
+    grads, m, v = (gpt2.tensors(np.zeros_like(flat), config) for _ in range(3))
+    report.compare("logits", gpt2.gpt2_forward(params, config, state.x), state.logits, 1e-5)
+    for step, expected in enumerate(state.losses):
+        loss, cache = gpt2.gpt2_forward(params, config, state.x, state.y)
+        gpt2.gpt2_backward(params, config, cache, grads)
+        del cache
+        if step == 0:
+            report.compare("loss", loss, state.loss, 1e-6)
+            for name, gradient in gpt2.tensors(state.grads, config).items():
+                report.compare(f"d{name}", grads[name], gradient, 1e-5)
+        report.compare(f"loss at step {step}", loss, expected, 1e-5)
+        gpt2.adamw_update(params, grads, m, v, step + 1, **state.settings)
+    if state.params is not None:
+        for name, after in gpt2.tensors(state.params, config).items():
+            report.compare(f"{name} after {len(state.losses)} steps", params[name], after, 1e-4)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description="Compare train_gpt2.py with PyTorch.")
+    parser.add_argument("--weights", type=Path, default=FULL[0])
+    parser.add_argument("--state", type=Path, default=FULL[1])
+    parser.add_argument("--quick", action="store_true", help="gradient checks and small state only")
+    args = parser.parse_args(argv)
+
+    report = Report()
+    check_gradients(report)
+    check_model_gradients(report)
+    check_state(report, *SMALL)
+    if args.quick:
+        pass
+    elif args.weights.exists() or (args.weights, args.state) != FULL:
+        check_state(report, args.weights, args.state)
+    else:
+        print(f"\nskipped: {FULL[0].name} does not exist; `python reference_gpt2.py` makes it")
+    for name in report.failed:
+        print(f"failed: {name}")
+    print(f"overall okay: {int(not report.failed)}")
+    raise SystemExit(bool(report.failed))
+
+
+if __name__ == "__main__":
+    gpt2.run(main)
