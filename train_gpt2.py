@@ -43,39 +43,57 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+THREADS = int(os.environ.get("GPT2_THREADS", CORES))
+# The threads are ours: BLAS, which computes NumPy's matrix products, is to use one. (If it had its
+# own, they would get in the way of ours: at T = 1024 the step takes 1.2x.) It looks as NumPy loads.
+os.environ.update(OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1", VECLIB_MAXIMUM_THREADS="1")
+
+import numpy as np  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 
 # ----------------------------------------------------------------------------
 # Blocks of rows, on threads
 
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-THREADS = int(os.environ.get("OMP_NUM_THREADS", CORES))  # BLAS, too, follows this variable
 POOL = ThreadPoolExecutor(THREADS)
 BLOCK = 2**16  # numbers in a block
 
 
-def in_blocks(f, *arrays):
+def in_blocks(f, *arrays, blocks=None):
     """
-    Call f(*arrays) on a few rows of the arrays at a time, on all cores; f writes into its arrays.
+    Call f(*arrays) on a block of their rows at a time; f writes its results into some of them.
 
-    NumPy computes a * b + c in two passes over memory, on one core. (Not so a @ b: that is BLAS,
-    which works on all cores and block by block.) Here the arrays are cut into blocks of rows that
-    fit the cache of a core, so that the second pass finds there what the first one left, and each
-    core gets its share of the blocks. NumPy lets go of Python's lock while it computes, which is
-    why threads help.
+    NumPy computes a * b + c in two passes over memory, on one core. Here the arrays are cut into
+    blocks of rows that fit the cache of a core, so that the second pass finds there what the first
+    one left, and each core gets its share of the blocks. NumPy lets go of Python's lock while it
+    computes, which is why threads help.
     """
-    rows = max(1, BLOCK // arrays[0][0].size)
+    n = len(arrays[0])
+    if blocks is None:
+        blocks = math.ceil(arrays[0].size / BLOCK)
+        blocks += -blocks % THREADS if blocks > 1 else 0  # the same number for each thread
+    rows = math.ceil(n / blocks)
 
     def work(thread):
-        for i in range(thread * rows, len(arrays[0]), THREADS * rows):
+        for i in range(thread * rows, n, THREADS * rows):
             f(*(a[i : i + rows] for a in arrays))
 
-    others = [POOL.submit(work, t) for t in range(1, THREADS) if t * rows < len(arrays[0])]
+    others = [POOL.submit(work, thread) for thread in range(1, min(THREADS, blocks))]
     work(0)
     for other in others:
-        other.result()
+        other.result()  # waits, and raises what was raised there
+
+
+def matmul(a, b, out=None):
+    """a (M, K) @ b (K, N) -> out (M, N), each core computing its share of the rows or columns."""
+    if out is None:
+        out = np.empty((len(a), b.shape[1]), a.dtype)
+    if len(a) > b.shape[1]:
+        in_blocks(lambda a, out: np.matmul(a, b, out=out), a, out, blocks=THREADS)
+    else:  # the same for the columns: rows of the transposed
+        in_blocks(lambda bT, outT: np.matmul(a, bT.T, out=outT.T), b.T, out.T, blocks=THREADS)
+    return out
 
 
 # ----------------------------------------------------------------------------
@@ -142,7 +160,7 @@ def layernorm_backward(dout, cache):
 
 def linear_forward(x, w, b):
     """x (N, C), w (OC, C), b (OC,) -> out (N, OC)."""
-    out = x @ w.T
+    out = matmul(x, w.T)
     out += b
     return out, (x, w)
 
@@ -150,7 +168,7 @@ def linear_forward(x, w, b):
 def linear_backward(dout, cache, dw=None):
     """dout (N, OC) -> dx (N, C), dw (OC, C), db (OC,). An array given as dw is filled with it."""
     x, w = cache
-    return dout @ w, np.matmul(dout.T, x, out=dw), dout.sum(0)
+    return matmul(dout, w), matmul(dout.T, x, out=dw), dout.sum(0)
 
 
 # ----------------------------------------------------------------------------
@@ -164,6 +182,9 @@ def softmax(x):
     return weights / weights.sum(-1, keepdims=True)
 
 
+TILE = 128  # queries at a time
+
+
 def split_heads(x, B, n, NH):
     """x (B*T, n*NH*HS), in each row n vectors of NH heads -> a view of x, (n, NH, B, T, HS)."""
     return x.reshape(B, len(x) // B, n, NH, -1).transpose(2, 3, 0, 1, 4)
@@ -174,46 +195,56 @@ def attention_forward(qkv, B, NH, kv=None, start=0):
     qkv (B*T, 3C): queries, keys and values side by side -> out (B*T, C).
 
     For sampling, kv (2, NH, B, maxT, HS) keeps the keys and values of all tokens; those before
-    start are there already. The T queries then see S = start + T keys; in training, S = T.
+    start are there already.
     """
     q, k, v = split_heads(qkv, B, 3, NH)  # (NH, B, T, HS)
     T, HS = q.shape[2:]
     if kv is not None:
         kv[:, :, :, start : start + T] = k, v
-        k, v = kv[:, :, :, : start + T]  # (NH, B, S, HS)
-    future = np.triu(np.full((T, start + T), -np.inf, q.dtype), 1 + start)  # (T, S): -inf if j > i
-    att = np.empty((NH, B, T, start + T), q.dtype)
+        k, v = kv[:, :, :, : start + T]
     out = np.empty((len(qkv), NH * HS), q.dtype)
+    future = np.triu(np.full((TILE, TILE), -np.inf, q.dtype), 1)  # -inf where a key is later
+    atts = []
+    for i in range(0, T, TILE):  # TILE queries at a time see S keys
+        t = min(TILE, T - i)
+        atts.append(np.empty((NH, B, t, start + i + t), q.dtype))
 
-    def some_heads(att, q, k, v, out):
-        preatt = q @ k.mT * (1 / math.sqrt(HS)) + future  # (heads, B, T, S)
-        att[:] = softmax(preatt)
-        out[:] = att @ v
+    def some_heads(q, k, v, out, *atts):
+        for i, att in zip(range(0, T, TILE), atts, strict=True):
+            t, S = att.shape[2:]
+            preatt = (q[:, :, i : i + t] / math.sqrt(HS)) @ k[:, :, :S].mT  # (heads, B, t, S)
+            preatt[..., S - t :] += future[:t, :t]
+            att[:] = softmax(preatt)
+            out[:, :, i : i + t] = att @ v[:, :, :S]
 
-    in_blocks(some_heads, att, q, k, v, split_heads(out, B, 1, NH)[0])
-    return out, (att, q, k, v)
+    in_blocks(some_heads, q, k, v, split_heads(out, B, 1, NH)[0], *atts)
+    return out, (q, k, v, atts)
 
 
 def attention_backward(dout, cache):
     """dout (B*T, C) -> dqkv (B*T, 3C). Derived in doc/attention.md."""
-    att, q, k, v = cache
+    q, k, v, atts = cache
     NH, B, T, HS = q.shape
-    dqkv = np.empty((B * T, 3 * NH * HS), dout.dtype)
+    dqkv = np.zeros((B * T, 3 * NH * HS), dout.dtype)
 
-    def some_heads(att, q, k, v, dout, dq, dk, dv):
-        # out = att @ v
-        datt = dout @ v.mT  # (heads, B, T, T)
-        dv[:] = att.mT @ dout
-        # att = softmax(preatt): to raise one att of a row is to lower the others, so only what
-        # datt has beyond the row's mean (weighted by att) counts. Where masked, att is 0.
-        dpreatt = att * (datt - (datt * att).sum(-1, keepdims=True))
-        # preatt = q @ k.mT / sqrt(HS)
-        dpreatt *= 1 / math.sqrt(HS)
-        dq[:] = dpreatt @ k
-        dk[:] = dpreatt.mT @ q
+    def some_heads(q, k, v, dout, dq, dk, dv, *atts):
+        for i, att in zip(range(0, T, TILE), atts, strict=True):
+            t, S = att.shape[2:]
+            dout_t = dout[:, :, i:S]
+            # out = att @ v
+            datt = dout_t @ v[:, :, :S].mT  # (heads, B, t, S)
+            dv[:, :, :S] += att.mT @ dout_t
+            # att = softmax(preatt): to raise one att of a row is to lower the others, so only what
+            # datt has beyond the row's mean (weighted by att) counts. Where masked, att is 0.
+            datt -= (datt * att).sum(-1, keepdims=True)
+            dpreatt = att * datt / math.sqrt(HS)
+            # preatt = q @ k.mT / sqrt(HS)
+            dq[:, :, i:S] = dpreatt @ k[:, :, :S]
+            dk[:, :, :S] += dpreatt.mT @ q[:, :, i:S]
 
     dq, dk, dv = split_heads(dqkv, B, 3, NH)
-    in_blocks(some_heads, att, q, k, v, split_heads(dout, B, 1, NH)[0], dq, dk, dv)
+    dout = split_heads(dout, B, 1, NH)[0]
+    in_blocks(some_heads, q, k, v, dout, dq, dk, dv, *atts)
     return dqkv
 
 
@@ -394,7 +425,9 @@ def gpt2_forward(params, config, tokens, targets=None, kv=None, start=0):
         x, block_cache = block_forward(x, p, B, config.NH, None if kv is None else kv[l], start)
         block_caches.append(block_cache)
     x, lnf_cache = layernorm_forward(x, params["lnfw"], params["lnfb"])
-    logits = x @ params["wte"].T  # a token's score: how well x matches its vector in the embedding
+    logits = matmul(
+        x, params["wte"].T
+    )  # a token's score: how well x matches its vector in the embedding
     if targets is None:
         return logits
     loss, loss_cache = crossentropy_forward(logits, targets.reshape(-1))
@@ -405,8 +438,9 @@ def gpt2_backward(params, config, cache, grads):
     """Fill grads, every element of it, with the gradient of the loss."""
     embedding_cache, block_caches, lnf_cache, x, loss_cache = cache
     dlogits = crossentropy_backward(1.0, loss_cache)
-    np.matmul(dlogits.T, x, out=grads["wte"])
-    dx, grads["lnfw"][:], grads["lnfb"][:] = layernorm_backward(dlogits @ params["wte"], lnf_cache)
+    dx = matmul(dlogits, params["wte"])
+    matmul(dlogits.T, x, out=grads["wte"])
+    dx, grads["lnfw"][:], grads["lnfb"][:] = layernorm_backward(dx, lnf_cache)
     for l in reversed(range(config.L)):
         dx = block_backward(dx, block_caches[l], block_tensors(grads, l))
     # wte was used twice, for the scores and for the embedding: its two gradients add up

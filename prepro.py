@@ -1,0 +1,316 @@
+"""
+Text to tokens. By itself, for your own text files (UTF-8):
+
+    python prepro.py FILE... [--name NAME] [--val-fraction 0.1]
+
+tokenizes them with GPT-2's vocabulary, an end-of-text token before each file, into
+data/NAME_train.bin and, for the last tenth, data/NAME_val.bin. Then
+`python train_gpt2.py --data data/NAME` trains on them. The rest is what the prepro scripts of the
+datasets share: downloads, GPT-2's encoding, and the writers of token and tokenizer files.
+"""
+
+import argparse
+import hashlib
+import os
+import queue
+import re
+import tempfile
+import threading
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import requests
+import tiktoken
+import urllib3
+from tqdm import tqdm
+
+import train_gpt2
+from train_gpt2 import (
+    HERE,
+    NoNetwork,
+    UserError,
+    load_tokenizer,
+    number,
+    replacing,
+    run,
+    write_header,
+)
+
+DATA = HERE / "data"  # where the prepro scripts put what they make, wherever they are called from
+
+# ----------------------------------------------------------------------------
+# Downloads
+
+CONNECT_SECONDS = 5  # for one address of a host
+ANSWER_SECONDS = 9  # from asking for a name to the first line of the answer
+STALL_SECONDS = 30  # without a byte in the middle of a file
+PAUSES = (1, 2, 4, 8)  # seconds before the second try, the third, ...
+NETWORK_CHUNK = 2**16  # bytes; a transfer that breaks loses less than so many
+CHUNK = 2**20  # bytes, characters or tokens held at a time
+
+
+def ask(url, start):
+    """Request url from byte start on -> the response, body still to come. Raises NoNetwork."""
+    answers = queue.SimpleQueue()
+    headers = {"Accept-Encoding": "identity"}  # so that lengths are those of the file
+    if start:
+        headers["Range"] = f"bytes={start}-"
+
+    def get():
+        timeout = (CONNECT_SECONDS, STALL_SECONDS)
+        try:
+            answers.put(requests.get(url, headers=headers, stream=True, timeout=timeout))
+        except requests.RequestException as error:
+            answers.put(error)
+
+    # In a thread because looking up a name knows no timeout, and a host may have many addresses.
+    threading.Thread(target=get, daemon=True).start()
+    hint = "check the network and the proxy variables, then run this again"
+    try:
+        answer = answers.get(timeout=ANSWER_SECONDS)
+    except queue.Empty:
+        answer = requests.ConnectionError(f"no answer in {ANSWER_SECONDS} seconds")
+    if isinstance(answer, requests.ConnectionError):
+        cause = answer
+        while cause.__cause__ or cause.__context__:  # requests wraps the error that says most
+            cause = cause.__cause__ or cause.__context__
+        raise NoNetwork(f"cannot reach {urlsplit(url).hostname}: {cause}; {hint}") from answer
+    if isinstance(answer, requests.RequestException):
+        raise UserError(f"cannot download {url}: {answer}; check the address") from answer
+    return answer
+
+
+def fetch(url, part, size):
+    """Bring the file part up to all of url. Raises ConnectionError where another try may help."""
+    start = part.stat().st_size if part.exists() else 0
+    if start and start == size:
+        return
+    with ask(url, start) as response:
+        status = response.status_code
+        if status == 429 or status >= 500:
+            raise ConnectionError(f"the server answers {status} {response.reason}")
+        if status == 416:  # part is longer than the file, so it is of another one
+            part.unlink(missing_ok=True)
+            raise ConnectionError("the server has less than the part that was here")
+        if status not in (200, 206):
+            answer = f"the server answers {status} {response.reason}"
+            raise UserError(f"cannot download {url}: {answer}; check the address")
+        if status == 206 and not response.headers.get("Content-Range", "").startswith(
+            f"bytes {start}-"
+        ):
+            part.unlink(missing_ok=True)
+            raise ConnectionError("the server sends another range than the one asked for")
+        start = start if status == 206 else 0
+        rest = response.raw.length_remaining  # None: the server doesn't say
+        total = size if rest is None else start + rest
+        if size not in (None, total):
+            part.unlink(missing_ok=True)
+            raise UserError(f"{url} has {total:,} bytes where {size:,} were expected")
+        bar = tqdm(total=total, initial=start, unit="B", unit_scale=True, disable=None)
+        with bar, open(part, "ab" if start else "wb") as f:
+            try:
+                for chunk in response.raw.stream(NETWORK_CHUNK, decode_content=False):
+                    f.write(chunk)
+                    bar.update(len(chunk))
+            except urllib3.exceptions.HTTPError as error:
+                raise ConnectionError(f"the transfer broke: {error}") from error
+            finally:
+                f.flush()
+                os.fsync(f.fileno())
+            if total not in (None, f.tell()):
+                raise ConnectionError(f"the transfer ended at byte {f.tell():,} of {total:,}")
+
+
+def sha256_of(path):
+    digest = hashlib.sha256()
+    with open(path, "rb") as f:
+        while chunk := f.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def download(url, path, size=None, sha256=None):
+    """
+    Download url to path, which appears there only once it is whole; size in bytes, sha256 in hex.
+
+    Goes on where an earlier try ended, whose bytes are kept in PATH.part. Raises NoNetwork, within
+    ten seconds, if the host can't be reached, and UserError for anything else that ends it.
+    """
+    path, part = Path(path), Path(f"{path}.part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    resumed = part.exists()
+    print(f"downloading {url}", flush=True)
+    for pause in (*PAUSES, None):
+        try:
+            fetch(url, part, size)
+            break
+        except ConnectionError as error:
+            if pause is None:
+                tries = f"{len(PAUSES) + 1} tries"
+                hint = "run this again to go on from there"
+                raise UserError(f"cannot download {url}: {error}, after {tries}; {hint}") from error
+            time.sleep(pause)
+    if sha256 and sha256_of(part) != sha256:
+        part.unlink()
+        if resumed:  # what was there may have been of another file
+            return download(url, path, size, sha256)
+        raise UserError(f"{url} is not the file expected, its sha256 is another; run this again")
+    os.replace(part, path)
+
+
+# ----------------------------------------------------------------------------
+# GPT-2's encoding
+
+END_OF_TEXT = "<|endoftext|>"
+# BPE merges inside of these only: contractions, words, numbers, signs, each with the space before
+# it, and white space (the pattern of GPT-2's encoder.py)
+WORDS = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
+VOCABULARY_SHA256 = "7db3ecccc3244b0f6caf9087f7d9c8224cbb8bdc6d01888e547329c0e064260f"
+# The two files that tiktoken downloads, by itself without any timeout
+VOCABULARY_URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
+VOCABULARY_FILES = {
+    "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+    "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+}
+
+
+def fill_tiktoken_cache():
+    """Download what tiktoken's cache lacks of GPT-2's vocabulary. Raises NoNetwork, UserError."""
+    default = Path(tempfile.gettempdir(), "data-gym-cache")
+    folders = (os.environ.get(name) for name in ("TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR"))
+    folder = Path(next(filter(None, folders), default))
+    for name, sha256 in VOCABULARY_FILES.items():
+        url = VOCABULARY_URL + name
+        path = folder / hashlib.sha1(url.encode()).hexdigest()
+        if not path.exists() or sha256_of(path) != sha256:
+            download(url, path, sha256=sha256)
+
+
+def gpt2_encoding():
+    """GPT-2's tiktoken.Encoding, from gpt2_tokenizer.bin if that is there. NoNetwork, UserError."""
+    path = train_gpt2.TOKENIZER_FILE
+    if not path.exists():
+        fill_tiktoken_cache()
+        return tiktoken.get_encoding("gpt2")
+    vocabulary, end_of_text = load_tokenizer(path)
+    if hashlib.sha256(b"\n".join(vocabulary)).hexdigest() != VOCABULARY_SHA256:
+        raise UserError(f"{path}: not GPT-2's vocabulary; delete it and run this again")
+    # The id of a token is its rank: BPE merges the pair whose token has the lowest.
+    ranks = {token: rank for rank, token in enumerate(vocabulary) if rank != end_of_text}
+    special = {END_OF_TEXT: end_of_text}
+    return tiktoken.Encoding("gpt2", pat_str=WORDS, mergeable_ranks=ranks, special_tokens=special)
+
+
+# ----------------------------------------------------------------------------
+# Tokenizer and token files
+
+
+def write_tokenizer(path, vocabulary, end_of_text):
+    """Write a tokenizer file: vocabulary, the bytes of each token; end_of_text, one token's id."""
+    with replacing(path) as f:
+        write_header(f, train_gpt2.TOKENIZER, 2, len(vocabulary), end_of_text)
+        for token in vocabulary:
+            f.write(bytes([len(token)]) + token)
+
+
+def write_gpt2_tokenizer(path):
+    """Write GPT-2's tokenizer file. Raises NoNetwork, UserError."""
+    encoding = gpt2_encoding()
+    vocabulary = [encoding.decode_single_token_bytes(i) for i in range(encoding.n_vocab)]
+    write_tokenizer(path, vocabulary, encoding.eot_token)
+
+
+def write_tokens(path, vocab_size, chunks):
+    """Write a token file from an iterable of arrays (or lists) of ids, one in memory at a time."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    count = 0
+    with replacing(path) as f:
+        write_header(f)  # its place; the count is known at the end
+        for chunk in chunks:
+            tokens = np.asarray(chunk)
+            if len(tokens) and not 0 <= tokens.min() <= tokens.max() < min(vocab_size, 2**16):
+                raise ValueError(f"a token of {path} is not below {vocab_size}, or not in 16 bits")
+            f.write(tokens.astype("<u2"))
+            count += len(tokens)
+        if not 0 < count < 2**31:
+            raise UserError(f"{path}: can't hold {count:,} tokens, only 1 to 2**31 - 1 of them")
+        f.seek(0)
+        write_header(f, train_gpt2.TOKENS, 1, count, vocab_size)
+    print(f"wrote {count:,} tokens to {path.parent.name}/{path.name}", flush=True)
+
+
+# ----------------------------------------------------------------------------
+# Text files
+
+SMALL_VAL = 257  # tokens of a batch of train_gpt2.py's default, 4 * 64 + 1
+# Before a single space or newline between two words, GPT-2's encoding cuts text anyway.
+CUT = re.compile(r".*\S(?=[ \n]\S)", re.DOTALL)
+
+
+def text_pieces(path):
+    """Yield the text of a UTF-8 file in pieces whose tokens are those of the whole. UserError."""
+    rest, empty = "", True
+    try:
+        with open(path, encoding="utf-8-sig") as f:  # newlines as "\n", a byte order mark dropped
+            while new := f.read(max(CHUNK, len(rest))):
+                rest, empty = rest + new, False
+                if cut := CUT.match(rest):
+                    yield cut[0]
+                    rest = rest[cut.end() :]
+    except UnicodeDecodeError as error:
+        hint = "save it as UTF-8 (iconv, or an editor, does that)"
+        raise UserError(f"{path}: not UTF-8 text ({error.reason}); {hint}") from error
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; give the names of text files") from error
+    if empty:
+        raise UserError(f"{path}: empty; give the names of files with text in them")
+    yield rest
+
+
+def tokenize_files(paths, encoding):
+    """Yield the tokens of text files, piece by piece, end-of-text before each file. UserError."""
+    for path in paths:
+        yield [encoding.eot_token]
+        for piece in text_pieces(path):
+            yield encoding.encode_ordinary(piece)
+
+
+def write_splits(name, vocab_size, chunks, val_fraction):
+    """Write data/NAME_train.bin and, for the last val_fraction of the tokens, data/NAME_val.bin."""
+    DATA.mkdir(exist_ok=True)
+    with tempfile.TemporaryFile(dir=DATA) as spool:
+        for chunk in chunks:
+            spool.write(np.array(chunk, "<u2"))
+        spool.flush()
+        tokens = np.memmap(spool, "<u2", "r")
+        # of a small file more than the fraction, so that there is a batch, but never more than half
+        enough = min(SMALL_VAL, len(tokens) // 2)
+        cut = len(tokens) - max(round(val_fraction * len(tokens)), enough)
+        for split, start, stop in ("val", cut, len(tokens)), ("train", 0, cut):
+            blocks = (tokens[i : min(i + CHUNK, stop)] for i in range(start, stop, CHUNK))
+            write_tokens(DATA / f"{name}_{split}.bin", vocab_size, blocks)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description="Tokenize text files with GPT-2's vocabulary.")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="a text file, in UTF-8")
+    parser.add_argument("--name", help="writes data/NAME_*.bin (default: the first file's name)")
+    parser.add_argument(
+        "--val-fraction", type=number(float, 0, 0.5), default=0.1, help="default: 0.1, the end"
+    )
+    args = parser.parse_args(argv)
+    name = Path(args.files[0]).stem if args.name is None else args.name
+    if not name or name != Path(name).name:
+        parser.error(f"--name {name}: not the name of a file, without a folder")
+    for path in args.files:  # a mistake in the last one shows before the first is tokenized
+        for _ in text_pieces(path):
+            pass
+    encoding = gpt2_encoding()
+    write_splits(name, encoding.n_vocab, tokenize_files(args.files, encoding), args.val_fraction)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,434 @@
+"""reference_gpt2.py: PyTorch's side of the parity test, its files, and Hugging Face's."""
+
+import http.server
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import train_gpt2 as gpt2
+
+torch = pytest.importorskip("torch")
+import reference_gpt2 as reference  # noqa: E402
+
+TESTS = Path(__file__).parent
+SMALL = reference.SMALL
+TINY = gpt2.GPT2Config(maxT=7, V=11, L=2, NH=1, C=64)
+SCRIPTS = "train_gpt2.py", "reference_gpt2.py", "prepro.py"
+
+
+def random_flat(config, seed=0):
+    return np.random.default_rng(seed).standard_normal(gpt2.num_parameters(config), np.float32)
+
+
+def error(ours, theirs):
+    return np.abs(ours - theirs).max() / np.abs(theirs).max()
+
+
+# The model
+
+
+@pytest.mark.parametrize("config", [SMALL, TINY])
+def test_flat_to_module_and_back(config):
+    flat = random_flat(config)
+    model = reference.model_from_flat(flat, config)
+    assert np.array_equal(reference.flat_from_model(model), flat)
+    assert sum(p.numel() for p in model.parameters()) == flat.size
+    assert model.blocks[1].qkv.weight.shape == (3 * config.C, config.C)
+    assert np.array_equal(
+        model.blocks[1].fcproj.bias.detach().numpy(), gpt2.tensors(flat, config)["fcprojb"][1]
+    )
+
+
+def test_module_has_memory_of_its_own():
+    flat = random_flat(SMALL)
+    model = reference.model_from_flat(flat, SMALL)
+    flat[:] = 0
+    assert reference.flat_from_model(model).all()
+
+
+def test_sdpa_and_plain_attention_agree():
+    flat, config = gpt2.load_weights(TESTS / "small_weights.bin")
+    x, y = (torch.from_numpy(a) for a in reference.random_batch(config, 3, 13))
+    results = []
+    for sdpa in False, True:
+        model = reference.model_from_flat(flat, config, sdpa=sdpa)
+        logits, loss = model(x, y)
+        loss.backward()
+        grads = reference.flat_from_model(model, gradients=True)
+        results.append((logits.detach().numpy(), loss.item(), grads))
+    for plain, fused in zip(*results, strict=True):
+        assert error(np.asarray(fused), np.asarray(plain)) < 5e-6  # measured: 5e-7
+
+
+def test_attention_sees_no_future():
+    model = reference.model_from_flat(random_flat(TINY), TINY)
+    x = torch.tensor([[1, 2, 3, 4, 5]])
+    z = torch.tensor([[1, 2, 3, 9, 9]])
+    assert torch.allclose(model(x)[0][:, :3], model(z)[0][:, :3])
+    assert not torch.allclose(model(x)[0][:, 3:], model(z)[0][:, 3:])
+    assert model(x)[1] is None
+
+
+def test_only_matrices_decay():
+    model = reference.model_from_flat(random_flat(SMALL), SMALL)
+    before = reference.flat_from_model(model)
+    optimizer = reference.adamw(model, 0.5, 0.1)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    after = gpt2.tensors(reference.flat_from_model(model), SMALL)
+    for name, view in gpt2.tensors(before, SMALL).items():
+        kept = 0.95 if name in gpt2.MATRICES else 1
+        assert np.allclose(after[name], kept * view), name
+
+
+# The small state
+
+
+def read_state(path, config):
+    """Read a debug state from its description alone."""
+    data, at = Path(path).read_bytes(), 1024
+    header = struct.unpack("<256i", data[:1024])
+
+    def take(kind, count):
+        nonlocal at
+        values = np.frombuffer(data, kind, count, at)
+        at += values.nbytes
+        return values
+
+    def take_tensors():
+        parts = []
+        for name, shape in gpt2.tensor_shapes(config).items():
+            parts.append(take("<f4", int(np.prod(shape))))
+            if name == "wte":
+                assert not take("<f4", -config.V % 128 * config.C).any()
+        return np.concatenate(parts)
+
+    B, T, steps, with_params = header[2:6]
+    state = {"header": header, "x": take("<i4", B * T), "y": take("<i4", B * T)}
+    state["logits"], state["loss"] = take("<f4", B * T * config.V), take("<f4", 1)
+    state["grads"] = take_tensors()
+    state["settings"], state["losses"] = take("<f8", 5), take("<f4", steps)
+    if with_params:
+        state["params"] = take_tensors()
+    assert at == len(data)
+    return state
+
+
+def test_state_as_described():
+    state = read_state(TESTS / "small_state.bin", SMALL)
+    assert state["header"] == (20240327, 2, 3, 13, 10, 1, *[0] * 250)
+    assert state["settings"].tolist() == [1e-2, 0.9, 0.999, 1e-8, 0.1]
+    assert np.array_equal(state["x"][1:], state["y"][:-1])
+    assert 0 <= state["x"].min() and state["x"].max() < SMALL.V
+    assert len(set(state["x"].tolist())) < state["x"].size  # some tokens are repeated
+    assert state["loss"][0] == state["losses"][0]
+    assert (np.diff(state["losses"]) < -0.1).all()  # and AdamW shows
+
+
+def test_small_weights_hide_nothing():
+    flat, config = gpt2.load_weights(TESTS / "small_weights.bin")
+    assert config == SMALL
+    for name, view in gpt2.tensors(flat, config).items():
+        assert view.std() > 0.1, name
+        assert not np.isin(view, (0, 1)).any(), name
+
+
+def test_fixture_is_reproduced(tmp_path, capsys):
+    reference.main(["--small", str(tmp_path)])
+    assert "step 9: loss 1.80" in capsys.readouterr().out
+    files = [folder / "small_weights.bin" for folder in (tmp_path, TESTS)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    new, old = (read_state(folder / "small_state.bin", SMALL) for folder in (tmp_path, TESTS))
+    assert new["header"] == old["header"]
+    for key in "x", "y", "settings":
+        assert np.array_equal(new[key], old[key]), key
+    for key in "logits", "loss", "losses":
+        assert error(new[key], old[key]) < 1e-5, key
+    grads = [gpt2.tensors(state["grads"], SMALL) for state in (new, old)]
+    for name in grads[1]:
+        assert error(grads[0][name], grads[1][name]) < 1e-5, name
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "small_state.bin",
+        "small_weights.bin",
+    ]
+
+
+def test_first_batch_of_a_token_file(tmp_path):
+    path, tokens = tmp_path / "val.bin", np.arange(50)
+    with open(path, "wb") as f:
+        gpt2.write_header(f, gpt2.TOKENS, 1, 50, SMALL.V)
+        f.write(tokens.astype("<u2"))
+    x, y = reference.first_batch(SMALL, 2, 3, path)
+    assert x.tolist() == [[0, 1, 2], [3, 4, 5]] and y.tolist() == [[1, 2, 3], [4, 5, 6]]
+    other, _ = reference.first_batch(TINY, 2, 3, path)  # of another vocabulary: random instead
+    again, _ = reference.first_batch(TINY, 2, 3, tmp_path / "none")
+    assert np.array_equal(other, again) and other.max() < TINY.V
+
+
+# Safetensors
+
+
+def encode(values, dtype):
+    if dtype == "BF16":
+        return (values.view(np.uint32) >> 16).astype("<u2").tobytes()
+    return values.astype({"F32": "<f4", "F16": "<f2", "F64": "<f8"}[dtype]).tobytes()
+
+
+def hf_tensors(flat, config):
+    """Name -> array of Hugging Face's GPT-2, each of them written out."""
+    p, out = gpt2.tensors(flat, config), {}
+    out["wte.weight"], out["wpe.weight"] = p["wte"], p["wpe"]
+    for l in range(config.L):
+        for hf, ours in ("ln_1", "ln1"), ("ln_2", "ln2"):
+            out[f"h.{l}.{hf}.weight"], out[f"h.{l}.{hf}.bias"] = p[ours + "w"][l], p[ours + "b"][l]
+        for hf, ours in (
+            ("attn.c_attn", "qkv"),
+            ("attn.c_proj", "attproj"),
+            ("mlp.c_fc", "fc"),
+            ("mlp.c_proj", "fcproj"),
+        ):
+            out[f"h.{l}.{hf}.weight"] = p[ours + "w"][l].T
+            out[f"h.{l}.{hf}.bias"] = p[ours + "b"][l]
+    out["ln_f.weight"], out["ln_f.bias"] = p["lnfw"], p["lnfb"]
+    return {name: np.ascontiguousarray(a) for name, a in out.items()}
+
+
+def write_safetensors(path, named, dtype="F32", change=None):
+    """Write a file; change(header) may damage the header, a dict, or replace it with bytes."""
+    header, data = {"__metadata__": {"format": "pt"}}, b""
+    for name, array in named.items():
+        encoded = encode(array, dtype)
+        offsets = [len(data), len(data) + len(encoded)]
+        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": offsets}
+        data += encoded
+    header = (change and change(header)) or header
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+    return path
+
+
+@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
+@pytest.mark.parametrize("prefix", ["", "transformer."])
+def test_safetensors(tmp_path, dtype, prefix):
+    flat = random_flat(TINY)
+    if dtype == "F16":
+        flat = flat.astype(np.float16).astype(np.float32)
+    if dtype == "BF16":
+        flat = (flat.view(np.uint32) & 0xFFFF0000).view(np.float32)
+    named = {prefix + name: a for name, a in hf_tensors(flat, TINY).items()}
+    named["lm_head.weight"] = named[prefix + "wte.weight"]
+    for l in range(TINY.L):
+        named[f"{prefix}h.{l}.attn.bias"] = np.ones((1, 1, 7, 7), np.float32)
+        named[f"{prefix}h.{l}.attn.masked_bias"] = np.array(-1e4, np.float32)
+    named = dict(reversed(named.items()))  # their order in the file means nothing
+    read, config = reference.load_safetensors(write_safetensors(tmp_path / "m", named, dtype))
+    assert config == TINY and read.dtype == np.float32
+    assert np.array_equal(read, flat)
+
+
+def test_masks_of_a_dtype_of_their_own(tmp_path):
+    def change(header):
+        header["h.0.attn.bias"] = {"dtype": "BOOL", "shape": [0], "data_offsets": [0, 0]}
+
+    flat = random_flat(TINY)
+    path = write_safetensors(tmp_path / "m", hf_tensors(flat, TINY), change=change)
+    assert np.array_equal(reference.load_safetensors(path)[0], flat)
+
+
+def with_entry(name, **values):
+    return lambda header: header[name].update(values)
+
+
+DAMAGES = {
+    "begins inside another": (with_entry("ln_f.bias", data_offsets=[0, 256]), "overlap"),
+    "ends behind the file": (with_entry("ln_f.bias", data_offsets=[10**9, 10**9 + 256]), "outside"),
+    "negative": (with_entry("ln_f.bias", data_offsets=[-256, 0]), "position"),
+    "backwards": (with_entry("ln_f.bias", data_offsets=[256, 0]), "size"),
+    "fraction": (with_entry("ln_f.bias", data_offsets=[0.0, 256.0]), "position"),
+    "three offsets": (with_entry("ln_f.bias", data_offsets=[0, 1, 2]), "damaged"),
+    "size is not the shape's": (with_entry("ln_f.bias", shape=[63]), "size"),
+    "integers": (with_entry("ln_f.bias", dtype="I32"), "I32"),
+    "dtype of no kind": (with_entry("ln_f.bias", dtype=[]), "damaged"),
+    "wrong shape": (with_entry("h.1.mlp.c_fc.weight", shape=[256, 64]), r"\(64, 256\)"),
+    "shape is a number": (with_entry("wte.weight", shape=704), "damaged"),
+    "flat wte": (with_entry("wte.weight", shape=[704]), "not a GPT-2"),
+    "not a multiple of 64": (with_entry("wte.weight", shape=[22, 32]), "not a GPT-2"),
+    "no offsets": (lambda h: h["ln_f.bias"].pop("data_offsets") and None, "damaged"),
+    "missing bias": (lambda h: h.pop("h.1.attn.c_attn.bias") and None, "h.1.attn.c_attn.bias"),
+    "missing wte": (lambda h: h.pop("wte.weight") and None, "not a GPT-2"),
+    "block 0 missing": (
+        lambda h: {k: v for k, v in h.items() if not k.startswith("h.0.")},
+        "no tensor h.0.ln_1.weight",
+    ),
+    "a tensor too many": (lambda h: h.update({"a\nb": h.pop("ln_f.bias")}), "ln_f.bias"),
+    "a list": (lambda h: b"[]", "damaged"),
+    "no JSON": (lambda h: b"{", "damaged"),
+    "no text": (lambda h: b"\xff\xfe", "damaged"),
+    "deep": (lambda h: b"[" * 10**5, "damaged"),
+    "empty": (lambda h: b"{}", "not a GPT-2"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_safetensors(tmp_path, damage):
+    change, why = DAMAGES[damage]
+    named = hf_tensors(random_flat(TINY), TINY)
+    path = write_safetensors(tmp_path / "m", named, change=change)
+    with pytest.raises(gpt2.UserError, match=why) as caught:
+        reference.load_safetensors(path)
+    assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\x01", b"<!DOCTYPE html><title>Sign in</title>", struct.pack("<Q", 2**63) * 9]
+)
+def test_not_safetensors(tmp_path, data):
+    (tmp_path / "m").write_bytes(data)
+    with pytest.raises(gpt2.UserError, match="not a safetensors file"):
+        reference.load_safetensors(tmp_path / "m")
+
+
+def test_safetensors_cut_off(tmp_path):
+    path = write_safetensors(tmp_path / "m", hf_tensors(random_flat(TINY), TINY))
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(gpt2.UserError, match="outside"):
+        reference.load_safetensors(path)
+
+
+# The command
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A copy of the scripts, with nothing prepared."""
+    for name in SCRIPTS:
+        shutil.copy(TESTS.parent / name, tmp_path)
+    return tmp_path
+
+
+def command(project, *flags, **environment):
+    return subprocess.run(
+        [sys.executable, project / "reference_gpt2.py", *flags],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "TIKTOKEN_CACHE_DIR": str(project / "no_cache"), **environment},
+    )
+
+
+def test_local_safetensors_to_weights_and_state(tmp_path, capsys):
+    flat = random_flat(TINY)
+    path = write_safetensors(tmp_path / "tiny.safetensors", hf_tensors(flat, TINY))
+    out = tmp_path / "new" / "tiny.bin"
+    flags = ["--out", str(out), "--batch-size", "2", "--seq-len", "5", "--steps", "3"]
+    reference.main(["--model", str(path), *flags])
+    read, config = gpt2.load_weights(out)
+    assert config == TINY and np.array_equal(read, flat)
+    state = read_state(tmp_path / "new" / "tiny_debug_state.bin", TINY)
+    assert state["header"][:6] == (20240327, 2, 2, 5, 3, 0)
+    assert state["settings"].tolist() == [1e-4, 0.9, 0.999, 1e-8, 0.01]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines if "loss" in line] == [
+        "step 0",
+        "step 1",
+        "step 2",
+    ]
+    assert not list(tmp_path.rglob("*.part"))
+
+    (tmp_path / "new" / "tiny_debug_state.bin").unlink()
+    reference.main(["--model", str(path), "--weights-only", *flags])
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["tiny.bin"]
+    with pytest.raises(gpt2.UserError, match="--seq-len 8: .* 7 at most"):
+        reference.main(["--model", str(path), *flags, "--seq-len", "8"])
+    with pytest.raises(gpt2.UserError, match="--device"):
+        reference.main(["--model", str(path), *flags, "--device", "nonsense"])
+
+
+@pytest.mark.parametrize("flags", [["--model", "x"], ["--model", "d0"], ["--steps", "0"]])
+def test_bad_flag(flags, capsys):
+    with pytest.raises(SystemExit) as caught:
+        reference.main(flags)
+    assert caught.value.code == 2 and flags[0] in capsys.readouterr().err
+
+
+def test_missing_file_is_one_line(project):
+    result = command(project, "--model", "none.safetensors")
+    assert result.returncode == 1
+    assert len(result.stderr.splitlines()) == 1 and "none.safetensors" in result.stderr
+
+
+def test_without_torch(project):
+    (project / "torch.py").write_text("raise ImportError('no torch here')")
+    result = command(project, "--help")
+    assert result.returncode == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert "pip install -r requirements.txt" in result.stderr
+
+
+def test_another_model_safetensors_is_not_taken_for_gpt2(project):
+    (project / "model.safetensors").write_bytes(b"x")
+    result = command(project, "--weights-only")
+    assert result.returncode == 1
+    assert "model.safetensors" in result.stderr and "548,105,171" in result.stderr
+
+
+def test_download_of_the_wrong_size(project):
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(200)
+            self.send_header("Content-Length", "5")
+            self.end_headers()
+            self.wfile.write(b"hello")
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    endpoint = f"http://127.0.0.1:{server.server_port}/"
+    result = command(project, "--weights-only", HF_ENDPOINT=endpoint)
+    server.shutdown()
+    server.server_close()
+    assert set(asked) == {"/openai-community/gpt2/resolve/main/model.safetensors"}
+    assert result.returncode == 1, result.stderr
+    assert "548,105,171" in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+    left = {p.name for p in project.iterdir()} - {"__pycache__"}
+    assert left == set(SCRIPTS)
+
+
+def test_no_network(project):
+    start = time.monotonic()
+    result = command(project, "--weights-only", HF_ENDPOINT="http://127.0.0.1:9")
+    assert time.monotonic() - start < 10
+    assert result.returncode == 3
+    assert len(result.stderr.splitlines()) == 1 and "127.0.0.1" in result.stderr
+    assert {p.name for p in project.iterdir()} - {"__pycache__"} == set(SCRIPTS)
+
+
+def test_random_model_without_the_tokenizer(project, monkeypatch, capsys):
+    def no_network(path):
+        raise gpt2.NoNetwork("no.where can't be reached")
+
+    monkeypatch.setattr(reference.prepro, "write_gpt2_tokenizer", no_network)
+    monkeypatch.setattr(gpt2, "HERE", project)
+    out = project / "d1.bin"
+    flags = ["--model", "d1", "--batch-size", "1", "--seq-len", "4", "--steps", "1"]
+    reference.main([*flags, "--out", str(out)])
+    assert gpt2.load_weights(out)[1] == gpt2.named_config("d1", 50257)
+    assert (project / "d1_debug_state.bin").exists()
+    lines = [line for line in capsys.readouterr().out.splitlines() if "gpt2_tokenizer.bin" in line]
+    assert len(lines) == 1 and "no.where" in lines[0]
