@@ -33,6 +33,7 @@ GPT-2 is an embedding, L blocks, a last layernorm, and the embedding once more, 
 
 import argparse
 import contextlib
+import functools
 import itertools
 import math
 import os
@@ -43,19 +44,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-THREADS = int(os.environ.get("GPT2_THREADS", CORES))
-# The threads are ours: BLAS, which computes NumPy's matrix products, is to use one. (If it had its
-# own, they would get in the way of ours: at T = 1024 the step takes 1.2x.) It looks as NumPy loads.
-os.environ.update(OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1", VECLIB_MAXIMUM_THREADS="1")
-
+# The threads are ours: BLAS, which computes NumPy's matrix products, is to use one. (Its own would
+# get in the way of ours: a step at T = 1024 takes 1.2x.) It reads this as NumPy is loaded.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
 import numpy as np  # noqa: E402
+
+del os.environ["OPENBLAS_NUM_THREADS"]  # not for the programs that we start
 
 HERE = Path(__file__).resolve().parent
 
 # ----------------------------------------------------------------------------
 # Blocks of rows, on threads
 
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+OMP_NUM_THREADS = os.environ.get("OMP_NUM_THREADS", "")  # PyTorch goes by it, too
+THREADS = max(1, int(OMP_NUM_THREADS)) if OMP_NUM_THREADS.isdigit() else CORES
 POOL = ThreadPoolExecutor(THREADS)
 BLOCK = 2**16  # numbers in a block
 
@@ -624,11 +627,24 @@ def load_tokens(path):
     return np.memmap(path, "<u2", "r", HEADER_BYTES), header[3] or GPT2_VOCAB_SIZE
 
 
-def get_batch(tokens, i, B, T):
-    """Batch i of the tokens, in order and round again -> x, y (B, T); y is x one token later."""
-    start = i % ((len(tokens) - 1) // (B * T)) * (B * T)
-    window = tokens[start : start + B * T + 1].astype(np.int64)
-    return window[:-1].reshape(B, T), window[1:].reshape(B, T)
+@functools.lru_cache(1)
+def shuffled(n, epoch, seed):
+    return np.random.default_rng((seed, epoch)).permutation(n)
+
+
+def get_batch(tokens, i, B, T, seed=None):
+    """
+    Batch i of the tokens -> x, y (B, T), where y is x one token later.
+
+    Windows of T tokens, in order and round again; with a seed, in another order in each round.
+    """
+    windows = (len(tokens) - 1) // T
+    epoch, k = divmod(i, windows // B)
+    rows = np.arange(k * B, k * B + B)
+    if seed is not None:
+        rows = shuffled(windows, epoch, seed)[rows]
+    batch = tokens[rows[:, None] * T + np.arange(T + 1)].astype(np.int64)
+    return batch[:, :-1], batch[:, 1:]
 
 
 def load_tokenizer(path):
@@ -676,8 +692,8 @@ SHAKESPEARE = HERE / "data" / "tiny_shakespeare"
 PYTHON_DOCS = HERE / "data" / "python_docs"
 SAMPLE_TOKENS = 256
 OFFLINE_FLAGS = (
-    "--init d2 --data data/python_docs --steps 1000 --batch-size 16 --lr 2e-3 --warmup 20"
-    " --min-lr-frac 0.1 --val-every 100 --sample-every 500"
+    "--init d2 --data data/python_docs --shuffle --steps 1500 --batch-size 16 --lr 1.5e-3"
+    " --warmup 20 --min-lr-frac 0.1 --val-every 300 --sample-every 500"
 )
 
 
@@ -709,6 +725,7 @@ def parse_args(argv=None):
     add("--val-batches", type=number(int, 1), default=10)
     add("--sample-every", type=count, default=20, help="steps between samples; 0: none")
     add("--save", help="write the trained weights to this file")
+    add("--shuffle", action="store_true", help="take training batches in random order")
     add("--seed", type=count, default=1337)
     return parser.parse_args(argv)
 
@@ -797,7 +814,8 @@ def train(args):
         if last:
             break
         start = time.perf_counter()
-        loss, cache = gpt2_forward(params, config, *get_batch(train_tokens, step, B, T))
+        x, y = get_batch(train_tokens, step, B, T, args.seed if args.shuffle else None)
+        loss, cache = gpt2_forward(params, config, x, y)
         gpt2_backward(params, config, cache, grads)
         lr = learning_rate(step, args.steps, args.lr, args.warmup, args.min_lr_frac)
         adamw_update(params, grads, m, v, step + 1, lr, weight_decay=args.weight_decay)
