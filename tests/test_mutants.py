@@ -34,12 +34,12 @@ tied wte: = for +=
 + dwte[:] = 0; np.add.at(dwte, tokens, dout)
 
 tied wte: head's gradient missing
-- matmul(dlogits.T, x, out=grads["wte"])
-+ grads["wte"][:] = 0
+- matmul(dlogits.T, x * dloss, out=dwte)
++ 0 * matmul(dlogits.T, x, out=dwte)
 
 tied wte: left from the step before
-- matmul(dlogits.T, x, out=grads["wte"])
-+ grads["wte"] += dlogits.T @ x
+- dx, grads["wte"][:] = head_backward(1.0, head_cache, grads["wte"])
++ dx, dw = head_backward(1.0, head_cache); grads["wte"] += dw
 
 wpe: mean over B, not sum
 - dwpe[:T] = dout.sum(0)
@@ -234,28 +234,44 @@ gelu: sign of the second term
 + - 0.5 * x * dtanh
 
 loss: no 1/(B*T)
-- dlogits[:] = probs * (dloss / N)
-+ dlogits[:] = probs * dloss
+- weights *= 1 / (N * total)
++ weights *= 1 / total
+
+loss: no 1/(B*T) at the target
+- weights[target] -= 1 / N
++ weights[target] -= 1
 
 loss: target not subtracted
-- dlogits[np.arange(len(targets)), targets] -= dloss / N
+- weights[target] -= 1 / N
 + pass
 
 loss: 1/T for 1/(B*T)
-- return losses.mean(), (probs, targets, N)
-+ return losses.mean(), (probs, targets, N // 2)
+- N = len(x)$
++ N = len(x) // 3$
 
 loss: sum for mean
 - return losses.mean(),
 + return losses.sum(),
 
 loss: wrong sign
-- np.log(total[:, 0]) - shifted[
-+ np.log(total[:, 0]) + shifted[
+- losses[:] = -logits[target]
++ losses[:] = logits[target]
+
+loss: no logarithm of the sum
+- losses += np.log(total[:, 0])
++ losses += total[:, 0]
 
 loss: maximum over rows
-- logits - logits.max(-1, keepdims=True)
-+ logits - logits.max(0, keepdims=True)
+- logits -= logits.max(-1, keepdims=True)
++ logits -= logits.max(0, keepdims=True)
+
+head: dx not scaled by dloss
+- return matmul(dlogits, wte) * dloss,
++ return matmul(dlogits, wte),
+
+head: dwte not scaled by dloss
+- matmul(dlogits.T, x * dloss, out=dwte)
++ matmul(dlogits.T, x, out=dwte)
 
 block: first residual dropped
 - mid = x + attproj$
