@@ -164,6 +164,16 @@ def check_model_gradients(report):
         report.compare(f"d{name}", grads[name], gradient, 1e-8)
 
 
+def check_in_pieces(report):
+    """All gradient checks, with arrays cut into many pieces, small as they are."""
+    whole = gpt2.BLOCK, gpt2.TILE, gpt2.THREADS
+    gpt2.BLOCK, gpt2.TILE = 32, 2
+    check_gradients(report)
+    gpt2.BLOCK, gpt2.THREADS = whole[0], 1  # thousands of forward passes, faster so
+    check_model_gradients(report)
+    gpt2.BLOCK, gpt2.TILE, gpt2.THREADS = whole
+
+
 # ----------------------------------------------------------------------------
 # PyTorch
 
@@ -233,11 +243,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
 
     report = Report()
-    sizes = gpt2.BLOCK, gpt2.TILE
-    gpt2.BLOCK, gpt2.TILE = 32, 2  # so that even these small arrays are cut into pieces
-    check_gradients(report)
-    check_model_gradients(report)
-    gpt2.BLOCK, gpt2.TILE = sizes
+    check_in_pieces(report)
     check_state(report, *SMALL)
     if args.quick:
         pass

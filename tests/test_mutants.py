@@ -178,8 +178,8 @@ attention: mean over queries
 + (datt * att).sum(-2, keepdims=True)
 
 attention: dpreatt without att
-- dpreatt = att * datt / 
-+ dpreatt = datt / 
+- dpreatt = att * datt
++ dpreatt = 1.0 * datt
 
 attention: dv of the last tile only
 - dv[:, :, :S] += att.mT
