@@ -20,12 +20,6 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import numpy as np
-import requests
-import tiktoken
-import urllib3
-from tqdm import tqdm
-
 import train_gpt2
 from train_gpt2 import (
     HERE,
@@ -37,6 +31,12 @@ from train_gpt2 import (
     run,
     write_header,
 )
+
+import numpy as np
+import requests
+import tiktoken
+import urllib3
+from tqdm import tqdm
 
 DATA = HERE / "data"  # where the prepro scripts put what they make, wherever they are called from
 

@@ -26,10 +26,10 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from tqdm import tqdm
-
 import prepro
 from train_gpt2 import GPT2_VOCAB_SIZE, UserError, number, run
+
+from tqdm import tqdm
 
 URL = "https://huggingface.co/datasets/roneneldan/TinyStories/resolve/main/TinyStories_all_data.tar.gz"
 SEED = 1337

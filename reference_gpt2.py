@@ -17,11 +17,11 @@ import re
 import time
 from pathlib import Path
 
-import numpy as np
-
 import prepro
 import train_gpt2 as gpt2
 from train_gpt2 import MATRICES, OUTSIDE_BLOCKS, UserError, get_batch, number, tensors
+
+import numpy as np
 
 try:
     import torch

@@ -6,11 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
-import pytest
-
 import test_gpt2
 import train_gpt2 as gpt2
+
+import numpy as np
+import pytest
 
 PROJECT = Path(__file__).parent.parent
 WEIGHTS, STATE = test_gpt2.SMALL
@@ -57,6 +57,19 @@ def test_a_wrong_gradient_is_named(name, capsys, monkeypatch):
     assert lines[-1] == "overall okay: 0"
     assert "failed: gradient checks of the whole model, float64: d" + name in lines
     assert f"failed: PyTorch: small_state.bin, B=3 T=13: d{name}" in lines
+
+
+@pytest.mark.parametrize("difference, status", [(0, 0), (1e-2, 1)])
+def test_published_losses(difference, status, capsys, monkeypatch):
+    _, config = gpt2.load_weights(WEIGHTS)
+    published = test_gpt2.load_state(STATE, config).losses.copy()
+    published[9] += difference
+    monkeypatch.setattr(test_gpt2, "PUBLISHED", published)
+    with pytest.raises(SystemExit) as stop:
+        test_gpt2.main(["--quick"])
+    failed = "failed: PyTorch: small_state.bin, B=3 T=13: losses published with llm.c"
+    assert stop.value.code == status
+    assert (failed in capsys.readouterr().out.splitlines()) == bool(status)
 
 
 def test_a_state_of_another_model(tmp_path):
