@@ -171,12 +171,12 @@ def check_model_gradients(report):
 
 def check_in_pieces(report):
     """All gradient checks, with arrays cut into many pieces, small as they are."""
-    whole = gpt2.BLOCK, gpt2.TILE, gpt2.THREADS
-    gpt2.BLOCK, gpt2.TILE = 32, 2
+    whole = gpt2.CHUNK, gpt2.TILE, gpt2.THREADS
+    gpt2.CHUNK, gpt2.TILE = 32, 2
     check_gradients(report)
-    gpt2.BLOCK, gpt2.THREADS = whole[0], 1  # thousands of forward passes, faster so
+    gpt2.CHUNK, gpt2.THREADS = whole[0], 1  # thousands of forward passes, faster so
     check_model_gradients(report)
-    gpt2.BLOCK, gpt2.TILE, gpt2.THREADS = whole
+    gpt2.CHUNK, gpt2.TILE, gpt2.THREADS = whole
 
 
 # ----------------------------------------------------------------------------
@@ -200,6 +200,8 @@ def load_state(path, config):
     """Read a debug state of a model with these sizes. Raises UserError."""
     hint = "`python reference_gpt2.py` makes gpt2_124M_debug_state.bin"
     B, T, steps, has_params = gpt2.read_header(path, gpt2.STATE, (2,), hint)[2:6]
+    if min(B, T, steps) < 1 or T > config.maxT or has_params not in (0, 1):
+        raise gpt2.UserError(f"{path}: its header has impossible numbers; {hint}")
     padded = gpt2.num_parameters(config) + gpt2.vocab_padding(config) * config.C
     numbers = 2 * B * T + B * T * config.V + 1 + padded + 2 * 5 + steps + has_params * padded
     if Path(path).stat().st_size != gpt2.HEADER_BYTES + 4 * numbers:

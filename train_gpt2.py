@@ -3,15 +3,15 @@ GPT-2 in NumPy: every layer's forward and backward pass by hand, AdamW, and a tr
 
 GPT-2 reads T tokens and gives, at each of them, a probability for every token that could come next.
 Training shows it real text and moves the parameters against the gradient of the loss: the mean of
--log(probability given to the token that did come next). This file is all there is to it, in the
-order in which it happens: layers, block, model, AdamW, files, sampling, training loop.
+-log(probability given to the token that did come next). This file has all of it, in this order:
+layers, block, model, AdamW, files, sampling, training loop.
 
 Letters for sizes, as in the comment (N, C):
 
     B  sequences in a batch             L   blocks (the "12 layers" of GPT-2 124M)
-    T  tokens in a sequence             NH  attention heads in a block
+    T  tokens in a sequence, <= maxT    NH  attention heads in a block
     N  rows, one for each token: B*T    HS  channels of a head: C / NH
-    C  channels of a row                V   tokens in the vocabulary; maxT, the longest T
+    C  channels of a row                V   tokens in the vocabulary
 
 Activations are (N, C), one row for each token. Only attention lets a row see other rows, so only
 attention has to know that the N rows are B sequences. A layer is a pair of pure functions,
@@ -20,8 +20,9 @@ attention has to know that the N rows are B sequences. A layer is a pair of pure
     dx, dw, db = thing_backward(dout, cache)
 
 where dx is the gradient of the loss with respect to x, and the cache keeps what the backward pass
-needs of the forward pass. A backward pass reads its forward pass upwards, by the chain rule, and
-changes neither cache nor inputs. float32 in gives float32 out; float64, float64. A block:
+needs of the forward pass. A backward pass is the forward pass read upwards, by the chain rule; it
+changes neither cache nor inputs. (Where it is handed an array for the gradient of a parameter, it
+writes there.) float32 in gives float32 out; float64, float64. doc/ derives each layer. A block:
 
     x ──┬── ln1 ── qkv ── attention ── attproj ── + ──┬── ln2 ── fc ── gelu ── fcproj ── + ── out
         └─────────────────────────────────────────┘   └──────────────────────────────────┘
@@ -45,64 +46,66 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-# The threads are ours: BLAS, which computes NumPy's matrix products, is to use one. (Its own would
-# get in the way of ours: a step at T = 1024 takes 1.2x.) It reads this as NumPy is loaded.
+# BLAS, which computes NumPy's matrix products, is to use one thread, as we start our own. (With
+# both, a step at T = 1024 takes 1.2 times as long.) It reads this variable when NumPy is loaded.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 import numpy as np  # noqa: E402
 
 del os.environ["OPENBLAS_NUM_THREADS"]  # not for the programs that we start
 
 with contextlib.suppress(AttributeError, TypeError):  # where the C library is not glibc
-    # Keep freed memory for the next step. Given back, it would return page by page, each filled
-    # with zeros first; the step takes 0.87x. (M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h)
+    # malloc is to keep freed memory: a step takes 0.87 times as long if it needn't get it anew from
+    # the operating system, page by page. (M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h)
     ctypes.CDLL(None).mallopt(-3, 2**25)
     ctypes.CDLL(None).mallopt(-1, 2**31 - 1)
 
 HERE = Path(__file__).resolve().parent
 
 # ----------------------------------------------------------------------------
-# Blocks of rows, on threads
+# Chunks of arrays, on threads
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 OMP_NUM_THREADS = os.environ.get("OMP_NUM_THREADS", "")  # PyTorch goes by it, too
 THREADS = max(1, int(OMP_NUM_THREADS)) if OMP_NUM_THREADS.isdigit() else CORES
 POOL = ThreadPoolExecutor(THREADS)
-BLOCK = 2**17  # numbers in a block
+CHUNK = 2**17  # numbers in a chunk
 
 
-def in_blocks(f, *arrays, blocks=None):
+def in_chunks(f, *arrays, chunks=None):
     """
-    Call f(*arrays) on a block of their rows at a time; f writes its results into some of them.
+    Call f(*arrays) for a part of the arrays at a time; f writes into some of them.
 
-    NumPy computes a * b + c in two passes over memory, on one core. Here the arrays are cut into
-    blocks of rows that fit the cache of a core, so that the second pass finds there what the first
-    one left, and each core gets its share of the blocks. NumPy lets go of Python's lock while it
-    computes, which is why threads help.
+    NumPy computes a * b + c in two passes over memory, on one core. Here the arrays, all of one
+    length, are cut into chunks that fit the cache of a core, so that the second pass finds there
+    what the first one left, and each core gets its share of the chunks. A chunk is a view, so what
+    f writes into it is in the array. NumPy lets go of Python's lock while it computes, which is why
+    threads help.
     """
     n = len(arrays[0])
-    if blocks is None:
-        blocks = math.ceil(arrays[0].size / BLOCK)
-        blocks += -blocks % THREADS if blocks > 1 else 0  # the same number for each thread
-    rows = math.ceil(n / blocks)
+    if chunks is None:
+        chunks = math.ceil(arrays[0].size / CHUNK)
+        if chunks > 1:
+            chunks += -chunks % THREADS  # the same number for each thread
+    size = math.ceil(n / chunks)
 
     def work(thread):
-        for i in range(thread * rows, n, THREADS * rows):
-            f(*(a[i : i + rows] for a in arrays))
+        for i in range(thread * size, n, THREADS * size):
+            f(*(a[i : i + size] for a in arrays))
 
-    others = [POOL.submit(work, thread) for thread in range(1, min(THREADS, blocks))]
+    others = [POOL.submit(work, thread) for thread in range(1, min(THREADS, chunks))]
     work(0)
     for other in others:
-        other.result()  # waits, and raises what was raised there
+        other.result()  # waits, and raises if f did
 
 
 def matmul(a, b, out=None):
-    """a (M, K) @ b (K, N) -> out (M, N), each core computing its share of the rows or columns."""
+    """a (m, k) @ b (k, n) -> out (m, n), cut along its longer side, one part for each thread."""
     if out is None:
         out = np.empty((len(a), b.shape[1]), a.dtype)
     if len(a) > b.shape[1]:
-        in_blocks(lambda a, out: np.matmul(a, b, out=out), a, out, blocks=THREADS)
-    else:  # the same for the columns: rows of the transposed
-        in_blocks(lambda bT, outT: np.matmul(a, bT.T, out=outT.T), b.T, out.T, blocks=THREADS)
+        in_chunks(lambda a, out: np.matmul(a, b, out=out), a, out, chunks=THREADS)
+    else:  # the columns, as rows of the transposed
+        in_chunks(lambda bT, outT: np.matmul(a, bT.T, out=outT.T), b.T, out.T, chunks=THREADS)
     return out
 
 
@@ -118,7 +121,7 @@ def embedding_forward(tokens, wte, wpe, start=0):
 
 
 def embedding_backward(dout, cache, dwte, dwpe):
-    """dout (B*T, C). Fills dwpe (maxT, C); adds to dwte (V, C), which has a gradient already."""
+    """dout (B*T, C). Fills dwpe (maxT, C); adds to dwte (V, C), where the head's gradient is."""
     (tokens,) = cache
     B, T = tokens.shape
     dout = dout.reshape(B, T, -1)
@@ -144,23 +147,23 @@ def layernorm_forward(x, w, b):
         norm[:] = centered * rstd
         out[:] = norm * w + b
 
-    in_blocks(rows, x, out, norm, rstd)
+    in_chunks(rows, x, out, norm, rstd)
     return out, (norm, rstd, w)
 
 
 def layernorm_backward(dout, cache):
-    """dout (N, C) -> dx (N, C), dw and db (C,). Derived in doc/layernorm.md."""
+    """dout (N, C) -> dx (N, C), dw and db (C,)."""
     norm, rstd, w = cache
     dx = np.empty_like(dout)
 
     def rows(dout, norm, rstd, dx):
         dnorm = dout * w
-        # norm = (x - mean) * rstd, where mean and rstd depend on x too. Through mean, dnorm loses
-        # its mean; through rstd, its component along norm.
+        # norm = (x - mean) * rstd, where mean and rstd depend on x too: a change of x that only
+        # shifts or only stretches the row changes nothing, so dnorm's part along either drops out
         along_norm = (dnorm * norm).mean(-1, keepdims=True)  # (N, 1)
         dx[:] = (dnorm - dnorm.mean(-1, keepdims=True) - norm * along_norm) * rstd
 
-    in_blocks(rows, dout, norm, rstd, dx)
+    in_chunks(rows, dout, norm, rstd, dx)
     return dx, np.einsum("nc,nc->c", dout, norm), dout.sum(0)
 
 
@@ -182,79 +185,77 @@ def linear_backward(dout, cache, dw=None):
 
 
 # ----------------------------------------------------------------------------
-# Attention: each token takes a weighted mean of the values of the tokens up to it (Vaswani et al.
-# 2017, section 3.2). How much of token j it takes is for its query and j's key to say.
+# Attention: each token takes a weighted mean of the values of the tokens up to it; the weight
+# depends on how well its query matches the other token's key (Vaswani et al. 2017, section 3.2)
+
+TILE = 128  # queries at a time, so that the keys after them needn't be looked at
 
 
 def softmax(x):
-    """x (..., S) -> weights of the same shape, positive, with the sum 1 in each row."""
-    weights = np.exp(x - x.max(-1, keepdims=True))  # the same for any x - constant; no overflow so
+    """x (..., S) -> positive numbers of the same shape, with the sum 1 in each row."""
+    weights = np.exp(x - x.max(-1, keepdims=True))  # less the maximum: same result, no overflow
     return weights / weights.sum(-1, keepdims=True)
 
 
-TILE = 128  # queries at a time
-
-
 def split_heads(x, B, n, NH):
-    """x (B*T, n*NH*HS), in each row n vectors of NH heads -> a view of x, (n, NH, B, T, HS)."""
+    """x (B*T, n*C), n = 3 for q, k and v side by side -> a view of it, (n, NH, B, T, HS)."""
     return x.reshape(B, len(x) // B, n, NH, -1).transpose(2, 3, 0, 1, 4)
 
 
 def attention_forward(qkv, B, NH, kv=None, start=0):
     """
-    qkv (B*T, 3C): queries, keys and values side by side -> out (B*T, C).
+    qkv (B*T, 3C) -> out (B*T, C).
 
     For sampling, kv (2, NH, B, maxT, HS) keeps the keys and values of all tokens; those before
     start are there already.
     """
-    q, k, v = split_heads(qkv, B, 3, NH)  # (NH, B, T, HS)
+    q, k, v = split_heads(qkv, B, 3, NH)  # each (NH, B, T, HS)
     T, HS = q.shape[2:]
     if kv is not None:
         kv[:, :, :, start : start + T] = k, v
         k, v = kv[:, :, :, : start + T]
     out = np.empty((len(qkv), NH * HS), q.dtype)
-    future = np.triu(np.full((TILE, TILE), -np.inf, q.dtype), 1)  # -inf where a key is later
+    future = np.triu(np.full((TILE, TILE), -np.inf, q.dtype), 1)  # -inf above the diagonal
     atts = []
-    for i in range(0, T, TILE):  # TILE queries at a time see S keys
+    for i in range(0, T, TILE):  # queries i to i + t see the first S keys
         t = min(TILE, T - i)
         atts.append(np.empty((NH, B, t, start + i + t), q.dtype))
 
-    def some_heads(q, k, v, out, *atts):
+    def some_heads(q, k, v, out, *atts):  # of NH
         for i, att in zip(range(0, T, TILE), atts, strict=True):
             t, S = att.shape[2:]
-            preatt = (q[:, :, i : i + t] / math.sqrt(HS)) @ k[:, :, :S].mT  # (heads, B, t, S)
-            preatt[..., S - t :] += future[:t, :t]
+            preatt = q[:, :, i : i + t] @ k[:, :, :S].mT / math.sqrt(HS)  # (heads, B, t, S)
+            preatt[..., S - t :] += future[:t, :t]  # the last t keys are the queries' own tokens
             att[:] = softmax(preatt)
-            out[:, :, i : i + t] = att @ v[:, :, :S]
+            out[:, :, i : i + t] = att @ v[:, :, :S]  # (heads, B, t, HS)
 
-    in_blocks(some_heads, q, k, v, split_heads(out, B, 1, NH)[0], *atts)
-    return out, (q, k, v, atts)
+    in_chunks(some_heads, q, k, v, split_heads(out, B, 1, NH)[0], *atts)
+    return out, (q, k, v, tuple(atts))
 
 
 def attention_backward(dout, cache):
-    """dout (B*T, C) -> dqkv (B*T, 3C). Derived in doc/attention.md."""
-    q, k, v, atts = cache
+    """dout (B*T, C) -> dqkv (B*T, 3C)."""
+    q, k, v, atts = cache  # (NH, B, T, HS), and tiles (NH, B, t, S)
     NH, B, T, HS = q.shape
-    dqkv = np.zeros((B * T, 3 * NH * HS), dout.dtype)
+    dqkv = np.zeros((B * T, 3 * NH * HS), dout.dtype)  # 0, as dk and dv are sums over the tiles
+    dq, dk, dv = split_heads(dqkv, B, 3, NH)
 
     def some_heads(q, k, v, dout, dq, dk, dv, *atts):
         for i, att in zip(range(0, T, TILE), atts, strict=True):
             t, S = att.shape[2:]
-            dout_t = dout[:, :, i:S]
+            dout_t = dout[:, :, i : i + t]  # (heads, B, t, HS)
             # out = att @ v
             datt = dout_t @ v[:, :, :S].mT  # (heads, B, t, S)
             dv[:, :, :S] += att.mT @ dout_t
-            # att = softmax(preatt): to raise one att of a row is to lower the others, so only what
-            # datt has beyond the row's mean (weighted by att) counts. Where masked, att is 0.
-            datt -= (datt * att).sum(-1, keepdims=True)
-            dpreatt = att * datt / math.sqrt(HS)
-            # preatt = q @ k.mT / sqrt(HS)
-            dq[:, :, i:S] = dpreatt @ k[:, :, :S]
-            dk[:, :, :S] += dpreatt.mT @ q[:, :, i:S]
+            # att_j = exp(preatt_j) / sum_k exp(preatt_k), so d att_k / d preatt_j is
+            # att_k * ([j = k] - att_j). Summed over k, times datt_k; it is 0 where masked:
+            dpreatt = att * (datt - (datt * att).sum(-1, keepdims=True))
+            dpreatt /= math.sqrt(HS)
+            # preatt = q @ k.mT, the division by sqrt(HS) being done
+            dq[:, :, i : i + t] = dpreatt @ k[:, :, :S]
+            dk[:, :, :S] += dpreatt.mT @ q[:, :, i : i + t]
 
-    dq, dk, dv = split_heads(dqkv, B, 3, NH)
-    dout = split_heads(dout, B, 1, NH)[0]
-    in_blocks(some_heads, q, k, v, dout, dq, dk, dv, *atts)
+    in_chunks(some_heads, q, k, v, split_heads(dout, B, 1, NH)[0], dq, dk, dv, *atts)
     return dqkv
 
 
@@ -267,7 +268,7 @@ GELU_CUBIC = 0.044715
 
 
 def gelu_tanh(x):
-    return np.tanh(GELU_SCALE * (x + GELU_CUBIC * (x * x * x)))  # x**3 takes 80 times as long
+    return np.tanh(GELU_SCALE * (x + GELU_CUBIC * (x * x * x)))  # x**3 is some 100 times slower
 
 
 def gelu_forward(x):
@@ -277,7 +278,7 @@ def gelu_forward(x):
     def rows(x, out):
         out[:] = 0.5 * x * (1 + gelu_tanh(x))
 
-    in_blocks(rows, x, out)
+    in_chunks(rows, x, out)
     return out, (x,)
 
 
@@ -287,12 +288,12 @@ def gelu_backward(dout, cache):
     dx = np.empty_like(x)
 
     def rows(dout, x, dx):
-        # out = 0.5 * x * (1 + tanh): a product of x and a function of x
-        tanh = gelu_tanh(x)  # computing it again is cheaper than a cache of it
-        dtanh = (1 - tanh * tanh) * (GELU_SCALE * (1 + 3 * GELU_CUBIC * (x * x)))
-        dx[:] = dout * (0.5 * (1 + tanh) + 0.5 * x * dtanh)
+        tanh = gelu_tanh(x)  # keeping it would cost more memory than any other layer's cache
+        # out = 0.5 * x * (1 + tanh), a product of x and a function of x
+        slope = (1 - tanh * tanh) * (GELU_SCALE * (1 + 3 * GELU_CUBIC * (x * x)))  # of tanh
+        dx[:] = dout * (0.5 * (1 + tanh) + 0.5 * x * slope)
 
-    in_blocks(rows, dout, x, dx)
+    in_chunks(rows, dout, x, dx)
     return dx
 
 
@@ -310,16 +311,17 @@ def head_forward(x, wte, targets):
         target = np.arange(len(targets)), targets
         logits -= logits.max(-1, keepdims=True)  # the same softmax, and exp can't overflow
         losses[:] = -logits[target]
-        weights = np.exp(logits, out=logits)
-        total = weights.sum(-1, keepdims=True)  # (N, 1)
+        np.exp(logits, out=logits)
+        total = logits.sum(-1, keepdims=True)  # (N, 1)
         losses += np.log(total[:, 0])
-        # All that the backward pass needs of this is d(loss)/d(logits): the probability, less 1 at
-        # the target, over N. It takes the place of the logits, the largest array of the model.
-        weights *= 1 / (N * total)
-        weights[target] -= 1 / N
+        # Of all this the backward pass needs only d(loss)/d(logits): the probability, less 1 at the
+        # target, over N. It takes the place of the logits, the largest array of the model.
+        dlogits = np.multiply(logits, 1 / (N * total), out=logits)
+        dlogits[target] -= 1 / N
 
-    in_blocks(rows, logits, targets, losses)
-    return losses.mean(), (logits, x, wte)
+    in_chunks(rows, logits, targets, losses)
+    dlogits = logits
+    return losses.mean(), (dlogits, x, wte)
 
 
 def head_backward(dloss, cache, dwte=None):
@@ -349,10 +351,11 @@ def block_forward(x, p, B, NH, kv=None, start=0):
 
 
 def block_backward(dout, cache, g):
-    """dout (N, C) -> dx (N, C). Fills g, the gradients of this block's 12 tensors by name."""
+    """dout (N, C) -> dx (N, C). Fills g, the gradients of the block's 12 tensors by name."""
     ln1_cache, qkv_cache, att_cache, attproj_cache, *rest = cache
     ln2_cache, fc_cache, gelu_cache, fcproj_cache = rest
-    # out = mid + fcproj: both terms get the gradient of their sum
+    # out = mid + fcproj: both terms get the gradient of their sum. (Linear layers compute dw in g,
+    # so its assignment there has nothing to do.)
     dgelu, g["fcprojw"][:], g["fcprojb"][:] = linear_backward(dout, fcproj_cache, g["fcprojw"])
     dfc = gelu_backward(dgelu, gelu_cache)
     dln2, g["fcw"][:], g["fcb"][:] = linear_backward(dfc, fc_cache, g["fcw"])
@@ -451,12 +454,12 @@ def gpt2_backward(params, config, cache, grads):
 
 
 def init_weights(config, seed=1337):
-    """Random weights as in GPT-2 (Radford et al. 2019, section 2.3): a flat float32 vector."""
+    """Random weights (Radford et al. 2018, 4.1, and 2019, 2.3) in a flat float32 vector."""
     rng = np.random.default_rng(seed)
     flat = np.zeros(num_parameters(config), np.float32)
     for name, view in tensors(flat, config).items():
         if name in MATRICES:
-            # each row is a sum of 2L projections; so scaled, the sum is as large as one would be
+            # x gathers 2L projections; so scaled, their sum has the variance of a single one
             std = 0.02 / math.sqrt(2 * config.L) if "proj" in name else 0.02
             rng.standard_normal(out=view, dtype=np.float32)
             view *= std
@@ -481,7 +484,7 @@ def adamw_update(params, grads, m, v, step, lr, beta1=0.9, beta2=0.999, eps=1e-8
     for name in params:
         decay = lr * weight_decay if name in MATRICES else 0.0
 
-        def rows(p, g, m, v, decay=decay):
+        def numbers(p, g, m, v, decay=decay):
             m *= beta1
             m += (1 - beta1) * g
             v *= beta2
@@ -490,7 +493,7 @@ def adamw_update(params, grads, m, v, step, lr, beta1=0.9, beta2=0.999, eps=1e-8
                 p *= 1 - decay
             p -= (lr * m_scale) * m / (np.sqrt(v_scale * v) + eps)
 
-        in_blocks(rows, *(tree[name].reshape(-1, 1) for tree in (params, grads, m, v)))
+        in_chunks(numbers, *(tree[name].reshape(-1) for tree in (params, grads, m, v)))
 
 
 def learning_rate(step, steps, lr, warmup, min_lr_frac):
@@ -511,7 +514,7 @@ GPT2_VOCAB_SIZE = 50257
 
 
 class UserError(Exception):
-    """Something only the user can mend: ends the program with one line and exit status 1."""
+    """A mistake in a file or a flag: the program ends with one line and exit status 1."""
 
     status = 1
 
@@ -523,10 +526,11 @@ class NoNetwork(UserError):
 
 
 def run(main):
-    """Call main(), and turn what the user has to mend into one line on standard error."""
+    """Call main(), and turn errors that are not ours into one line on standard error."""
+    sys.stdout.reconfigure(errors="replace")  # a sample may have letters that a terminal lacks
     try:
         main()
-    except (UserError, OSError) as error:
+    except (UserError, OSError, MemoryError) as error:
         print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
         sys.exit(getattr(error, "status", 1))
     except KeyboardInterrupt:
@@ -616,15 +620,17 @@ def load_tokens(path):
     """Read a token file -> its tokens, an array that stays on disk; V. Raises UserError."""
     hint = "prepro_tinyshakespeare.py makes the default one, prepro.py one of your own text"
     size = os.path.getsize(path) if Path(path).is_file() else 0
-    if size and np.fromfile(path, "<i4", 1)[:1] != TOKENS:  # llm.c's first format: int32, no header
-        tokens = np.memmap(path, "<i4", "r") if size % 4 == 0 else np.array([-1])
-        if tokens.min() < 0 or tokens.max() >= GPT2_VOCAB_SIZE:
-            raise UserError(f"{path}: not a token file; {hint}")
-        return tokens, GPT2_VOCAB_SIZE
-    header = read_header(path, TOKENS, (1,), hint)
-    if size != HEADER_BYTES + 2 * header[2]:
-        raise UserError(f"{path}: has {size:,} bytes, not the {header[2]:,} tokens it says; {hint}")
-    return np.memmap(path, "<u2", "r", HEADER_BYTES), header[3] or GPT2_VOCAB_SIZE
+    if size and size % 4 == 0 and np.fromfile(path, "<i4", 1) != TOKENS:
+        # llm.c's first format, without a header
+        tokens, V = np.memmap(path, "<i4", "r"), GPT2_VOCAB_SIZE
+    else:
+        _, _, count, V, *_ = read_header(path, TOKENS, (1,), hint)
+        if size != HEADER_BYTES + 2 * count or count == 0:
+            raise UserError(f"{path}: has {size:,} bytes, not the {count:,} tokens it says; {hint}")
+        tokens, V = np.memmap(path, "<u2", "r", HEADER_BYTES), V or GPT2_VOCAB_SIZE
+    if not 0 <= tokens.min() <= tokens.max() < V:
+        raise UserError(f"{path}: no token file, or not with tokens from 0 to {V - 1:,}; {hint}")
+    return tokens, V
 
 
 @functools.lru_cache(1)
@@ -636,7 +642,8 @@ def get_batch(tokens, i, B, T, seed=None):
     """
     Batch i of the tokens -> x, y (B, T), where y is x one token later.
 
-    Windows of T tokens, in order and round again; with a seed, in another order in each round.
+    It has B windows of T tokens, which follow each other in the text, at its end from the start
+    again. With a seed, the windows are shuffled, in another order for each round.
     """
     windows = (len(tokens) - 1) // T
     epoch, k = divmod(i, windows // B)
@@ -661,7 +668,7 @@ def load_tokenizer(path):
 
 
 # ----------------------------------------------------------------------------
-# Sampling: draw a token from the probabilities, append it, ask again
+# Sampling: draw the next token from the probabilities, append it, and so on
 
 
 def generate(params, config, tokens, rng):
@@ -676,7 +683,7 @@ def generate(params, config, tokens, rng):
     tokens, known = list(tokens), 0
     while True:
         if len(tokens) > maxT:
-            tokens, known = tokens[-(maxT // 2) :], 0
+            tokens, known = tokens[-max(1, maxT // 2) :], 0
         logits = gpt2_forward(params, config, np.array([tokens[known:]]), kv=kv, start=known)[-1]
         known = len(tokens)
         tokens.append(int(rng.choice(V, p=softmax(logits.astype(np.float64)))))
@@ -765,20 +772,23 @@ def main():
         if not Path(f"{PYTHON_DOCS}_train.bin").exists():
             prepare("prepro_pythondocs.py")
         args = parse_args([*OFFLINE_FLAGS.split(), *sys.argv[1:]])
-        args.data = PYTHON_DOCS  # wherever we stand
+        args.data = PYTHON_DOCS  # in any working directory
     train(args)
 
 
 def train(args):
     B, T = args.batch_size, args.seq_len
     data = args.data or SHAKESPEARE
-    (train_tokens, V), (val_tokens, _) = (load_tokens(f"{data}_{s}.bin") for s in ("train", "val"))
+    train_tokens, V = load_tokens(f"{data}_train.bin")
+    val_tokens, val_V = load_tokens(f"{data}_val.bin")
     init = str(args.init or WEIGHTS_FILE)
     if init[0] == "d" and init[1:].isdigit() and int(init[1:]):
-        config = named_config(init, V)
+        config = named_config(init, V)._replace(maxT=T)  # no positions that training won't reach
         flat_params = init_weights(config, args.seed)
     else:
         flat_params, config = load_weights(init)
+    if val_V != V:
+        raise UserError(f"{data}_train.bin has {V:,} different tokens, {data}_val.bin {val_V:,}")
     if config.V != V:
         raise UserError(f"{data}_train.bin has {V:,} different tokens, {init} knows {config.V:,}")
     if T > config.maxT:
@@ -789,7 +799,12 @@ def train(args):
             raise UserError(f"{data}_{split}.bin has {have}; lower --batch-size or --seq-len")
     if args.sample_every:
         own = Path(f"{data}_tokenizer.bin")
-        vocabulary, end_of_text = load_tokenizer(own if own.exists() else TOKENIZER_FILE)
+        tokenizer = own if own.exists() else TOKENIZER_FILE
+        vocabulary, end_of_text = load_tokenizer(tokenizer)
+        if len(vocabulary) != V:
+            raise UserError(f"{tokenizer} has {len(vocabulary):,} tokens, {init} knows {V:,}")
+    if args.save and not Path(args.save).absolute().parent.is_dir():
+        raise UserError(f"--save {args.save}: there is no such folder; make it first")
 
     print("[GPT-2]")
     names = "max_seq_len", "vocab_size", "num_layers", "num_heads", "channels", "num_parameters"

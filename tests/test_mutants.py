@@ -122,16 +122,22 @@ linear: dw added to what was there
 + (matmul(dout.T, x) if dw is None else np.add(dw, dout.T @ x, out=dw))
 
 attention: no 1/sqrt(HS) forward
-- (q[:, :, i : i + t] / math.sqrt(HS))
-+ (q[:, :, i : i + t])
+- @ k[:, :, :S].mT / math.sqrt(HS)
++ @ k[:, :, :S].mT
 
 attention: no 1/sqrt(HS) backward
-- dpreatt = att * datt / math.sqrt(HS)
-+ dpreatt = att * datt
+- dpreatt /= math.sqrt(HS)
++ pass
+
+attention: no 1/sqrt(HS) in both
+- @ k[:, :, :S].mT / math.sqrt(HS)
++ @ k[:, :, :S].mT
+- dpreatt /= math.sqrt(HS)
++ pass
 
 attention: sqrt(C)
-- (q[:, :, i : i + t] / math.sqrt(HS))
-+ (q[:, :, i : i + t] / math.sqrt(HS * NH))
+- @ k[:, :, :S].mT / math.sqrt(HS)
++ @ k[:, :, :S].mT / math.sqrt(NH * HS)
 
 attention: mask off by one
 - -np.inf, q.dtype), 1)
@@ -146,8 +152,8 @@ attention: -1 for -inf
 + -1, q.dtype), 1)
 
 attention: keys shifted
-- @ k[:, :, :S].mT  #
-+ @ np.roll(k[:, :, :S], 1, 2).mT  #
+- @ k[:, :, :S].mT / math
++ @ np.roll(k[:, :, :S], 1, 2).mT / math
 
 attention: values shifted
 - = att @ v[:, :, :S]
@@ -166,8 +172,8 @@ attention: dk and dv swapped
 + dq, dv, dk = split_heads(dqkv
 
 attention: softmax's mean term dropped
-- datt -= (datt * att).sum(-1, keepdims=True)
-+ pass
+- (datt - (datt * att).sum(-1, keepdims=True))
++ datt
 
 attention: plain mean in softmax
 - (datt * att).sum(-1, keepdims=True)
@@ -178,8 +184,8 @@ attention: mean over queries
 + (datt * att).sum(-2, keepdims=True)
 
 attention: dpreatt without att
-- dpreatt = att * datt
-+ dpreatt = 1.0 * datt
+- dpreatt = att * (datt
++ dpreatt = 1 * (datt
 
 attention: dv of the last tile only
 - dv[:, :, :S] += att.mT
@@ -226,23 +232,23 @@ gelu: no 3
 + (1 + GELU_CUBIC * (x * x))
 
 gelu: second term dropped
-- dout * (0.5 * (1 + tanh) + 0.5 * x * dtanh)
+- dout * (0.5 * (1 + tanh) + 0.5 * x * slope)
 + dout * (0.5 * (1 + tanh))
 
 gelu: sign of the second term
-- + 0.5 * x * dtanh
-+ - 0.5 * x * dtanh
+- + 0.5 * x * slope
++ - 0.5 * x * slope
 
 loss: no 1/(B*T)
-- weights *= 1 / (N * total)
-+ weights *= 1 / total
+- np.multiply(logits, 1 / (N * total), out=logits)
++ np.multiply(logits, 1 / total, out=logits)
 
 loss: no 1/(B*T) at the target
-- weights[target] -= 1 / N
-+ weights[target] -= 1
+- dlogits[target] -= 1 / N
++ dlogits[target] -= 1
 
 loss: target not subtracted
-- weights[target] -= 1 / N
+- dlogits[target] -= 1 / N
 + pass
 
 loss: 1/T for 1/(B*T)
@@ -361,26 +367,27 @@ adamw: uphill
 - p -= (lr
 + p += (lr
 
-blocks: the last row of a block
-- f(*(a[i : i + rows] for a in arrays))
-+ f(*(a[i : i + max(1, rows - 1)] for a in arrays))
+chunks: the last row of a chunk
+- f(*(a[i : i + size] for a in arrays))
++ f(*(a[i : i + max(1, size - 1)] for a in arrays))
 
-blocks: one thread's share
-- range(1, min(THREADS, blocks))
-+ range(1, min(THREADS - 1, blocks))
+chunks: one thread's share
+- range(1, min(THREADS, chunks))
++ range(1, min(THREADS - 1, chunks))
 """
 
 
 def mutants():
-    """The list above as (name, old, new), each made sure to stand once in the file."""
+    """train_gpt2.py, and of each mutant the name and the code."""
     code = (PROJECT / "train_gpt2.py").read_text(encoding="utf-8")
-    parsed = [
-        [part.replace("$", "\n") for part in re.split(r"\n[-+] ", text)]
-        for text in MUTANTS.strip().split("\n\n")
-    ]
-    for name, old, _ in parsed:
-        assert code.count(old) == 1, f"{name}: {code.count(old)} times in train_gpt2.py: {old}"
-    return code, parsed
+    broken = {}
+    for text in MUTANTS.strip().split("\n\n"):
+        name, *edits = (part.replace("$", "\n") for part in re.split(r"\n[-+] ", text))
+        broken[name] = code
+        for old, new in zip(edits[::2], edits[1::2], strict=True):
+            assert code.count(old) == 1, f"{name}: {code.count(old)} times in the file: {old}"
+            broken[name] = broken[name].replace(old, new)
+    return code, broken
 
 
 def run_mutant(folder, code):
@@ -398,19 +405,14 @@ def run_mutant(folder, code):
 
 
 def test_each_mutant_is_caught(tmp_path):
-    code, parsed = mutants()
-    assert run_mutant(tmp_path / "healthy", code) == []
+    healthy, broken = mutants()
+    assert run_mutant(tmp_path / "healthy", healthy) == []
     with ThreadPoolExecutor(2) as pool:
-        jobs = [
-            pool.submit(run_mutant, tmp_path / str(i), code.replace(old, new))
-            for i, (_, old, new) in enumerate(parsed)
-        ]
-    survivors = []
+        folders = (tmp_path / str(i) for i in range(len(broken)))
+        caught = dict(zip(broken, pool.map(run_mutant, folders, broken.values()), strict=True))
     print(f"\n{'mutant':<44}rows  the first row that caught it")
-    for (name, *_), job in zip(parsed, jobs, strict=True):
-        rows = job.result()
+    for name, rows in caught.items():
         verdict = rows[0] if rows else "SURVIVED" if rows == [] else "CRASHED"
         print(f"{name:<44}{len(rows or []):>4}  {verdict}")
-        survivors += [] if rows else [name]
-    assert not survivors
-    assert len(parsed) >= 40
+    assert all(caught.values())
+    assert len(caught) >= 40

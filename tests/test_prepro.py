@@ -15,17 +15,17 @@ import threading
 import time
 from pathlib import Path
 
-import numpy as np
-import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 import prepro
 import prepro_pythondocs
 import prepro_tinyshakespeare
 import prepro_tinystories
 import train_gpt2
 from train_gpt2 import HERE, NoNetwork, UserError, load_tokenizer, load_tokens
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 SHAKESPEARE = HERE / "data" / "tiny_shakespeare.txt"
 BODY = random.Random(0).randbytes(300_000)

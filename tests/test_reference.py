@@ -11,10 +11,10 @@ import threading
 import time
 from pathlib import Path
 
+import train_gpt2 as gpt2
+
 import numpy as np
 import pytest
-
-import train_gpt2 as gpt2
 
 torch = pytest.importorskip("torch")
 import reference_gpt2 as reference  # noqa: E402

@@ -1,0 +1,344 @@
+"""
+How long does a training step take, here and in PyTorch?
+
+    python dev/benchmark.py                      # GPT-2 124M, 4 sequences of 64 tokens
+    python dev/benchmark.py --model d6 --batch-size 1 --seq-len 1024 --compile --sample
+    python dev/benchmark.py --command "../llm.c/train_gpt2"
+
+Each contender is a process of its own, and all start from the same random weights and tokens; for
+GPT-2 124M they need 10 GB of memory together. They take turns, A B C A B C, because no machine is
+equally fast all the time, and the others sleep meanwhile. (PyTorch's and OpenBLAS's threads spin
+for a moment after their work, so there is a pause before each turn.) Times are medians over the
+rounds; ratios are those of each round, and then their median.
+
+PyTorch's model is that of reference_gpt2.py, with fused attention. Its AdamW is shown fused and by
+default, which on a CPU is tensor after tensor. The products are the step's matrix products with
+weights, and nothing else (attention's are left out too): by NumPy, whose BLAS uses all threads, and
+by train_gpt2.py's matmul(). Cores are those kept busy in a step: processor time / time.
+"""
+
+import argparse
+import contextlib
+import itertools
+import multiprocessing
+import os
+import platform
+import re
+import resource
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from statistics import median
+from unittest import mock
+
+# NumPy and train_gpt2.py are imported where they are used: which of them comes first decides how
+# many threads BLAS has, and every process begins by importing this file.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+PAUSE = 0.25  # seconds
+WARM_UP = 2  # rounds not counted: memory is mapped, AdamW's state made, a model compiled
+LR = 1e-4
+OURS, BLAS_PRODUCTS, OUR_PRODUCTS = "train_gpt2.py", "products by NumPy", "products by matmul()"
+
+# ----------------------------------------------------------------------------
+# Contenders: each prepares a model -> what there is to say about it, a function for one turn. That
+# calls lap(phase) at the end of each phase, and returns the loss, the same for all of them.
+
+
+def random_batch(gpt2, config, B, T):
+    tokens = gpt2.np.random.default_rng(1337).integers(config[1], size=B * T + 1)
+    return gpt2.get_batch(tokens, 0, B, T)
+
+
+def ours(config, B, T, sample):
+    import train_gpt2 as gpt2
+
+    config = gpt2.GPT2Config(*config)
+    flat = gpt2.init_weights(config)
+    params = gpt2.tensors(flat, config)
+    grads, m, v = (gpt2.tensors(gpt2.np.zeros_like(flat), config) for _ in range(3))
+    x, y = random_batch(gpt2, config, B, T)
+    steps = itertools.count(1)
+
+    def turn(lap):
+        loss, cache = gpt2.gpt2_forward(params, config, x, y)
+        lap("forward")
+        gpt2.gpt2_backward(params, config, cache, grads)
+        lap("backward")
+        gpt2.adamw_update(params, grads, m, v, next(steps), LR)
+        del cache
+        lap("optimizer")
+        gpt2.gpt2_forward(params, config, x, y)
+        lap("eval")
+        if sample:
+            tokens = gpt2.generate(params, config, [0], gpt2.np.random.default_rng(1337))
+            for _ in range(sample):
+                next(tokens)
+            lap("sample")
+        return float(loss)
+
+    return "", turn
+
+
+def pytorch(config, B, T, fused=True, compiled=False, our_malloc=False):
+    # PyTorch is to be as it comes: here train_gpt2.py can't reach malloc's settings.
+    no_malloc = mock.patch("ctypes.CDLL", side_effect=AttributeError)
+    with contextlib.nullcontext() if our_malloc else no_malloc:
+        import train_gpt2 as gpt2
+    import reference_gpt2 as reference
+
+    import torch
+
+    torch.set_num_threads(gpt2.THREADS)
+    config = gpt2.GPT2Config(*config)
+    model = reference.model_from_flat(gpt2.init_weights(config), config, sdpa=True)
+    groups = reference.adamw(model, LR, weight_decay=0.0).param_groups
+    groups = [{key: group[key] for key in ("params", "weight_decay")} for group in groups]
+    optimizer = torch.optim.AdamW(groups, LR, fused=fused or None)
+    forward = torch.compile(model) if compiled else model
+    x, y = map(torch.from_numpy, random_batch(gpt2, config, B, T))
+
+    def turn(lap):
+        loss = forward(x, y)[1]
+        lap("forward")
+        loss.backward()
+        lap("backward")
+        optimizer.step()
+        optimizer.zero_grad()
+        lap("optimizer")
+        with torch.no_grad():
+            forward(x, y)
+        lap("eval")
+        return loss.item()
+
+    return f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads", turn
+
+
+def products(config, B, T, threads, by_numpy):
+    if by_numpy:
+        os.environ["OPENBLAS_NUM_THREADS"] = str(threads)
+        from numpy import matmul
+    else:
+        from train_gpt2 import matmul
+    import numpy as np
+
+    _, V, L, _, C = config
+    normal = partial(np.random.default_rng(1337).standard_normal, dtype=np.float32)
+    weights = [normal(s) for s in [(3 * C, C), (C, C), (4 * C, C), (C, 4 * C)] * L + [(V, C)]]
+    grads = [np.zeros_like(w) for w in weights]
+    inputs, outputs = ({n: normal((B * T, n)) for n in (C, 3 * C, 4 * C, V)} for _ in range(2))
+
+    def turn(lap):
+        for w in weights:
+            matmul(inputs[w.shape[1]], w.T, out=outputs[w.shape[0]])
+        lap("forward")
+        for w, dw in zip(weights[::-1], grads[::-1], strict=True):
+            matmul(inputs[w.shape[0]], w, out=outputs[w.shape[1]])
+            matmul(inputs[w.shape[0]].T, inputs[w.shape[1]], out=dw)
+        lap("backward")
+
+    return "", turn
+
+
+# ----------------------------------------------------------------------------
+# Turns
+
+
+def peak_memory(usage):
+    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9  # GB
+
+
+def measure(turn):
+    """Take a turn -> its laps: ms of each phase, and what else there is in a row of the table."""
+    laps, marks = {}, [(time.perf_counter(), time.process_time())]
+
+    def lap(phase):
+        marks.append((time.perf_counter(), time.process_time()))
+        laps[phase] = (marks[-1][0] - marks[-2][0]) * 1000
+
+    laps["loss"] = turn(lap)
+    phases = [phase for phase in ("forward", "backward", "optimizer") if phase in laps]
+    laps["step"] = sum(laps[phase] for phase in phases)
+    laps["cores"] = (marks[len(phases)][1] - marks[0][1]) / laps["step"] * 1000
+    laps["GB"] = peak_memory(resource.getrusage(resource.RUSAGE_SELF))
+    return laps
+
+
+def serve(pipe, prepare):
+    """A contender's process: prepare, then take a turn whenever asked."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
+    about, turn = prepare()
+    pipe.send(about)
+    with contextlib.suppress(EOFError):  # when the parent has ended
+        while pipe.recv():
+            pipe.send(measure(turn))
+
+
+def start(name, prepare):
+    """Start a contender's process -> what there is to say about it, a function for one turn."""
+    from train_gpt2 import UserError
+
+    context = multiprocessing.get_context("spawn")
+    pipe, theirs = context.Pipe()
+    context.Process(target=serve, args=(theirs, prepare), daemon=True).start()
+    theirs.close()
+
+    def receive():
+        try:
+            return pipe.recv()
+        except EOFError:
+            raise UserError(f"{name}: its process ended; is there enough memory?") from None
+
+    def turn():
+        pipe.send(True)
+        return receive()
+
+    return receive(), turn
+
+
+def run_command(command):
+    """Run a program that prints (took N ms) for each step: the median of all but the first."""
+    from train_gpt2 import UserError
+
+    with subprocess.Popen(shlex.split(command), stdout=subprocess.PIPE, text=True) as process:
+        took = [float(ms) for ms in re.findall(r"took ([\d.]+) ?ms", process.stdout.read())]
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode or len(took) < 2:
+        why = f"exit status {process.returncode}, {len(took)} lines with (took N ms)"
+        raise UserError(f"--command {command!r}: {why}; that takes 0, and two lines or more")
+    return {"step": median(took[1:]), "GB": peak_memory(usage)}
+
+
+# ----------------------------------------------------------------------------
+# Tables
+
+
+def processor():
+    if Path("/proc/cpuinfo").exists():
+        found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+        if found:
+            return found[1]
+    return platform.processor() or platform.machine()
+
+
+def number_text(x):
+    return "" if x is None else f"{x:,.0f}" if x >= 100 else f"{x:.1f}" if x >= 10 else f"{x:.2f}"
+
+
+def print_table(rows):
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *rest in rows:
+        cells = (cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))
+        print("  ".join((first.ljust(widths[0]), *cells)).rstrip())
+
+
+def print_results(rounds, tokens, parameters):
+    """rounds: name -> the laps of each round, ours among them."""
+    phases = ["step", "forward", "backward", "optimizer", "eval"]
+    rows = [["ms", *phases, "tokens/s", "GFLOP/s", "cores", "GB"]]
+    for name, turns in rounds.items():
+        middle = {key: median(laps[key] for laps in turns) for key in turns[0] if key != "loss"}
+        per_second = tokens / middle["step"] * 1000
+        cells = [middle.get(phase) for phase in phases]
+        cells += [per_second, 6 * parameters * per_second / 1e9, middle.get("cores"), middle["GB"]]
+        rows.append([name, *map(number_text, cells)])
+    print_table(rows)
+
+    rows = [[f"{OURS} / other", *phases, "(lowest to highest step)"]]
+    for name, turns in rounds.items():
+        if name != OURS:
+            ratios = {
+                phase: sorted(a[phase] / b[phase] for a, b in zip(rounds[OURS], turns, strict=True))
+                for phase in phases
+                if phase in turns[0]
+            }
+            cells = [f"{median(ratios[p]):.2f}" if p in ratios else "" for p in phases]
+            span = f"{ratios['step'][0]:.2f} to {ratios['step'][-1]:.2f}"
+            rows.append([name, *cells, span])
+    print()
+    print_table(rows)
+    print()
+    for name in BLAS_PRODUCTS, OUR_PRODUCTS:
+        pairs = zip(rounds[OURS], rounds[name], strict=True)
+        share = median(b["step"] / a["step"] for a, b in pairs)
+        print(f"{name}: {share:.0%} of a step of {OURS}")
+    losses = [turns[-1].get("loss") for turns in rounds.values()]
+    print("losses in the last round:", *(f"{loss:.4f}" for loss in losses if loss is not None))
+
+
+def model_name(text):
+    if not re.fullmatch(r"d[1-9][0-9]*", text):
+        raise argparse.ArgumentTypeError(f"{text} is not dN, N layers")
+    return text
+
+
+def main():
+    import train_gpt2 as gpt2
+
+    parser = argparse.ArgumentParser(description="Time a training step, here and in PyTorch.")
+    add, positive = parser.add_argument, gpt2.number(int, 1)
+    add("--model", type=model_name, default="d12", help="dN, N layers (default: d12, GPT-2 124M)")
+    add("--batch-size", type=positive, default=4)
+    add("--seq-len", type=gpt2.number(int, 1, 1024), default=64)  # to GPT-2's maxT
+    add("--runs", type=positive, default=5, help="rounds that count (default: 5)")
+    add("--compile", action="store_true", help="also PyTorch with torch.compile")
+    add("--torch-malloc", action="store_true", help="also PyTorch with our settings of malloc")
+    add("--sample", action="store_true", help="also the speed of generate()")
+    add("--tokens", type=positive, default=64, help="tokens of --sample (default: 64)")
+    help = "also another program that prints (took N ms) for each step; may be repeated"
+    add("--command", action="append", default=[], help=help)
+    args = parser.parse_args()
+
+    config = tuple(gpt2.named_config(args.model, gpt2.GPT2_VOCAB_SIZE))
+    sizes = config, args.batch_size, args.seq_len
+    contenders = {
+        OURS: partial(ours, *sizes, args.tokens if args.sample else 0),
+        "PyTorch, fused AdamW": partial(pytorch, *sizes),
+        "PyTorch, default AdamW": partial(pytorch, *sizes, fused=False),
+        "PyTorch, our malloc": partial(pytorch, *sizes, our_malloc=True),
+        "PyTorch, compiled": partial(pytorch, *sizes, compiled=True),
+        BLAS_PRODUCTS: partial(products, *sizes, gpt2.THREADS, by_numpy=True),
+        OUR_PRODUCTS: partial(products, *sizes, gpt2.THREADS, by_numpy=False),
+    }
+    if not args.torch_malloc:
+        del contenders["PyTorch, our malloc"]
+    if not args.compile:
+        del contenders["PyTorch, compiled"]
+    started = {name: start(name, prepare) for name, prepare in contenders.items()}
+    turns = {name: turn for name, (_, turn) in started.items()}
+    commands = {f"[{i}]": partial(run_command, c) for i, c in enumerate(args.command, 1)}
+
+    rounds = {name: [] for name in turns | commands}
+    for i in range(-WARM_UP, args.runs):
+        for name, turn in (turns if i < 0 else turns | commands).items():
+            time.sleep(PAUSE)
+            laps = turn()
+            if i >= 0:
+                rounds[name].append(laps)
+
+    abouts = sorted({about for about, _ in started.values() if about})
+    blas = gpt2.np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    blas = f"{blas['name']} {blas.get('version', '')}".strip()
+    parameters = gpt2.num_parameters(gpt2.GPT2Config(*config))
+    print(f"{processor()}, {gpt2.CORES} cores, {gpt2.THREADS} threads; {platform.platform()}")
+    versions = platform.python_version(), gpt2.np.__version__, blas
+    print("Python {}; NumPy {} with {};".format(*versions), *abouts)
+    print(f"{args.model}, {parameters:,} parameters; batch size {sizes[1]}, {sizes[2]} tokens each")
+    print(f"medians of {args.runs} rounds; GFLOP/s from 6 * parameters * tokens\n")
+    print_results(rounds, args.batch_size * args.seq_len, parameters)
+    if args.sample:
+        seconds = median(laps["sample"] for laps in rounds[OURS]) / 1000
+        print(f"sampling {args.tokens} tokens, one at a time: {args.tokens / seconds:.1f} tokens/s")
+    for i, command in enumerate(args.command, 1):
+        print(f"[{i}]: {command}")
+
+
+if __name__ == "__main__":
+    from train_gpt2 import run
+
+    run(main)

@@ -1,0 +1,104 @@
+"""The benchmark on a tiny model: every contender takes its turns, and does the same work."""
+
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import train_gpt2
+
+import pytest
+
+BENCHMARK = Path(__file__).parent.parent / "dev" / "benchmark.py"
+TINY = ["--model", "d1", "--batch-size", "1", "--seq-len", "8", "--runs", "1"]
+
+
+def run(*flags):
+    command = [sys.executable, BENCHMARK, *flags]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def prints(text):
+    """A command that prints the text."""
+    return shlex.join([sys.executable, "-c", f"print({text!r})"])
+
+
+@pytest.fixture(scope="module")
+def output():
+    command = prints("step 0: loss 9 (took 900.0 ms)\nstep 1: loss 8 (took 20.5 ms, 12 tokens/s)")
+    done = run(*TINY, "--sample", "--tokens", "2", "--command", command)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def numbers(output, name):
+    """The numbers of the lines that begin with the name: in the table, then in that of ratios."""
+    lines = [line for line in output.splitlines() if line.startswith(f"{name}  ")]
+    return [[float(x) for x in re.findall(r"[\d.]+", line[len(name) :])] for line in lines]
+
+
+def test_header(output):
+    assert re.search(r"\d+ cores, \d+ threads", output)
+    assert re.search(r"NumPy [\d.]+ with \S+", output)
+    assert re.search(r"PyTorch \S+, \d+ threads", output)
+    assert "d1, 3,332,096 parameters; batch size 1, 8 tokens each" in output
+
+
+def test_torch_has_all_threads(output):
+    threads = re.search(r"cores, (\d+) threads", output)[1]
+    assert re.search(rf"PyTorch \S+, {threads} threads$", output, re.M)
+
+
+@pytest.mark.parametrize(
+    ("name", "phases"),
+    [
+        ("train_gpt2.py", 4),
+        ("PyTorch, fused AdamW", 4),
+        ("PyTorch, default AdamW", 4),
+        ("products by NumPy", 2),
+        ("products by matmul()", 2),
+    ],
+)
+def test_row(output, name, phases):
+    row, *ratios = numbers(output.replace(",", ""), name.replace(",", ""))
+    assert len(row) == 1 + phases + 4 and min(row) > 0
+    step, parts = row[0], row[1 : 1 + min(phases, 3)]
+    assert step == pytest.approx(sum(parts), rel=0.01)  # evaluation is not part of it
+    tokens_per_second, flops = row[1 + phases : 3 + phases]
+    assert tokens_per_second == pytest.approx(8 / step * 1000, rel=0.01)
+    assert flops == pytest.approx(6 * 3332096 * tokens_per_second / 1e9, rel=0.03)
+    if name != "train_gpt2.py":
+        ours = numbers(output.replace(",", ""), "train_gpt2.py")[0]
+        (ratio,) = ratios
+        assert ratio[0] == pytest.approx(ours[0] / step, rel=0.01, abs=0.006)
+        assert ratio[-2:] == [ratio[0]] * 2  # one round: the lowest is the highest
+
+
+def test_command_is_timed_without_its_first_step(output):
+    row, _ = numbers(output.replace("[1]", "one"), "one")
+    assert row[0] == 20.5
+
+
+def test_all_do_the_same_work(output):
+    losses = re.search(r"losses in the last round: (.*)", output)[1].split()
+    assert len(losses) == 3
+    assert [float(loss) for loss in losses] == pytest.approx([float(losses[0])] * 3, abs=1e-3)
+
+
+def test_shares_and_sampling(output):
+    assert len(re.findall(r"^products by \S+: \d+% of a step of train_gpt2.py$", output, re.M)) == 2
+    assert re.search(r"^sampling 2 tokens, one at a time: [\d.]+ tokens/s$", output, re.M)
+
+
+@pytest.mark.parametrize("command", [prints("(took 5 ms)"), "false", "no-such-program"])
+def test_command_that_times_nothing(command):
+    benchmark = runpy.run_path(str(BENCHMARK))
+    with pytest.raises((train_gpt2.UserError, FileNotFoundError), match=command.split()[0]):
+        benchmark["run_command"](command)
+
+
+def test_bad_flags():
+    assert run("--model", "gpt2").returncode == 2
+    assert run("--seq-len", "1025").returncode == 2
