@@ -12,7 +12,8 @@ for a moment after their work, so there is a pause before each turn.) Times are 
 rounds; ratios are those of each round, and then their median.
 
 PyTorch's model is that of reference_gpt2.py, with fused attention. Its AdamW is shown fused and by
-default, which on a CPU is tensor after tensor. The products are the step's matrix products with
+default, which on a CPU is tensor after tensor. --torch-malloc adds a PyTorch that keeps freed memory
+as train_gpt2.py does, which makes it faster: the strictest comparison. The products are the step's matrix products with
 weights, and nothing else (attention's are left out too): by NumPy, whose BLAS uses all threads, and
 by train_gpt2.py's matmul(). Cores are those kept busy in a step: processor time / time.
 """
@@ -173,31 +174,32 @@ def serve(pipe, prepare):
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
     about, turn = prepare()
     pipe.send(about)
-    with contextlib.suppress(EOFError):  # when the parent has ended
+    with contextlib.suppress(EOFError):  # the parent closed the pipe, or has ended
         while pipe.recv():
             pipe.send(measure(turn))
 
 
-def start(name, prepare):
-    """Start a contender's process -> what there is to say about it, a function for one turn."""
-    from train_gpt2 import UserError
-
+def start(prepare):
+    """Start a contender's process -> the pipe to it."""
     context = multiprocessing.get_context("spawn")
     pipe, theirs = context.Pipe()
     context.Process(target=serve, args=(theirs, prepare), daemon=True).start()
     theirs.close()
+    return pipe
 
-    def receive():
-        try:
-            return pipe.recv()
-        except EOFError:
-            raise UserError(f"{name}: its process ended; is there enough memory?") from None
 
-    def turn():
-        pipe.send(True)
-        return receive()
+def receive(name, pipe):
+    from train_gpt2 import UserError
 
-    return receive(), turn
+    try:
+        return pipe.recv()
+    except EOFError:
+        raise UserError(f"{name}: its process ended; is there enough memory?") from None
+
+
+def ask(name, pipe):
+    pipe.send(True)
+    return receive(name, pipe)
 
 
 def run_command(command):
@@ -309,8 +311,9 @@ def main():
         del contenders["PyTorch, our malloc"]
     if not args.compile:
         del contenders["PyTorch, compiled"]
-    started = {name: start(name, prepare) for name, prepare in contenders.items()}
-    turns = {name: turn for name, (_, turn) in started.items()}
+    pipes = {name: start(prepare) for name, prepare in contenders.items()}
+    abouts = {receive(name, pipe) for name, pipe in pipes.items()} - {""}
+    turns = {name: partial(ask, name, pipe) for name, pipe in pipes.items()}
     commands = {f"[{i}]": partial(run_command, c) for i, c in enumerate(args.command, 1)}
 
     rounds = {name: [] for name in turns | commands}
@@ -321,7 +324,10 @@ def main():
             if i >= 0:
                 rounds[name].append(laps)
 
-    abouts = sorted({about for about, _ in started.values() if about})
+    for pipe in pipes.values():
+        pipe.close()  # ends its process
+    for process in multiprocessing.active_children():
+        process.join()
     blas = gpt2.np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     blas = f"{blas['name']} {blas.get('version', '')}".strip()
     parameters = gpt2.num_parameters(gpt2.GPT2Config(*config))

@@ -127,7 +127,7 @@ def read_state(path, config):
 def test_state_as_described():
     state = read_state(TESTS / "small_state.bin", SMALL)
     assert state["header"] == (20240327, 2, 3, 13, 10, 1, *[0] * 250)
-    assert state["settings"].tolist() == [1e-2, 0.9, 0.999, 1e-8, 0.1]
+    assert state["settings"].tolist() == [1e-2, 0.9, 0.999, 1e-4, 0.1]
     assert np.array_equal(state["x"][1:], state["y"][:-1])
     assert 0 <= state["x"].min() and state["x"].max() < SMALL.V
     assert len(set(state["x"].tolist())) < state["x"].size  # some tokens are repeated
@@ -145,7 +145,7 @@ def test_small_weights_hide_nothing():
 
 def test_fixture_is_reproduced(tmp_path, capsys):
     reference.main(["--small", str(tmp_path)])
-    assert "step 9: loss 1.80" in capsys.readouterr().out
+    assert "step 9: loss 1.82" in capsys.readouterr().out
     files = [folder / "small_weights.bin" for folder in (tmp_path, TESTS)]
     assert files[0].read_bytes() == files[1].read_bytes()
     new, old = (read_state(folder / "small_state.bin", SMALL) for folder in (tmp_path, TESTS))
