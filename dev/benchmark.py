@@ -12,10 +12,11 @@ for a moment after their work, so there is a pause before each turn.) Times are 
 rounds; ratios are those of each round, and then their median.
 
 PyTorch's model is that of reference_gpt2.py, with fused attention. Its AdamW is shown fused and by
-default, which on a CPU is tensor after tensor. --torch-malloc adds a PyTorch that keeps freed memory
-as train_gpt2.py does, which makes it faster: the strictest comparison. The products are the step's matrix products with
-weights, and nothing else (attention's are left out too): by NumPy, whose BLAS uses all threads, and
-by train_gpt2.py's matmul(). Cores are those kept busy in a step: processor time / time.
+default, which on a CPU is tensor after tensor. --torch-malloc adds a PyTorch that keeps freed
+memory as train_gpt2.py does: the strictest comparison, for it can be faster than as it comes.
+The products are a step's matrix products with weights and nothing else, not even attention's: by
+NumPy, whose BLAS has all threads, and by train_gpt2.py's matmul(). Cores are those kept busy in a
+step, processor time / time; GB are the peak of resident memory.
 """
 
 import argparse
@@ -34,7 +35,6 @@ import time
 from functools import partial
 from pathlib import Path
 from statistics import median
-from unittest import mock
 
 # NumPy and train_gpt2.py are imported where they are used: which of them comes first decides how
 # many threads BLAS has, and every process begins by importing this file.
@@ -58,6 +58,7 @@ def random_batch(gpt2, config, B, T):
 def ours(config, B, T, sample):
     import train_gpt2 as gpt2
 
+    gpt2.keep_freed_memory()
     config = gpt2.GPT2Config(*config)
     flat = gpt2.init_weights(config)
     params = gpt2.tensors(flat, config)
@@ -86,14 +87,13 @@ def ours(config, B, T, sample):
 
 
 def pytorch(config, B, T, fused=True, compiled=False, our_malloc=False):
-    # PyTorch is to be as it comes: here train_gpt2.py can't reach malloc's settings.
-    no_malloc = mock.patch("ctypes.CDLL", side_effect=AttributeError)
-    with contextlib.nullcontext() if our_malloc else no_malloc:
-        import train_gpt2 as gpt2
     import reference_gpt2 as reference
+    import train_gpt2 as gpt2
 
     import torch
 
+    if our_malloc:
+        gpt2.keep_freed_memory()
     torch.set_num_threads(gpt2.THREADS)
     config = gpt2.GPT2Config(*config)
     model = reference.model_from_flat(gpt2.init_weights(config), config, sdpa=True)

@@ -68,11 +68,11 @@ def test_row(output, name, phases):
     assert step == pytest.approx(sum(parts), rel=0.01)  # evaluation is not part of it
     tokens_per_second, flops = row[1 + phases : 3 + phases]
     assert tokens_per_second == pytest.approx(8 / step * 1000, rel=0.01)
-    assert flops == pytest.approx(6 * 3332096 * tokens_per_second / 1e9, rel=0.03)
+    assert flops == pytest.approx(6 * 3332096 * tokens_per_second / 1e9, rel=0.03, abs=0.01)
     if name != "train_gpt2.py":
         ours = numbers(output.replace(",", ""), "train_gpt2.py")[0]
         (ratio,) = ratios
-        assert ratio[0] == pytest.approx(ours[0] / step, rel=0.01, abs=0.006)
+        assert ratio[0] == pytest.approx(ours[0] / step, rel=0.01, abs=0.02)
         assert ratio[-2:] == [ratio[0]] * 2  # one round: the lowest is the highest
 
 
