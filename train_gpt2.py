@@ -4,7 +4,8 @@ GPT-2 in NumPy: every layer's forward and backward pass by hand, AdamW, and a tr
 GPT-2 reads T tokens and gives, at each of them, a probability for every token that could come next.
 Training shows it real text and moves the parameters against the gradient of the loss: the mean of
 -log(probability given to the token that did come next). This file has all of it, in this order:
-layers, block, model, AdamW, files, sampling, training loop.
+threads, layers, block, model, AdamW, files, sampling, training loop. The names of the tensors and
+the file formats are those of llm.c, Karpathy's GPT-2 in C.
 
 Letters for sizes, as in the comment (N, C):
 
@@ -12,9 +13,10 @@ Letters for sizes, as in the comment (N, C):
     T  tokens in a sequence, <= maxT    NH  attention heads in a block
     N  rows, one for each token: B*T    HS  channels of a head: C / NH
     C  channels of a row                V   tokens in the vocabulary
+    OC output channels of a layer       S   keys that a query sees
 
-Activations are (N, C), one row for each token. Only attention lets a row see other rows, so only
-attention has to know that the N rows are B sequences. A layer is a pair of pure functions,
+Activations are (N, C), one row for each token. Only attention lets a row see other rows, so after
+the embedding only attention has to know that they are B sequences. A layer is a pair of functions,
 
     out, cache = thing_forward(x, w, b)
     dx, dw, db = thing_backward(dout, cache)
@@ -62,12 +64,12 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 OMP_NUM_THREADS = os.environ.get("OMP_NUM_THREADS", "")  # PyTorch goes by it, too
 THREADS = max(1, int(OMP_NUM_THREADS)) if OMP_NUM_THREADS.isdigit() else CORES
 POOL = ThreadPoolExecutor(THREADS)
-CHUNK = 2**17  # numbers in a chunk
+CHUNK = 2**17  # numbers of the first array in a chunk, at most
 
 
 def keep_freed_memory():
     """
-    Have malloc keep what is freed, if it is glibc's, which has these settings.
+    Have malloc keep what is freed, up to 32 MiB a piece, if it is glibc's, which can be told so.
 
     A step takes 0.92 times as long if it needn't get memory anew from the operating system.
     """
@@ -90,7 +92,7 @@ def in_chunks(f, *arrays, chunks=None):
     if chunks is None:
         chunks = math.ceil(arrays[0].size / CHUNK)
         if chunks > 1:
-            chunks += -chunks % THREADS  # the same number for each thread
+            chunks += -chunks % THREADS  # as many for each thread, so that none waits
     size = math.ceil(n / chunks)
 
     def work(thread):
@@ -104,7 +106,7 @@ def in_chunks(f, *arrays, chunks=None):
 
 
 def matmul(a, b, out=None):
-    """a (m, k) @ b (k, n) -> out (m, n), cut along its longer side, one part for each thread."""
+    """a (m, k) @ b (k, n) -> out (m, n), cut along out's longer side, one part for each thread."""
     if out is None:
         out = np.empty((len(a), b.shape[1]), a.dtype)
     if len(a) > b.shape[1]:
@@ -136,7 +138,7 @@ def embedding_backward(dout, cache, dwte, dwpe):
 
 
 # ----------------------------------------------------------------------------
-# Layernorm: each row brought to mean 0 and variance 1, then w and b (Ba et al. 2016, section 3)
+# Layernorm: each row brought to mean 0 and variance 1; times w, plus b (Ba et al. 2016, section 3)
 
 LAYERNORM_EPS = 1e-5  # GPT-2's; keeps 1 / sqrt(variance) finite
 
@@ -164,7 +166,8 @@ def layernorm_backward(dout, cache):
     def rows(dout, norm, rstd, dx):
         dnorm = dout * w
         # norm = (x - mean) * rstd, where mean and rstd depend on x too: a change of x that only
-        # shifts or only stretches the row changes nothing, so dnorm's part along either drops out
+        # shifts or only stretches the row changes nothing (but for eps), so dnorm's part along
+        # either drops out
         along_norm = (dnorm * norm).mean(-1, keepdims=True)  # (N, 1)
         dx[:] = (dnorm - dnorm.mean(-1, keepdims=True) - norm * along_norm) * rstd
 
@@ -186,20 +189,22 @@ def linear_forward(x, w, b):
 def linear_backward(dout, cache, dw=None):
     """dout (N, OC) -> dx (N, C), dw (OC, C), db (OC,). An array given as dw is filled with it."""
     x, w = cache
+    # y = a @ b has da = dy @ b.T and db = a.T @ dy; here a is x, and b is w.T
     return matmul(dout, w), matmul(dout.T, x, out=dw), dout.sum(0)
 
 
 # ----------------------------------------------------------------------------
-# Attention: each token takes a weighted mean of the values of the tokens up to it; the weight
-# depends on how well its query matches the other token's key (Vaswani et al. 2017, section 3.2)
+# Attention: the row qkv of a token has a query, a key and a value for each head. The token takes a
+# weighted mean of the values of the tokens up to it, where a weight depends on how well its query
+# matches the other token's key (Vaswani et al. 2017, section 3.2)
 
-# Queries at a time: the keys after them needn't be looked at. A step at T = 1024 takes 0.7 times as
-# long as with all at once, and less memory.
+# Queries are taken TILE at a time, so that the keys after a tile can be skipped: a step at T = 1024
+# takes 0.7 times as long, and less memory.
 TILE = 128
 
 
 def softmax(x):
-    """x (..., S) -> positive numbers of the same shape, with the sum 1 in each row."""
+    """x (..., S) -> weights of the same shape, >= 0, with the sum 1 in each row."""
     weights = np.exp(x - x.max(-1, keepdims=True))  # less the maximum: same result, no overflow
     return weights / weights.sum(-1, keepdims=True)
 
@@ -214,7 +219,7 @@ def attention_forward(qkv, B, NH, kv=None, start=0):
     qkv (B*T, 3C) -> out (B*T, C).
 
     For sampling, kv (2, NH, B, maxT, HS) keeps the keys and values of all tokens; those before
-    start are there already.
+    start are there already. (In training, start is 0.)
     """
     q, k, v = split_heads(qkv, B, 3, NH)  # each (NH, B, T, HS)
     T, HS = q.shape[2:]
@@ -224,11 +229,11 @@ def attention_forward(qkv, B, NH, kv=None, start=0):
     out = np.empty((len(qkv), NH * HS), q.dtype)
     future = np.triu(np.full((TILE, TILE), -np.inf, q.dtype), 1)  # -inf above the diagonal
     atts = []
-    for i in range(0, T, TILE):  # queries i to i + t see the first S keys
+    for i in range(0, T, TILE):  # queries i : i + t see the first S = start + i + t keys
         t = min(TILE, T - i)
         atts.append(np.empty((NH, B, t, start + i + t), q.dtype))
 
-    def some_heads(q, k, v, out, *atts):  # of NH
+    def some_heads(q, k, v, out, *atts):  # of the NH, the first axis
         for i, att in zip(range(0, T, TILE), atts, strict=True):
             t, S = att.shape[2:]
             preatt = q[:, :, i : i + t] @ k[:, :, :S].mT / math.sqrt(HS)  # (heads, B, t, S)
@@ -254,8 +259,9 @@ def attention_backward(dout, cache):
             # out = att @ v
             datt = dout_t @ v[:, :, :S].mT  # (heads, B, t, S)
             dv[:, :, :S] += att.mT @ dout_t
-            # att_j = exp(preatt_j) / sum_k exp(preatt_k), so d att_k / d preatt_j is
-            # att_k * ([j = k] - att_j). Summed over k, times datt_k; it is 0 where masked:
+            # att_j = exp(preatt_j) / sum_l exp(preatt_l), so d att_l / d preatt_j is
+            # att_l * ((1 if l = j) - att_j). Then dpreatt_j = sum_l datt_l * d att_l / d preatt_j
+            # = att_j * (datt_j - sum_l datt_l * att_l), which is 0 where masked, as att_j is:
             dpreatt = att * (datt - (datt * att).sum(-1, keepdims=True))
             dpreatt /= math.sqrt(HS)
             # preatt = q @ k.mT, the division by sqrt(HS) being done
@@ -295,7 +301,7 @@ def gelu_backward(dout, cache):
     dx = np.empty_like(x)
 
     def rows(dout, x, dx):
-        tanh = gelu_tanh(x)  # keeping it would cost more memory than any other layer's cache
+        tanh = gelu_tanh(x)  # once more, rather than keep (N, 4C) more numbers
         # out = 0.5 * x * (1 + tanh), a product of x and a function of x
         slope = (1 - tanh * tanh) * (GELU_SCALE * (1 + 3 * GELU_CUBIC * (x * x)))  # of tanh
         dx[:] = dout * (0.5 * (1 + tanh) + 0.5 * x * slope)
@@ -317,18 +323,18 @@ def head_forward(x, wte, targets):
     def rows(logits, targets, losses):
         target = np.arange(len(targets)), targets
         logits -= logits.max(-1, keepdims=True)  # the same softmax, and exp can't overflow
+        # -log(exp(z_target) / sum exp(z)) = -z_target + log(sum exp(z)), z being the logits
         losses[:] = -logits[target]
         np.exp(logits, out=logits)
         total = logits.sum(-1, keepdims=True)  # (N, 1)
         losses += np.log(total[:, 0])
         # Of all this the backward pass needs only d(loss)/d(logits): the probability, less 1 at the
-        # target, over N. It takes the place of the logits, the largest array of the model.
+        # target, over N. It takes the place of the logits, the largest of all activations.
         dlogits = np.multiply(logits, 1 / (N * total), out=logits)
         dlogits[target] -= 1 / N
 
     in_chunks(rows, logits, targets, losses)
-    dlogits = logits
-    return losses.mean(), (dlogits, x, wte)
+    return losses.mean(), (logits, x, wte)  # by now the gradient of the logits
 
 
 def head_backward(dloss, cache, dwte=None):
@@ -361,13 +367,13 @@ def block_backward(dout, cache, g):
     """dout (N, C) -> dx (N, C). Fills g, the gradients of the block's 12 tensors by name."""
     ln1_cache, qkv_cache, att_cache, attproj_cache, *rest = cache
     ln2_cache, fc_cache, gelu_cache, fcproj_cache = rest
-    # out = mid + fcproj: both terms get the gradient of their sum. (Linear layers compute dw in g,
-    # so its assignment there has nothing to do.)
+    # out = mid + fcproj: dout is the gradient of both terms; here of fcproj. (The linear layers
+    # write dw into g themselves, so assigning it to g again changes nothing.)
     dgelu, g["fcprojw"][:], g["fcprojb"][:] = linear_backward(dout, fcproj_cache, g["fcprojw"])
     dfc = gelu_backward(dgelu, gelu_cache)
     dln2, g["fcw"][:], g["fcb"][:] = linear_backward(dfc, fc_cache, g["fcw"])
     dmid, g["ln2w"][:], g["ln2b"][:] = layernorm_backward(dln2, ln2_cache)
-    dmid += dout
+    dmid += dout  # and here of mid
     # mid = x + attproj: likewise
     datty, g["attprojw"][:], g["attprojb"][:] = linear_backward(dmid, attproj_cache, g["attprojw"])
     dqkv = attention_backward(datty, att_cache)
@@ -483,8 +489,8 @@ def adamw_update(params, grads, m, v, step, lr, beta1=0.9, beta2=0.999, eps=1e-8
     """
     Update params, m and v in place: four dicts of tensors. Step counts from 1.
 
-    Each parameter moves against the running mean m of its gradient, in units of its running root
-    mean square, sqrt(v). Only the matrices decay; biases and layernorms do not.
+    Each parameter moves against m, the running mean of its gradient, in units of sqrt(v), v being
+    the running mean of its square. Only the matrices decay; biases and layernorms do not.
     """
     m_scale = 1 / (1 - beta1**step)  # m and v start at 0: this undoes their bias towards it
     v_scale = 1 / (1 - beta2**step)
@@ -504,7 +510,11 @@ def adamw_update(params, grads, m, v, step, lr, beta1=0.9, beta2=0.999, eps=1e-8
 
 
 def learning_rate(step, steps, lr, warmup, min_lr_frac):
-    """Linear warm-up, then half a cosine down to min_lr_frac * lr (Brown et al. 2020, app. B)."""
+    """
+    Linear warm-up, then half a cosine down to min_lr_frac * lr (Brown et al. 2020, appendix B).
+
+    Step counts from 0.
+    """
     if step < warmup:
         return lr * (step + 1) / warmup
     progress = (step - warmup) / max(1, steps - warmup)

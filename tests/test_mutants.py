@@ -256,8 +256,8 @@ loss: 1/T for 1/(B*T)
 + N = len(x) // 3$
 
 loss: sum for mean
-- return losses.mean(),
-+ return losses.sum(),
+- return losses.mean(), (logits
++ return losses.sum(), (logits
 
 loss: wrong sign
 - losses[:] = -logits[target]
