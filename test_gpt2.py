@@ -99,7 +99,7 @@ def check_layer(report, name, forward, backward, inputs):
 
     for (which, x), gradient in zip(inputs.items(), ours, strict=True):
         theirs = finite_difference(lambda: np.sum(forward(*inputs.values())[0] * dout), x)
-        report.compare(f"{name} d{which}", gradient, theirs, 1e-9)
+        report.compare(f"{name} d{which}", gradient, theirs, 5e-11)
     unchanged = all(map(np.array_equal, given, before)) and all(map(np.array_equal, ours, again))
     report.row(f"{name}: inputs changed, or a second call differs", float(not unchanged), 0)
 
@@ -166,7 +166,7 @@ def check_model_gradients(report):
     gpt2.gpt2_backward(params, config, cache, grads)
     theirs = finite_difference(lambda: gpt2.gpt2_forward(params, config, x, y)[0], flat)
     for name, gradient in gpt2.tensors(theirs, config).items():
-        report.compare(f"d{name}", grads[name], gradient, 1e-8)
+        report.compare(f"d{name}", grads[name], gradient, 5e-10)
 
 
 def check_in_pieces(report):
