@@ -240,7 +240,8 @@ def check_state(report, weights_path, state_path):
         losses.append(loss)
         gpt2.adamw_update(params, grads, m, v, step + 1, **state.settings)
     if abs(state.loss - PUBLISHED[0]) < 1e-4:  # these are those weights and tokens
-        # llm.c lets everything decay by 0.01, not the matrices only, which is within this
+        # llm.c lets everything decay by 0.01, not the matrices only: with random weights of this
+        # size that moved the losses by up to 2.5e-6 in this measure
         report.compare("losses published with llm.c", losses, PUBLISHED, 1e-4)
     if state.params is not None:
         for name, after in gpt2.tensors(state.params, config).items():

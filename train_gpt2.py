@@ -597,14 +597,16 @@ def write_tensors(f, flat, config):
 
 def read_tensors(f, config, version=FLOAT32):
     """Read what write_tensors wrote, or an older version of it -> a flat float32 vector."""
-    padding = 0 if version == UNPADDED else vocab_padding(config) * config.C
-    count = num_parameters(config) + padding
-    if version == BFLOAT16:  # the upper half of a float32
-        flat = (np.fromfile(f, "<u2", count).astype(np.uint32) << 16).view(np.float32)
-    else:
-        flat = np.fromfile(f, "<f4", count)
+    flat = np.empty(num_parameters(config), np.float32)
     wte_size = config.V * config.C
-    return np.delete(flat, slice(wte_size, wte_size + padding))
+    padding = 0 if version == UNPADDED else vocab_padding(config) * config.C
+    for part, behind in (flat[:wte_size], padding), (flat[wte_size:], 0):
+        if version == BFLOAT16:  # the upper half of a float32
+            part.view(np.uint32)[:] = np.fromfile(f, "<u2", part.size).astype(np.uint32) << 16
+        else:
+            f.readinto(part)
+        f.seek(behind * (2 if version == BFLOAT16 else 4), os.SEEK_CUR)
+    return flat
 
 
 def save_weights(path, flat, config):
@@ -832,7 +834,7 @@ def train(args):
     print(f"val dataset num_batches: {(len(val_tokens) - 1) // (B * T)}")
 
     params = tensors(flat_params, config)
-    grads, m, v = (tensors(np.zeros_like(flat_params), config) for _ in range(3))
+    grads, m, v = (tensors(np.zeros(len(flat_params), np.float32), config) for _ in range(3))
     rng = np.random.default_rng(args.seed)
     for step in range(args.steps + 1):
         last = step == args.steps
