@@ -9,7 +9,7 @@ data/NAME_train.bin and, for the last tenth, data/NAME_val.bin. Then
 datasets share: downloads, GPT-2's encoding, and the writers of token and tokenizer files.
 """
 
-import argparse
+import contextlib
 import hashlib
 import os
 import queue
@@ -20,10 +20,11 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import train_gpt2
-from train_gpt2 import (
-    HERE,
+import common
+from common import (
+    DATA,
     NoNetwork,
+    Parser,
     UserError,
     load_tokenizer,
     number,
@@ -37,8 +38,6 @@ import requests
 import tiktoken
 import urllib3
 from tqdm import tqdm
-
-DATA = HERE / "data"  # where the prepro scripts put what they make, wherever they are called from
 
 # ----------------------------------------------------------------------------
 # Downloads
@@ -188,19 +187,24 @@ def fill_tiktoken_cache():
             download(url, path, sha256=sha256)
 
 
+def encoding_of(vocabulary, end_of_text):
+    """The tiktoken.Encoding of a vocabulary, the bytes of each token; end_of_text, one's id."""
+    # The id of a token is its rank: BPE merges the pair whose token has the lowest.
+    ranks = {token: rank for rank, token in enumerate(vocabulary) if rank != end_of_text}
+    special = {END_OF_TEXT: end_of_text}
+    return tiktoken.Encoding("gpt2", pat_str=WORDS, mergeable_ranks=ranks, special_tokens=special)
+
+
 def gpt2_encoding():
     """GPT-2's tiktoken.Encoding, from gpt2_tokenizer.bin if that is there. NoNetwork, UserError."""
-    path = train_gpt2.TOKENIZER_FILE
+    path = common.TOKENIZER_FILE
     if not path.exists():
         fill_tiktoken_cache()
         return tiktoken.get_encoding("gpt2")
     vocabulary, end_of_text = load_tokenizer(path)
     if hashlib.sha256(b"\n".join(vocabulary)).hexdigest() != VOCABULARY_SHA256:
         raise UserError(f"{path}: not GPT-2's vocabulary; delete it and run this again")
-    # The id of a token is its rank: BPE merges the pair whose token has the lowest.
-    ranks = {token: rank for rank, token in enumerate(vocabulary) if rank != end_of_text}
-    special = {END_OF_TEXT: end_of_text}
-    return tiktoken.Encoding("gpt2", pat_str=WORDS, mergeable_ranks=ranks, special_tokens=special)
+    return encoding_of(vocabulary, end_of_text)
 
 
 # ----------------------------------------------------------------------------
@@ -210,7 +214,7 @@ def gpt2_encoding():
 def write_tokenizer(path, vocabulary, end_of_text):
     """Write a tokenizer file: vocabulary, the bytes of each token; end_of_text, one token's id."""
     with replacing(path) as f:
-        write_header(f, train_gpt2.TOKENIZER, 2, len(vocabulary), end_of_text)
+        write_header(f, common.TOKENIZER, 2, len(vocabulary), end_of_text)
         for token in vocabulary:
             f.write(bytes([len(token)]) + token)
 
@@ -238,7 +242,7 @@ def write_tokens(path, vocab_size, chunks):
         if not 0 < count < 2**31:
             raise UserError(f"{path}: can't hold {count:,} tokens, only 1 to 2**31 - 1 of them")
         f.seek(0)
-        write_header(f, train_gpt2.TOKENS, 1, count, vocab_size)
+        write_header(f, common.TOKENS, 1, count, vocab_size)
     print(f"wrote {count:,} tokens to {path.parent.name}/{path.name}", flush=True)
 
 
@@ -278,10 +282,19 @@ def tokenize_files(paths, encoding):
             yield encoding.encode_ordinary(piece)
 
 
+@contextlib.contextmanager
+def writing_in(folder):
+    """Turn an error of the system into a UserError that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write in {folder}: {error.strerror}; free some space") from error
+
+
 def write_splits(name, vocab_size, chunks, val_fraction):
     """Write data/NAME_train.bin and, for the last val_fraction of the tokens, data/NAME_val.bin."""
     DATA.mkdir(exist_ok=True)
-    with tempfile.TemporaryFile(dir=DATA) as spool:
+    with writing_in(DATA), tempfile.TemporaryFile(dir=DATA) as spool:
         for chunk in chunks:
             spool.write(np.array(chunk, "<u2"))
         spool.flush()
@@ -295,7 +308,7 @@ def write_splits(name, vocab_size, chunks, val_fraction):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description="Tokenize text files with GPT-2's vocabulary.")
+    parser = Parser(description="Tokenize text files with GPT-2's vocabulary.")
     parser.add_argument("files", nargs="+", metavar="FILE", help="a text file, in UTF-8")
     parser.add_argument("--name", help="writes data/NAME_*.bin (default: the first file's name)")
     parser.add_argument(

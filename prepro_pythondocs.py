@@ -7,10 +7,8 @@ writes data/python_docs_train.bin, data/python_docs_val.bin and data/python_docs
 tokens are bytes: 256 of them, and end-of-text, which stands before each topic.
 """
 
-import argparse
-
 import prepro
-from train_gpt2 import UserError, run
+from common import Parser, UserError, run
 
 END_OF_TEXT = 256
 VAL_EVERY = 10  # one topic in so many is for validation
@@ -50,7 +48,7 @@ def split_topics(topics):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description="Make a dataset of Python's documentation.")
+    parser = Parser(description="Make a dataset of Python's documentation.")
     parser.parse_args(argv)
     train, val = split_topics(load_topics())
     vocabulary = [bytes([i]) for i in range(END_OF_TEXT)] + [prepro.END_OF_TEXT.encode()]

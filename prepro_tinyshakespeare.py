@@ -8,10 +8,8 @@ what one character says, is a document: an end-of-text token stands before each.
 tokens are for validation.
 """
 
-import argparse
-
 import prepro
-from train_gpt2 import UserError, run
+from common import Parser, UserError, run
 
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
@@ -29,7 +27,7 @@ def tokenize(text, encoding):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description="Download and tokenize tinyshakespeare.")
+    parser = Parser(description="Download and tokenize tinyshakespeare.")
     parser.parse_args(argv)
     path = prepro.DATA / "tiny_shakespeare.txt"
     if not path.exists():

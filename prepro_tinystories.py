@@ -9,7 +9,6 @@ before each story; the first one is for validation, the others hold 925,653,391 
 of a shard are shuffled, always in the same way, whatever the number of cores.
 """
 
-import argparse
 import gzip
 import itertools
 import json
@@ -27,7 +26,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import prepro
-from train_gpt2 import GPT2_VOCAB_SIZE, UserError, number, run
+from common import GPT2_VOCAB_SIZE, Parser, UserError, number, run
 
 from tqdm import tqdm
 
@@ -97,7 +96,7 @@ def tokenize_shards(paths, workers):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description="Download and tokenize TinyStories.")
+    parser = Parser(description="Download and tokenize TinyStories.")
     cores = min(os.cpu_count() or 1, 60)  # Windows can't wait for more than 61
     parser.add_argument(
         "--workers", type=number(int, 1), default=cores, help="processes (default: one per core)"

@@ -19,17 +19,18 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
+import common
 import train_gpt2 as gpt2
 
 import numpy as np
 
-SMALL = gpt2.HERE / "tests" / "small_weights.bin", gpt2.HERE / "tests" / "small_state.bin"
+SMALL = common.HERE / "tests" / "small_weights.bin", common.HERE / "tests" / "small_state.bin"
 # The ten losses in llm.c's test_gpt2.c: GPT-2 124M, the first 4 * 64 tokens of tinyshakespeare
 PUBLISHED = (
     5.270007, 4.059707, 3.375123, 2.800783, 2.315382,
     1.849029, 1.394656, 0.999147, 0.624080, 0.376511,
 )  # fmt: skip
-FULL = gpt2.WEIGHTS_FILE, gpt2.HERE / "gpt2_124M_debug_state.bin"
+FULL = common.WEIGHTS_FILE, common.HERE / "gpt2_124M_debug_state.bin"
 
 
 class Report:
@@ -163,7 +164,7 @@ def check_model_gradients(report):
     params = gpt2.tensors(flat, config)
     grads = gpt2.tensors(np.full_like(flat, np.nan), config)  # nan: every element is to be filled
     _, cache = gpt2.gpt2_forward(params, config, x, y)
-    gpt2.gpt2_backward(params, config, cache, grads)
+    gpt2.gpt2_backward(1.0, cache, grads)
     theirs = finite_difference(lambda: gpt2.gpt2_forward(params, config, x, y)[0], flat)
     for name, gradient in gpt2.tensors(theirs, config).items():
         report.compare(f"d{name}", grads[name], gradient, 5e-10)
@@ -199,23 +200,25 @@ class State(NamedTuple):
 def load_state(path, config):
     """Read a debug state of a model with these sizes. Raises UserError."""
     hint = "`python reference_gpt2.py` makes gpt2_124M_debug_state.bin"
-    B, T, steps, has_params = gpt2.read_header(path, gpt2.STATE, (2,), hint)[2:6]
+    B, T, steps, has_params = common.read_header(path, common.STATE, (2,), hint)[2:6]
     if min(B, T, steps) < 1 or T > config.maxT or has_params not in (0, 1):
-        raise gpt2.UserError(f"{path}: its header has impossible numbers; {hint}")
-    padded = gpt2.num_parameters(config) + gpt2.vocab_padding(config) * config.C
+        raise common.UserError(f"{path}: its header has impossible numbers; {hint}")
+    padded = gpt2.num_parameters(config) + common.vocab_padding(config.V) * config.C
     numbers = 2 * B * T + B * T * config.V + 1 + padded + 2 * 5 + steps + has_params * padded
-    if Path(path).stat().st_size != gpt2.HEADER_BYTES + 4 * numbers:
-        raise gpt2.UserError(f"{path}: is not a state of the model {config}; {hint}")
+    if Path(path).stat().st_size != common.HEADER_BYTES + 4 * numbers:
+        raise common.UserError(f"{path}: is not a state of the model {config}; {hint}")
     with open(path, "rb") as f:
-        f.seek(gpt2.HEADER_BYTES)
-        x, y = np.fromfile(f, "<i4", 2 * B * T).reshape(2, B, T)
+        f.seek(common.HEADER_BYTES)
+        x, y = tokens = np.fromfile(f, "<i4", 2 * B * T).reshape(2, B, T)
+        if not 0 <= tokens.min() <= tokens.max() < config.V:
+            raise common.UserError(f"{path}: has tokens outside the vocabulary; {hint}")
         logits = np.fromfile(f, "<f4", B * T * config.V).reshape(B * T, config.V)
         loss = np.fromfile(f, "<f4", 1)[0]
-        grads = gpt2.read_tensors(f, config)
+        grads = common.read_tensors(f, config, gpt2.num_parameters(config))
         names = ("lr", "beta1", "beta2", "eps", "weight_decay")
         settings = dict(zip(names, np.fromfile(f, "<f8", 5).tolist(), strict=True))
         losses = np.fromfile(f, "<f4", steps)
-        params = gpt2.read_tensors(f, config) if has_params else None
+        params = common.read_tensors(f, config, gpt2.num_parameters(config)) if has_params else None
     return State(x, y, logits, loss, grads, settings, losses, params)
 
 
@@ -230,7 +233,7 @@ def check_state(report, weights_path, state_path):
     losses = []
     for step, expected in enumerate(state.losses):
         loss, cache = gpt2.gpt2_forward(params, config, state.x, state.y)
-        gpt2.gpt2_backward(params, config, cache, grads)
+        gpt2.gpt2_backward(1.0, cache, grads)
         del cache
         if step == 0:
             report.compare("loss", loss, state.loss, 2e-6)
@@ -263,7 +266,7 @@ def check_truth(report, weights_path, state_path):
         params = gpt2.tensors(flat.astype(dtype, copy=False), config)
         grads = gpt2.tensors(np.zeros_like(flat, dtype), config)
         loss, cache = gpt2.gpt2_forward(params, config, state.x, state.y)
-        gpt2.gpt2_backward(params, config, cache, grads)
+        gpt2.gpt2_backward(1.0, cache, grads)
         logits = gpt2.gpt2_forward(params, config, state.x)
         return {"logits": logits, "loss": loss, **{f"d{name}": g for name, g in grads.items()}}
 
@@ -304,4 +307,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    gpt2.run(main)
+    common.run(main)

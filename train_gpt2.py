@@ -4,8 +4,9 @@ GPT-2 in NumPy: every layer's forward and backward pass by hand, AdamW, and a tr
 GPT-2 reads T tokens and gives, at each of them, a probability for every token that could come next.
 Training shows it real text and moves the parameters against the gradient of the loss: the mean of
 -log(probability given to the token that did come next). This file has all of it, in this order:
-threads, layers, block, model, AdamW, files, sampling, training loop. The names of the tensors and
-the file formats are those of llm.c, Karpathy's GPT-2 in C.
+threads, layers, block, model, AdamW, batches, sampling, training loop. What is not part of the
+lesson, flags and files, is in common.py. The names of the tensors and the file formats are those of
+llm.c, Karpathy's GPT-2 in C.
 
 Letters for sizes, as in the comment (N, C):
 
@@ -34,48 +35,30 @@ GPT-2 is an embedding, L blocks, a last layernorm, and the embedding once more, 
     python train_gpt2.py        # finetunes GPT-2 124M on tinyshakespeare; --help lists the flags
 """
 
-import argparse
-import contextlib
-import ctypes
 import functools
 import itertools
 import math
+import operator
 import os
-import subprocess
+import re
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import NamedTuple
 
-# BLAS, which computes NumPy's matrix products, is to use one thread, as we start our own. (With
-# both, a step at T = 1024 takes 1.3 times as long.) It reads this variable when NumPy is loaded.
-os.environ["OPENBLAS_NUM_THREADS"] = "1"
-import numpy as np  # noqa: E402
+import common
+from common import UserError
 
-del os.environ["OPENBLAS_NUM_THREADS"]  # not for the programs that we start
-
-HERE = Path(__file__).resolve().parent
+import numpy as np
 
 # ----------------------------------------------------------------------------
 # Chunks of arrays, on threads
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-OMP_NUM_THREADS = os.environ.get("OMP_NUM_THREADS", "")  # PyTorch goes by it, too
+OMP_NUM_THREADS = os.environ.get("OMP_NUM_THREADS", "")  # PyTorch obeys it, too
 THREADS = max(1, int(OMP_NUM_THREADS)) if OMP_NUM_THREADS.isdigit() else CORES
 POOL = ThreadPoolExecutor(THREADS)
 CHUNK = 2**17  # numbers of the first array in a chunk, at most
-
-
-def keep_freed_memory():
-    """
-    Have malloc keep what is freed, up to 32 MiB a piece, if it is glibc's, which can be told so.
-
-    A step takes 0.92 times as long if it needn't get memory anew from the operating system.
-    """
-    with contextlib.suppress(AttributeError, TypeError):
-        ctypes.CDLL(None).mallopt(-3, 2**25)  # M_MMAP_THRESHOLD of malloc.h
-        ctypes.CDLL(None).mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
 def in_chunks(f, *arrays, chunks=None):
@@ -85,14 +68,14 @@ def in_chunks(f, *arrays, chunks=None):
     NumPy computes a * b + c in two passes over memory, on one core. Here the arrays, all of one
     length, are cut into chunks that fit the cache of a core, so that the second pass finds there
     what the first one left, and each core gets its share of the chunks. A chunk is a view, so what
-    f writes into it is in the array. NumPy lets go of Python's lock while it computes, which is why
+    f writes into it is in the array. NumPy releases Python's lock while it computes, which is why
     threads help.
     """
     n = len(arrays[0])
     if chunks is None:
         chunks = math.ceil(arrays[0].size / CHUNK)
         if chunks > 1:
-            chunks += -chunks % THREADS  # as many for each thread, so that none waits
+            chunks += -chunks % THREADS  # the same number for each thread, so that none waits
     size = math.ceil(n / chunks)
 
     def work(thread):
@@ -109,7 +92,9 @@ def matmul(a, b, out=None):
     """a (m, k) @ b (k, n) -> out (m, n), cut along out's longer side, one part for each thread."""
     if out is None:
         out = np.empty((len(a), b.shape[1]), a.dtype)
-    if len(a) > b.shape[1]:
+    if len(a) == 1:  # sampling, which takes 0.87 as long: for little out, matmul keeps the lock
+        in_chunks(lambda bT, out: np.dot(bT, a[0], out=out), b.T, out[0], chunks=THREADS)
+    elif len(a) > b.shape[1]:
         in_chunks(lambda a, out: np.matmul(a, b, out=out), a, out, chunks=THREADS)
     else:  # the columns, as rows of the transposed
         in_chunks(lambda bT, outT: np.matmul(a, bT.T, out=outT.T), b.T, out.T, chunks=THREADS)
@@ -165,9 +150,8 @@ def layernorm_backward(dout, cache):
 
     def rows(dout, norm, rstd, dx):
         dnorm = dout * w
-        # norm = (x - mean) * rstd, where mean and rstd depend on x too: a change of x that only
-        # shifts or only stretches the row changes nothing (but for eps), so dnorm's part along
-        # either drops out
+        # norm = (x - mean) * rstd, where mean and rstd depend on x, too. A change of x that only
+        # shifts or stretches the row does not show in norm, so dnorm's part along either drops out
         along_norm = (dnorm * norm).mean(-1, keepdims=True)  # (N, 1)
         dx[:] = (dnorm - dnorm.mean(-1, keepdims=True) - norm * along_norm) * rstd
 
@@ -204,7 +188,7 @@ TILE = 128
 
 
 def softmax(x):
-    """x (..., S) -> weights of the same shape, >= 0, with the sum 1 in each row."""
+    """x (..., S) -> weights of the same shape, >= 0, and each row sums to 1."""
     weights = np.exp(x - x.max(-1, keepdims=True))  # less the maximum: same result, no overflow
     return weights / weights.sum(-1, keepdims=True)
 
@@ -215,12 +199,7 @@ def split_heads(x, B, n, NH):
 
 
 def attention_forward(qkv, B, NH, kv=None, start=0):
-    """
-    qkv (B*T, 3C) -> out (B*T, C).
-
-    For sampling, kv (2, NH, B, maxT, HS) keeps the keys and values of all tokens; those before
-    start are there already. (In training, start is 0.)
-    """
+    """qkv (B*T, 3C) -> out (B*T, C). kv and start are for sampling: see gpt2_forward."""
     q, k, v = split_heads(qkv, B, 3, NH)  # each (NH, B, T, HS)
     T, HS = q.shape[2:]
     if kv is not None:
@@ -228,18 +207,18 @@ def attention_forward(qkv, B, NH, kv=None, start=0):
         k, v = kv[:, :, :, : start + T]
     out = np.empty((len(qkv), NH * HS), q.dtype)
     future = np.triu(np.full((TILE, TILE), -np.inf, q.dtype), 1)  # -inf above the diagonal
-    atts = []
-    for i in range(0, T, TILE):  # queries i : i + t see the first S = start + i + t keys
-        t = min(TILE, T - i)
-        atts.append(np.empty((NH, B, t, start + i + t), q.dtype))
+    # the t queries of a tile see no key after the first S
+    sizes = [(min(TILE, T - i), start + min(T, i + TILE)) for i in range(0, T, TILE)]
+    atts = [np.empty((NH, B, t, S), q.dtype) for t, S in sizes]
 
-    def some_heads(q, k, v, out, *atts):  # of the NH, the first axis
-        for i, att in zip(range(0, T, TILE), atts, strict=True):
+    def some_heads(q, k, v, out, *atts):  # the same arrays, but of some of the NH heads
+        for att in atts:
             t, S = att.shape[2:]
-            preatt = q[:, :, i : i + t] @ k[:, :, :S].mT / math.sqrt(HS)  # (heads, B, t, S)
-            preatt[..., S - t :] += future[:t, :t]  # the last t keys are the queries' own tokens
+            tile = slice(S - start - t, S - start)
+            preatt = q[:, :, tile] @ k[:, :, :S].mT / math.sqrt(HS)  # (heads, B, t, S)
+            preatt[..., S - t :] += future[:t, :t]  # the last t keys are of the queries' own tokens
             att[:] = softmax(preatt)
-            out[:, :, i : i + t] = att @ v[:, :, :S]  # (heads, B, t, HS)
+            out[:, :, tile] = att @ v[:, :, :S]  # (heads, B, t, HS)
 
     in_chunks(some_heads, q, k, v, split_heads(out, B, 1, NH)[0], *atts)
     return out, (q, k, v, tuple(atts))
@@ -247,26 +226,26 @@ def attention_forward(qkv, B, NH, kv=None, start=0):
 
 def attention_backward(dout, cache):
     """dout (B*T, C) -> dqkv (B*T, 3C)."""
-    q, k, v, atts = cache  # (NH, B, T, HS), and tiles (NH, B, t, S)
+    q, k, v, atts = cache  # each (NH, B, T, HS), and tiles, each (NH, B, t, S)
     NH, B, T, HS = q.shape
-    dqkv = np.zeros((B * T, 3 * NH * HS), dout.dtype)  # 0, as dk and dv are sums over the tiles
+    dqkv = np.zeros((B * T, 3 * NH * HS), dout.dtype)  # tiles add to dk and dv
     dq, dk, dv = split_heads(dqkv, B, 3, NH)
 
     def some_heads(q, k, v, dout, dq, dk, dv, *atts):
-        for i, att in zip(range(0, T, TILE), atts, strict=True):
+        for att in atts:
             t, S = att.shape[2:]
-            dout_t = dout[:, :, i : i + t]  # (heads, B, t, HS)
+            tile = slice(S - t, S)
             # out = att @ v
-            datt = dout_t @ v[:, :, :S].mT  # (heads, B, t, S)
-            dv[:, :, :S] += att.mT @ dout_t
+            datt = dout[:, :, tile] @ v[:, :, :S].mT  # (heads, B, t, S)
+            dv[:, :, :S] += att.mT @ dout[:, :, tile]
             # att_j = exp(preatt_j) / sum_l exp(preatt_l), so d att_l / d preatt_j is
             # att_l * ((1 if l = j) - att_j). Then dpreatt_j = sum_l datt_l * d att_l / d preatt_j
             # = att_j * (datt_j - sum_l datt_l * att_l), which is 0 where masked, as att_j is:
             dpreatt = att * (datt - (datt * att).sum(-1, keepdims=True))
+            # preatt = q @ k.mT / sqrt(HS)
             dpreatt /= math.sqrt(HS)
-            # preatt = q @ k.mT, the division by sqrt(HS) being done
-            dq[:, :, i : i + t] = dpreatt @ k[:, :, :S]
-            dk[:, :, :S] += dpreatt.mT @ q[:, :, i : i + t]
+            dq[:, :, tile] = dpreatt @ k[:, :, :S]
+            dk[:, :, :S] += dpreatt.mT @ q[:, :, tile]
 
     in_chunks(some_heads, q, k, v, split_heads(dout, B, 1, NH)[0], dq, dk, dv, *atts)
     return dqkv
@@ -281,7 +260,7 @@ GELU_CUBIC = 0.044715
 
 
 def gelu_tanh(x):
-    return np.tanh(GELU_SCALE * (x + GELU_CUBIC * (x * x * x)))  # x**3 is 100 times slower and more
+    return np.tanh(GELU_SCALE * (x + GELU_CUBIC * (x * x * x)))  # x**3 is over 100 times slower
 
 
 def gelu_forward(x):
@@ -328,8 +307,8 @@ def head_forward(x, wte, targets):
         np.exp(logits, out=logits)
         total = logits.sum(-1, keepdims=True)  # (N, 1)
         losses += np.log(total[:, 0])
-        # Of all this the backward pass needs only d(loss)/d(logits): the probability, less 1 at the
-        # target, over N. It takes the place of the logits, the largest of all activations.
+        # Of all this the backward pass needs only d(loss)/d(logits) = (probability - (1 at the
+        # target)) / N. It takes the place of the logits, the largest of all activations.
         dlogits = np.multiply(logits, 1 / (N * total), out=logits)
         dlogits[target] -= 1 / N
 
@@ -439,7 +418,8 @@ def gpt2_forward(params, config, tokens, targets=None, kv=None, start=0):
     """
     tokens and targets (B, T) -> loss, cache; without targets -> logits (B*T, V).
 
-    kv (L, 2, NH, B, maxT, HS) and start: see attention_forward.
+    For sampling, kv (L, 2, NH, B, maxT, HS) keeps the keys and values of all tokens; those before
+    start are there already, and tokens come after them. (In training, start is 0.)
     """
     B = len(tokens)
     x, embedding_cache = embedding_forward(tokens, params["wte"], params["wpe"], start)
@@ -455,15 +435,21 @@ def gpt2_forward(params, config, tokens, targets=None, kv=None, start=0):
     return loss, (embedding_cache, block_caches, lnf_cache, head_cache)
 
 
-def gpt2_backward(params, config, cache, grads):
-    """Fill grads, every element of it, with the gradient of the loss."""
+def gpt2_backward(dloss, cache, grads):
+    """dloss, a number. Fills grads, every element of it, with the gradient of dloss * loss."""
     embedding_cache, block_caches, lnf_cache, head_cache = cache
-    dx, grads["wte"][:] = head_backward(1.0, head_cache, grads["wte"])
+    dx, grads["wte"][:] = head_backward(dloss, head_cache, grads["wte"])
     dx, grads["lnfw"][:], grads["lnfb"][:] = layernorm_backward(dx, lnf_cache)
-    for l in reversed(range(config.L)):
+    for l in reversed(range(len(block_caches))):
         dx = block_backward(dx, block_caches[l], block_tensors(grads, l))
     # wte was used twice, in the head and in the embedding: its two gradients add up
     embedding_backward(dx, embedding_cache, grads["wte"], grads["wpe"])
+
+
+def load_weights(path):
+    """Read a weight file -> all parameters as a flat float32 vector, config. Raises UserError."""
+    flat, sizes = common.read_weights(path, num_parameters)
+    return flat, GPT2Config(*sizes)
 
 
 def init_weights(config, seed=1337):
@@ -490,7 +476,7 @@ def adamw_update(params, grads, m, v, step, lr, beta1=0.9, beta2=0.999, eps=1e-8
     Update params, m and v in place: four dicts of tensors. Step counts from 1.
 
     Each parameter moves against m, the running mean of its gradient, in units of sqrt(v), v being
-    the running mean of its square. Only the matrices decay; biases and layernorms do not.
+    the running mean of the gradient's square. Of the tensors only the matrices decay.
     """
     m_scale = 1 / (1 - beta1**step)  # m and v start at 0: this undoes their bias towards it
     v_scale = 1 / (1 - beta2**step)
@@ -521,135 +507,20 @@ def learning_rate(step, steps, lr, warmup, min_lr_frac):
     return lr * (min_lr_frac + (1 - min_lr_frac) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
+def clip_gradients(grads, max_norm):
+    """Scale grads so that their norm is max_norm at most (Pascanu et al. 2013) -> what it was."""
+    squares = []
+    for grad in grads.values():
+        in_chunks(lambda g: squares.append(float(g @ g)), grad.reshape(-1))
+    norm = math.sqrt(math.fsum(squares))  # fsum is exact, in whatever order the threads append
+    if max_norm < norm < math.inf:
+        for grad in grads.values():
+            grad *= max_norm / norm
+    return norm
+
+
 # ----------------------------------------------------------------------------
-# Files: llm.c's formats, little-endian, behind a header of 256 int32
-
-WEIGHTS, STATE, TOKENS, TOKENIZER = 20240326, 20240327, 20240520, 20240328  # header[0], the magic
-UNPADDED, FLOAT32, BFLOAT16 = 1, 3, 5  # header[1] of a weight file, the version
-HEADER_BYTES = 1024
-GPT2_VOCAB_SIZE = 50257
-
-
-class UserError(Exception):
-    """A mistake in a file or a flag: the program ends with one line and exit status 1."""
-
-    status = 1
-
-
-class NoNetwork(UserError):
-    """A host that can't be reached: exit status 3, so that prepare() can tell."""
-
-    status = 3
-
-
-def run(main):
-    """Call main(), and turn errors that are not ours into one line on standard error."""
-    sys.stdout.reconfigure(errors="replace")  # a sample may have letters that a terminal lacks
-    try:
-        main()
-    except (UserError, OSError, MemoryError) as error:
-        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-        sys.exit(getattr(error, "status", 1))
-    except KeyboardInterrupt:
-        sys.exit(130)  # what a shell expects of a program that was interrupted
-
-
-@contextlib.contextmanager
-def replacing(path):
-    """Open a file beside path for writing; it takes the place of path once it is whole on disk."""
-    part = Path(f"{path}.part")
-    try:
-        with open(part, "wb") as f:
-            yield f
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def read_header(path, magic, versions, hint):
-    """The header of a file as 256 ints; UserError with the hint if the file is of another kind."""
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such file; {hint}")
-    header = np.fromfile(path, "<i4", 256)
-    if len(header) < 256 or header[0] != magic or header[1] not in versions:
-        raise UserError(f"{path}: not a file of the kind or version expected here; {hint}")
-    return header.tolist()
-
-
-def write_header(f, *numbers):
-    f.write(np.array(numbers + (0,) * (256 - len(numbers)), "<i4"))
-
-
-def vocab_padding(config):
-    """Rows of zeros that files have behind wte, up to the next multiple of 128."""
-    return -config.V % 128
-
-
-def write_tensors(f, flat, config):
-    """Write the 16 tensors of a flat float32 vector, wte padded."""
-    wte_size = config.V * config.C
-    f.write(flat[:wte_size])
-    f.write(np.zeros(vocab_padding(config) * config.C, np.float32))
-    f.write(flat[wte_size:])
-
-
-def read_tensors(f, config, version=FLOAT32):
-    """Read what write_tensors wrote, or an older version of it -> a flat float32 vector."""
-    flat = np.empty(num_parameters(config), np.float32)
-    wte_size = config.V * config.C
-    padding = 0 if version == UNPADDED else vocab_padding(config) * config.C
-    for part, behind in (flat[:wte_size], padding), (flat[wte_size:], 0):
-        if version == BFLOAT16:  # the upper half of a float32
-            part.view(np.uint32)[:] = np.fromfile(f, "<u2", part.size).astype(np.uint32) << 16
-        else:
-            f.readinto(part)
-        f.seek(behind * (2 if version == BFLOAT16 else 4), os.SEEK_CUR)
-    return flat
-
-
-def save_weights(path, flat, config):
-    """Write a weight file, which llm.c can read too."""
-    with replacing(path) as f:
-        write_header(f, WEIGHTS, FLOAT32, *config, config.V + vocab_padding(config))
-        write_tensors(f, flat, config)
-
-
-def load_weights(path):
-    """Read a weight file -> all parameters as a flat float32 vector, config. Raises UserError."""
-    hint = "`python reference_gpt2.py` makes gpt2_124M.bin"
-    header = read_header(path, WEIGHTS, (UNPADDED, FLOAT32, BFLOAT16), hint)
-    version, config = header[1], GPT2Config(*header[2:7])
-    if min(config) < 1 or config.C % config.NH:
-        raise UserError(f"{path}: its header has impossible sizes, {config}; {hint}")
-    count = num_parameters(config)
-    if version != UNPADDED:
-        count += vocab_padding(config) * config.C
-    size = HEADER_BYTES + count * (2 if version == BFLOAT16 else 4)
-    if os.path.getsize(path) != size:
-        found = os.path.getsize(path)
-        raise UserError(f"{path}: has {found:,} bytes, its header means {size:,}; {hint}")
-    with open(path, "rb") as f:
-        f.seek(HEADER_BYTES)
-        return read_tensors(f, config, version), config
-
-
-def load_tokens(path):
-    """Read a token file -> its tokens, an array that stays on disk; V. Raises UserError."""
-    hint = "prepro_tinyshakespeare.py makes the default one, prepro.py one of your own text"
-    size = os.path.getsize(path) if Path(path).is_file() else 0
-    if size and size % 4 == 0 and np.fromfile(path, "<i4", 1) != TOKENS:
-        # llm.c's first format, without a header
-        tokens, V = np.memmap(path, "<i4", "r"), GPT2_VOCAB_SIZE
-    else:
-        _, _, count, V, *_ = read_header(path, TOKENS, (1,), hint)
-        if size != HEADER_BYTES + 2 * count or count == 0:
-            raise UserError(f"{path}: has {size:,} bytes, not the {count:,} tokens it says; {hint}")
-        tokens, V = np.memmap(path, "<u2", "r", HEADER_BYTES), V or GPT2_VOCAB_SIZE
-    if not 0 <= tokens.min() <= tokens.max() < V:
-        raise UserError(f"{path}: no token file, or not with tokens from 0 to {V - 1:,}; {hint}")
-    return tokens, V
+# Batches, and samples
 
 
 @functools.lru_cache(1)
@@ -657,47 +528,57 @@ def shuffled(n, epoch, seed):
     return np.random.default_rng((seed, epoch)).permutation(n)
 
 
-def get_batch(tokens, i, B, T, seed=None):
+def get_batch(shards, i, B, T, seed=None):
     """
-    Batch i of the tokens -> x, y (B, T), where y is x one token later.
+    Batch i of the tokens, one array or several -> x, y (B, T), where y is x one token later.
 
     It has B windows of T tokens, which follow each other in the text, at its end from the start
     again. With a seed, the windows are shuffled, in another order for each round.
     """
-    windows = (len(tokens) - 1) // T
-    epoch, k = divmod(i, windows // B)
-    rows = np.arange(k * B, k * B + B)
+    counts = np.array([(len(tokens) - 1) // T for tokens in shards])  # windows in each array
+    ends = counts.cumsum()
+    epoch, k = divmod(i, int(ends[-1]) // B)
+    windows = np.arange(k * B, k * B + B)
     if seed is not None:
-        rows = shuffled(windows, epoch, seed)[rows]
-    batch = tokens[rows[:, None] * T + np.arange(T + 1)].astype(np.int64)
+        windows = shuffled(int(ends[-1]), epoch, seed)[windows]
+    batch = np.empty((B, T + 1), np.int64)
+    for row, window in zip(batch, windows, strict=True):
+        shard = np.searchsorted(ends, window, "right")
+        at = (window - ends[shard] + counts[shard]) * T
+        row[:] = shards[shard][at : at + T + 1]
     return batch[:, :-1], batch[:, 1:]
 
 
-def load_tokenizer(path):
-    """Read a tokenizer file -> the bytes of each token, the end-of-text token. Raises UserError."""
-    hint = "`python reference_gpt2.py` makes gpt2_tokenizer.bin"
-    count, end_of_text = read_header(path, TOKENIZER, (2,), hint)[2:4]
-    data, at, vocabulary = Path(path).read_bytes(), HEADER_BYTES, []
-    while at < len(data):  # a length byte, then as many bytes
-        vocabulary.append(data[at + 1 : at + 1 + data[at]])
-        at += 1 + data[at]
-    if at != len(data) or len(vocabulary) != count or not 0 <= end_of_text < count:
-        raise UserError(f"{path}: damaged, its tokens are not what its header says; {hint}")
-    return vocabulary, end_of_text
+def next_token(logits, rng, temperature, top_k, top_p):
+    """
+    Draw a token by its logit, logits (V,), in float64. Raises UserError if these are no numbers.
+
+    A temperature below 1 makes likely tokens likelier, 0 takes the likeliest. Only the top_k most
+    likely tokens remain (Fan et al. 2018, 5.4; 0: all), and of these the fewest that have top_p of
+    the probability (Holtzman et al. 2020, 3.1).
+    """
+    if not np.isfinite(logits.max()):
+        raise UserError("the model's logits are not finite; train it again, with a lower --lr")
+    if temperature < 1e-6:  # for smaller ones the division may overflow
+        return int(logits.argmax())
+    p = softmax(logits.astype(np.float64) / temperature)
+    if 0 < top_k < len(p):
+        p[p < np.partition(p, -top_k)[-top_k]] = 0
+    if top_p < 1:
+        order = np.argsort(-p)
+        before = p[order].cumsum() - p[order]  # the probability of all that are likelier
+        p[order[before >= top_p * p.sum()]] = 0
+    return int(rng.choice(len(p), p=p / p.sum()))
 
 
-# ----------------------------------------------------------------------------
-# Sampling: draw the next token from the probabilities, append it, and so on
-
-
-def generate(params, config, tokens, rng):
+def generate(params, config, tokens, rng, temperature=1.0, top_k=0, top_p=1.0):
     """
     Yield tokens that continue the list of tokens, without end.
 
     The keys and values of all tokens are kept, so that only the newest goes through the model.
     Beyond maxT tokens, the older half is forgotten and the rest goes through once more.
     """
-    maxT, V, L, NH, C = config
+    maxT, _, L, NH, C = config
     kv = np.empty((L, 2, NH, 1, maxT, C // NH), params["wte"].dtype)
     tokens, known = list(tokens), 0
     while True:
@@ -705,163 +586,110 @@ def generate(params, config, tokens, rng):
             tokens, known = tokens[-max(1, maxT // 2) :], 0
         logits = gpt2_forward(params, config, np.array([tokens[known:]]), kv=kv, start=known)[-1]
         known = len(tokens)
-        tokens.append(int(rng.choice(V, p=softmax(logits.astype(np.float64)))))
+        tokens.append(next_token(logits, rng, temperature, top_k, top_p))
         yield tokens[-1]
 
 
 # ----------------------------------------------------------------------------
 # Training loop
 
-WEIGHTS_FILE = HERE / "gpt2_124M.bin"
-TOKENIZER_FILE = HERE / "gpt2_tokenizer.bin"
-SHAKESPEARE = HERE / "data" / "tiny_shakespeare"
-PYTHON_DOCS = HERE / "data" / "python_docs"
 SAMPLE_TOKENS = 256
-OFFLINE_FLAGS = (
-    "--init d2 --data data/python_docs --shuffle --steps 1500 --batch-size 16 --lr 1.5e-3"
-    " --warmup 20 --min-lr-frac 0.1 --val-every 300 --sample-every 500"
-)
 
 
-def number(kind, low, high=math.inf):
-    """A type for argparse: a finite int or float from low to high."""
-
-    def parse(text):
-        value = kind(text)
-        if not low <= value <= high or value == math.inf:
-            raise argparse.ArgumentTypeError(f"{text} is not a number from {low} to {high}")
-        return value
-
-    return parse
-
-
-def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description="Train GPT-2 in NumPy.")
-    add, count = parser.add_argument, number(int, 0)
-    add("--init", help="weights to start from, or dN: N layers at random (default: gpt2_124M.bin)")
-    add("--data", help="token files, up to _train.bin (default: data/tiny_shakespeare)")
-    add("--steps", type=count, default=40)
-    add("--batch-size", type=number(int, 1), default=4)
-    add("--seq-len", type=number(int, 1), default=64)
-    add("--lr", type=number(float, 0), default=1e-4, help="learning rate")
-    add("--warmup", type=count, default=0, help="steps until the learning rate is reached")
-    add("--min-lr-frac", type=number(float, 0, 1), default=1.0, help="part of it left at the end")
-    add("--weight-decay", type=number(float, 0), default=0.0)
-    add("--val-every", type=count, default=10, help="steps between validation losses; 0: none")
-    add("--val-batches", type=number(int, 1), default=10)
-    add("--sample-every", type=count, default=20, help="steps between samples; 0: none")
-    add("--save", help="write the trained weights to this file")
-    add("--shuffle", action="store_true", help="take training batches in random order")
-    add("--seed", type=count, default=1337)
-    return parser.parse_args(argv)
-
-
-def prepare(script, *flags):
-    """Run another script. False if it had no network; UserError if it failed for other reasons."""
-    print(f"preparing: python {' '.join((script, *flags))}", flush=True)
-    status = subprocess.run([sys.executable, HERE / script, *flags]).returncode
-    if status not in (0, NoNetwork.status):
-        raise UserError(f"`python {script}` failed, as it says above")
-    return status == 0
-
-
-def prepare_defaults(args):
-    """Make the default files that are missing. False if that takes a network and there is none."""
-    okay = True
-    if args.data is None and not Path(f"{SHAKESPEARE}_train.bin").exists():
-        okay = prepare("prepro_tinyshakespeare.py")
-    if args.init is None and not WEIGHTS_FILE.exists():
-        okay = okay and prepare("reference_gpt2.py", "--weights-only")
-    return okay
-
-
-def named_config(name, V):
-    """The config of a random model dN: N layers, 64*N channels; of d24, d36, d48: GPT-2's."""
+def named_config(name, V, maxT=1024):
+    """The config of a random model dN: N layers, 64*N channels; d24, d36, d48 are GPT-2's."""
     L = int(name[1:])
     NH, C = {24: (16, 1024), 36: (20, 1280), 48: (25, 1600)}.get(L, (L, 64 * L))
-    return GPT2Config(1024, V, L, NH, C)
+    return GPT2Config(maxT, V, L, NH, C)
 
 
-def main():
-    args = parse_args()
-    if not prepare_defaults(args):
-        if args.init or args.data:
-            raise UserError("without a network, give both --init and --data")
-        print(f"training on Python's documentation instead: python train_gpt2.py {OFFLINE_FLAGS}")
-        if not Path(f"{PYTHON_DOCS}_train.bin").exists():
-            prepare("prepro_pythondocs.py")
-        args = parse_args([*OFFLINE_FLAGS.split(), *sys.argv[1:]])
-        args.data = PYTHON_DOCS  # in any working directory
-    train(args)
+def open_model(args, V):
+    """-> config; the weight file to read, None if the weights are to be random. UserError."""
+    source = str(args.resume or args.init or common.WEIGHTS_FILE)
+    if not args.resume and re.fullmatch("d[1-9][0-9]{0,2}", source):
+        return named_config(source, V, args.seq_len), None  # no position that stays untrained
+    config = GPT2Config(*common.read_sizes(source, num_parameters)[1])
+    if config.V != V:
+        raise UserError(f"--data has {V:,} different tokens, {source} knows {config.V:,}")
+    if args.seq_len > config.maxT:
+        raise UserError(f"--seq-len {args.seq_len}: {source} takes {config.maxT} at most")
+    return config, source
+
+
+def evaluate(params, config, shards, B, T, batches):
+    """The mean loss of that many batches."""
+    pairs = (get_batch(shards, i, B, T) for i in range(batches))
+    return sum(float(gpt2_forward(params, config, x, y)[0]) for x, y in pairs) / batches
+
+
+def loss_and_gradient(params, config, batches, grads, more_grads):
+    """
+    The mean loss of the batches, a list of x, y; fills grads with its gradient.
+
+    As a backward pass overwrites what it fills, all but the first fill more_grads, to be added.
+    """
+    loss = 0.0
+    for i, (x, y) in enumerate(batches):
+        batch_loss, cache = gpt2_forward(params, config, x, y)
+        gpt2_backward(1 / len(batches), cache, more_grads if i else grads)
+        if i:
+            for name in grads:
+                in_chunks(operator.iadd, grads[name].reshape(-1), more_grads[name].reshape(-1))
+        del cache  # the activations, before the next ones are allocated
+        loss += float(batch_loss) / len(batches)
+    return loss
 
 
 def train(args):
-    keep_freed_memory()
-    B, T = args.batch_size, args.seq_len
-    data = args.data or SHAKESPEARE
-    train_tokens, V = load_tokens(f"{data}_train.bin")
-    val_tokens, val_V = load_tokens(f"{data}_val.bin")
-    init = str(args.init or WEIGHTS_FILE)
-    if init[0] == "d" and init[1:].isdigit() and int(init[1:]):
-        config = named_config(init, V)._replace(maxT=T)  # no positions that training won't reach
-        flat_params = init_weights(config, args.seed)
-    else:
-        flat_params, config = load_weights(init)
-    if val_V != V:
-        raise UserError(f"{data}_train.bin has {V:,} different tokens, {data}_val.bin {val_V:,}")
-    if config.V != V:
-        raise UserError(f"{data}_train.bin has {V:,} different tokens, {init} knows {config.V:,}")
-    if T > config.maxT:
-        raise UserError(f"--seq-len {T}: {init} takes {config.maxT} at most")
-    for tokens, split in (train_tokens, "train"), (val_tokens, "val"):
-        if len(tokens) <= B * T:
-            have = f"{len(tokens):,} tokens where a batch takes {B * T + 1:,}"
-            raise UserError(f"{data}_{split}.bin has {have}; lower --batch-size or --seq-len")
-    if args.sample_every:
-        own = Path(f"{data}_tokenizer.bin")
-        tokenizer = own if own.exists() else TOKENIZER_FILE
-        vocabulary, end_of_text = load_tokenizer(tokenizer)
-        if len(vocabulary) != V:
-            raise UserError(f"{tokenizer} has {len(vocabulary):,} tokens, {init} knows {V:,}")
-    if args.save and not Path(args.save).absolute().parent.is_dir():
-        raise UserError(f"--save {args.save}: there is no such folder; make it first")
+    """Train, as the flags say. Raises UserError, and KeyboardInterrupt at the end of a step."""
+    B, T, accum = args.batch_size, args.seq_len, args.grad_accum
+    data = args.data or common.SHAKESPEARE
+    train_shards, val_shards, V = common.load_data(data, B, T)
+    config, weights = open_model(args, V)
+    vocabulary, end_of_text = common.load_vocabulary(data, V) if args.sample_every else ([], None)
+    start, due, save, save_best = common.checkpoints(args, train_shards)
+    common.print_sizes(config, num_parameters(config), args, train_shards, val_shards)
 
-    print("[GPT-2]")
-    names = "max_seq_len", "vocab_size", "num_layers", "num_heads", "channels", "num_parameters"
-    for name, size in zip(names, (*config, num_parameters(config)), strict=True):
-        print(f"{name}: {size}")
-    print(f"train dataset num_batches: {(len(train_tokens) - 1) // (B * T)}")
-    print(f"val dataset num_batches: {(len(val_tokens) - 1) // (B * T)}")
+    common.keep_freed_memory()
+    flat_params = load_weights(weights)[0] if weights else init_weights(config, args.seed)
+    flat_grads, flat_m, flat_v = (np.zeros_like(flat_params) for _ in range(3))
+    if args.resume:
+        common.read_moments(args.resume, flat_m, flat_v)
+    flats = flat_params, flat_grads, flat_m, flat_v
+    params, grads, m, v = (tensors(flat, config) for flat in flats)
+    more_grads = tensors(np.empty_like(flat_params), config) if accum > 1 else None
+    with common.progress(args.steps, start, accum * B * T, args.log) as record:
+        for step in range(start, args.steps + 1):
+            last, val_loss = step == args.steps, None
+            if due(step):
+                save(step, config, flat_params, flat_m, flat_v)
+            if args.val_every and (last or step % args.val_every == 0):
+                val_loss = evaluate(params, config, val_shards, B, T, args.val_batches)
+                common.say(f"val loss {val_loss:.6f}")
+                save_best(step, config, flat_params, val_loss)
+            if args.sample_every and step and (last or step % args.sample_every == 0):
+                rng = np.random.default_rng((args.seed, step))
+                sample = generate(params, config, [end_of_text], rng)
+                text = b"".join(vocabulary[i] for i in itertools.islice(sample, SAMPLE_TOKENS))
+                common.say(f"generating:\n---\n{text.decode('utf-8', 'replace')}\n---")
+            if last:
+                record(step, val_loss)
+                break
 
-    params = tensors(flat_params, config)
-    grads, m, v = (tensors(np.zeros(len(flat_params), np.float32), config) for _ in range(3))
-    rng = np.random.default_rng(args.seed)
-    for step in range(args.steps + 1):
-        last = step == args.steps
-        if args.val_every and (last or step % args.val_every == 0):
-            batches = (get_batch(val_tokens, i, B, T) for i in range(args.val_batches))
-            losses = [gpt2_forward(params, config, x, y)[0] for x, y in batches]
-            print(f"val loss {sum(losses) / len(losses):.6f}")
-        if args.sample_every and step and (last or step % args.sample_every == 0):
-            sample = itertools.islice(generate(params, config, [end_of_text], rng), SAMPLE_TOKENS)
-            text = b"".join(vocabulary[token] for token in sample).decode("utf-8", "replace")
-            print(f"generating:\n---\n{text}\n---")
-        if last:
-            break
-        start = time.perf_counter()
-        x, y = get_batch(train_tokens, step, B, T, args.seed if args.shuffle else None)
-        loss, cache = gpt2_forward(params, config, x, y)
-        gpt2_backward(params, config, cache, grads)
-        lr = learning_rate(step, args.steps, args.lr, args.warmup, args.min_lr_frac)
-        adamw_update(params, grads, m, v, step + 1, lr, weight_decay=args.weight_decay)
-        del cache  # the activations, before the next ones are allocated
-        seconds = time.perf_counter() - start
-        took = f"took {seconds * 1000:f} ms, {B * T / seconds:.0f} tokens/s"
-        print(f"step {step}: train loss {loss:f} ({took})", flush=True)
-    if args.save:
-        save_weights(args.save, flat_params, config)
-        print(f"wrote {args.save}")
+            clock = time.perf_counter()
+            seed = args.seed if args.shuffle else None
+            numbers = range(step * accum, step * accum + accum)
+            batches = [get_batch(train_shards, i, B, T, seed) for i in numbers]
+            loss = loss_and_gradient(params, config, batches, grads, more_grads)
+            norm = clip_gradients(grads, args.grad_clip or math.inf)
+            if not math.isfinite(loss + norm):
+                what = f"loss {loss}, gradient norm {norm} in batch {numbers[0]} of {data}_train"
+                hint = "nothing of it is saved; try a lower --lr, --warmup 100, or --grad-clip 1"
+                raise UserError(f"step {step}: {what}; {hint}")
+            lr = learning_rate(step, args.steps, args.lr, args.warmup, args.min_lr_frac)
+            adamw_update(params, grads, m, v, step + 1, lr, weight_decay=args.weight_decay)
+            record(step, val_loss, loss, lr, norm, (time.perf_counter() - clock) * 1000)
 
 
 if __name__ == "__main__":
-    run(main)
+    common.run(lambda: train(common.training_flags(sys.argv[1:])))

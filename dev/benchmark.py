@@ -1,9 +1,10 @@
 """
-How long does a training step take, here and in PyTorch?
+How long does a training step take, here and in PyTorch? And a token of a sample?
 
     python dev/benchmark.py                      # GPT-2 124M, 4 sequences of 64 tokens
-    python dev/benchmark.py --model d6 --batch-size 1 --seq-len 1024 --compile --sample
+    python dev/benchmark.py --model d6 --batch-size 1 --seq-len 1024 --compile
     python dev/benchmark.py --command "../llm.c/train_gpt2"
+    python dev/benchmark.py --sample             # instead of training, a text of 64 tokens
 
 Each contender is a process of its own, and all start from the same random weights and tokens; for
 GPT-2 124M they need 10 GB of memory together. They take turns, A B C A B C, because no machine is
@@ -17,10 +18,14 @@ memory as train_gpt2.py does: the strictest comparison, for it can be faster tha
 The products are a step's matrix products with weights and nothing else, not even attention's: by
 NumPy, whose BLAS has all threads, and by train_gpt2.py's matmul(). Cores are those kept busy in a
 step, processor time / time; GB are the peak of resident memory.
+
+--sample has generate() take turns with the one of Hugging Face's transformers, if that is
+installed: both keep keys and values, and draw from all tokens.
 """
 
 import argparse
 import contextlib
+import importlib.util
 import itertools
 import multiprocessing
 import os
@@ -44,6 +49,7 @@ PAUSE = 0.25  # seconds
 WARM_UP = 2  # rounds not counted: memory is mapped, AdamW's state made, a model compiled
 LR = 1e-4
 OURS, BLAS_PRODUCTS, OUR_PRODUCTS = "train_gpt2.py", "products by NumPy", "products by matmul()"
+HUGGING_FACE = "transformers"
 
 # ----------------------------------------------------------------------------
 # Contenders: each prepares a model -> what there is to say about it, a function for one turn. That
@@ -52,13 +58,14 @@ OURS, BLAS_PRODUCTS, OUR_PRODUCTS = "train_gpt2.py", "products by NumPy", "produ
 
 def random_batch(gpt2, config, B, T):
     tokens = gpt2.np.random.default_rng(1337).integers(config[1], size=B * T + 1)
-    return gpt2.get_batch(tokens, 0, B, T)
+    return gpt2.get_batch([tokens], 0, B, T)
 
 
-def ours(config, B, T, sample):
+def ours(config, B, T):
+    import common
     import train_gpt2 as gpt2
 
-    gpt2.keep_freed_memory()
+    common.keep_freed_memory()
     config = gpt2.GPT2Config(*config)
     flat = gpt2.init_weights(config)
     params = gpt2.tensors(flat, config)
@@ -69,31 +76,27 @@ def ours(config, B, T, sample):
     def turn(lap):
         loss, cache = gpt2.gpt2_forward(params, config, x, y)
         lap("forward")
-        gpt2.gpt2_backward(params, config, cache, grads)
+        gpt2.gpt2_backward(1.0, cache, grads)
         lap("backward")
         gpt2.adamw_update(params, grads, m, v, next(steps), LR)
         del cache
         lap("optimizer")
         gpt2.gpt2_forward(params, config, x, y)
         lap("eval")
-        if sample:
-            tokens = gpt2.generate(params, config, [0], gpt2.np.random.default_rng(1337))
-            for _ in range(sample):
-                next(tokens)
-            lap("sample")
         return float(loss)
 
     return "", turn
 
 
 def pytorch(config, B, T, fused=True, compiled=False, our_malloc=False):
+    import common
     import reference_gpt2 as reference
     import train_gpt2 as gpt2
 
     import torch
 
     if our_malloc:
-        gpt2.keep_freed_memory()
+        common.keep_freed_memory()
     torch.set_num_threads(gpt2.THREADS)
     config = gpt2.GPT2Config(*config)
     model = reference.model_from_flat(gpt2.init_weights(config), config, sdpa=True)
@@ -145,6 +148,51 @@ def products(config, B, T, threads, by_numpy):
     return "", turn
 
 
+def our_sample(config, tokens):
+    import common
+    import train_gpt2 as gpt2
+
+    common.keep_freed_memory()
+    config = gpt2.GPT2Config(*config)
+    params = gpt2.tensors(gpt2.init_weights(config), config)
+    rng = gpt2.np.random.default_rng(1337)
+
+    def turn(lap):
+        for _ in itertools.islice(gpt2.generate(params, config, [0], rng), tokens):
+            pass
+        lap("forward")
+
+    return "", turn
+
+
+def their_sample(config, tokens):
+    import reference_gpt2 as reference
+    import train_gpt2 as gpt2
+
+    import torch
+    import transformers
+
+    torch.set_num_threads(gpt2.THREADS)
+    config = gpt2.GPT2Config(*config)
+    sizes = zip(reference.HF_SIZES, config, strict=True)
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**dict(sizes))).eval()
+    views = reference.hf_views(gpt2.init_weights(config), config)
+    model.transformer.load_state_dict({name: torch.from_numpy(view) for name, view in views})
+    start = torch.zeros(1, 1, dtype=torch.int64)
+    model.generation_config.eos_token_id = None  # no token ends it early
+    how = {"do_sample": True, "top_k": 0, "use_cache": True, "pad_token_id": 0}
+    how |= {"attention_mask": torch.ones_like(start), "max_new_tokens": tokens}
+
+    def turn(lap):
+        text = model.generate(start, **how)
+        assert text.shape == (1, 1 + tokens)
+        lap("forward")
+
+    threads = torch.get_num_threads()
+    versions = f"PyTorch {torch.__version__}, {threads} threads"
+    return f"transformers {transformers.__version__}, {versions}", turn
+
+
 # ----------------------------------------------------------------------------
 # Turns
 
@@ -189,7 +237,7 @@ def start(prepare):
 
 
 def receive(name, pipe):
-    from train_gpt2 import UserError
+    from common import UserError
 
     try:
         return pipe.recv()
@@ -204,7 +252,7 @@ def ask(name, pipe):
 
 def run_command(command):
     """Run a program that prints (took N ms) for each step: the median of all but the first."""
-    from train_gpt2 import UserError
+    from common import UserError
 
     with subprocess.Popen(shlex.split(command), stdout=subprocess.PIPE, text=True) as process:
         took = [float(ms) for ms in re.findall(r"took ([\d.]+) ?ms", process.stdout.read())]
@@ -273,6 +321,21 @@ def print_results(rounds, tokens, parameters):
     print("losses in the last round:", *(f"{loss:.4f}" for loss in losses if loss is not None))
 
 
+def print_sampling(rounds, tokens):
+    rows = [["", "ms a token", "tokens/s", "cores", "GB"]]
+    for name, turns in rounds.items():
+        ms, cores, GB = (median(laps[key] for laps in turns) for key in ("step", "cores", "GB"))
+        rows.append([name, *map(number_text, (ms / tokens, tokens / ms * 1000, cores, GB))])
+    print_table(rows)
+    if HUGGING_FACE in rounds:
+        pairs = zip(rounds[OURS], rounds[HUGGING_FACE], strict=True)
+        ratios = sorted(theirs["step"] / ours["step"] for ours, theirs in pairs)
+        span = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
+        print(f"\n{OURS}: {median(ratios):.2f} times the tokens/s of {HUGGING_FACE} ({span})")
+    else:
+        print(f"\nto compare with Hugging Face's generate(): pip install {HUGGING_FACE}")
+
+
 def model_name(text):
     if not re.fullmatch(r"d[1-9][0-9]*", text):
         raise argparse.ArgumentTypeError(f"{text} is not dN, N layers")
@@ -280,26 +343,28 @@ def model_name(text):
 
 
 def main():
+    import common
     import train_gpt2 as gpt2
 
-    parser = argparse.ArgumentParser(description="Time a training step, here and in PyTorch.")
-    add, positive = parser.add_argument, gpt2.number(int, 1)
+    parser = common.Parser(description="Time a training step, or a sample, here and in PyTorch.")
+    add, positive = parser.add_argument, common.number(int, 1)
     add("--model", type=model_name, default="d12", help="dN, N layers (default: d12, GPT-2 124M)")
     add("--batch-size", type=positive, default=4)
-    add("--seq-len", type=gpt2.number(int, 1, 1024), default=64)  # to GPT-2's maxT
+    add("--seq-len", type=common.number(int, 1, 1024), default=64)  # to GPT-2's maxT
     add("--runs", type=positive, default=5, help="rounds that count (default: 5)")
     add("--compile", action="store_true", help="also PyTorch with torch.compile")
     add("--torch-malloc", action="store_true", help="also PyTorch with our settings of malloc")
-    add("--sample", action="store_true", help="also the speed of generate()")
-    add("--tokens", type=positive, default=64, help="tokens of --sample (default: 64)")
+    add("--sample", action="store_true", help="time generate() and Hugging Face's, no training")
+    tokens = common.number(int, 1, 1024)  # from one token on, so that none is forgotten
+    add("--tokens", type=tokens, default=64, help="tokens of --sample (default: 64)")
     help = "also another program that prints (took N ms) for each step; may be repeated"
     add("--command", action="append", default=[], help=help)
     args = parser.parse_args()
 
-    config = tuple(gpt2.named_config(args.model, gpt2.GPT2_VOCAB_SIZE))
+    config = tuple(gpt2.named_config(args.model, common.GPT2_VOCAB_SIZE))
     sizes = config, args.batch_size, args.seq_len
     contenders = {
-        OURS: partial(ours, *sizes, args.tokens if args.sample else 0),
+        OURS: partial(ours, *sizes),
         "PyTorch, fused AdamW": partial(pytorch, *sizes),
         "PyTorch, default AdamW": partial(pytorch, *sizes, fused=False),
         "PyTorch, our malloc": partial(pytorch, *sizes, our_malloc=True),
@@ -311,6 +376,10 @@ def main():
         del contenders["PyTorch, our malloc"]
     if not args.compile:
         del contenders["PyTorch, compiled"]
+    if args.sample:
+        contenders = {OURS: partial(our_sample, config, args.tokens)}
+        if importlib.util.find_spec(HUGGING_FACE):
+            contenders[HUGGING_FACE] = partial(their_sample, config, args.tokens)
     pipes = {name: start(prepare) for name, prepare in contenders.items()}
     abouts = {receive(name, pipe) for name, pipe in pipes.items()} - {""}
     turns = {name: partial(ask, name, pipe) for name, pipe in pipes.items()}
@@ -333,18 +402,20 @@ def main():
     parameters = gpt2.num_parameters(gpt2.GPT2Config(*config))
     print(f"{processor()}, {gpt2.CORES} cores, {gpt2.THREADS} threads; {platform.platform()}")
     versions = platform.python_version(), gpt2.np.__version__, blas
-    print("Python {}; NumPy {} with {};".format(*versions), *abouts)
+    print("; ".join(["Python {}; NumPy {} with {}".format(*versions), *abouts]))
+    if args.sample:
+        print(f"{args.model}, {parameters:,} parameters; a text of {args.tokens} tokens")
+        print(f"medians of {args.runs} rounds\n")
+        print_sampling(rounds, args.tokens)
+        return
     print(f"{args.model}, {parameters:,} parameters; batch size {sizes[1]}, {sizes[2]} tokens each")
     print(f"medians of {args.runs} rounds; GFLOP/s from 6 * parameters * tokens\n")
     print_results(rounds, args.batch_size * args.seq_len, parameters)
-    if args.sample:
-        seconds = median(laps["sample"] for laps in rounds[OURS]) / 1000
-        print(f"sampling {args.tokens} tokens, one at a time: {args.tokens / seconds:.1f} tokens/s")
     for i, command in enumerate(args.command, 1):
         print(f"[{i}]: {command}")
 
 
 if __name__ == "__main__":
-    from train_gpt2 import run
+    from common import run
 
     run(main)

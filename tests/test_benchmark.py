@@ -1,5 +1,6 @@
 """The benchmark on a tiny model: every contender takes its turns, and does the same work."""
 
+import importlib.util
 import re
 import runpy
 import shlex
@@ -7,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import train_gpt2
+import common
 
 import pytest
 
@@ -28,7 +29,7 @@ def prints(text):
 @pytest.fixture(scope="module")
 def output():
     command = prints("step 0: loss 9 (took 900.0 ms)\nstep 1: loss 8 (took 20.5 ms, 12 tokens/s)")
-    done = run(*TINY, "--sample", "--tokens", "2", "--command", command)
+    done = run(*TINY, "--command", command)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
@@ -87,18 +88,42 @@ def test_all_do_the_same_work(output):
     assert [float(loss) for loss in losses] == pytest.approx([float(losses[0])] * 3, abs=1e-3)
 
 
-def test_shares_and_sampling(output):
+def test_shares(output):
     assert len(re.findall(r"^products by \S+: \d+% of a step of train_gpt2.py$", output, re.M)) == 2
-    assert re.search(r"^sampling 2 tokens, one at a time: [\d.]+ tokens/s$", output, re.M)
+
+
+def test_sampling():
+    there = importlib.util.find_spec("transformers") is not None
+    done = run("--model", "d1", "--runs", "2", "--sample", "--tokens", "3")
+    assert done.returncode == 0 and (there or done.stderr == "")
+    assert "d1, 3,332,096 parameters; a text of 3 tokens\nmedians of 2 rounds\n" in done.stdout
+    rows = [numbers(done.stdout.replace(",", ""), n) for n in ("train_gpt2.py", "transformers")]
+    assert [len(row) for row in rows] == [1, int(there)]
+    for ((ms, per_second, cores, GB),) in filter(None, rows):
+        assert per_second == pytest.approx(1000 / ms, rel=0.01) and min(cores, GB) > 0
+    end = r"times the tokens/s of transformers \(" if there else "pip install transformers$"
+    assert re.search(end, done.stdout, re.M)
+
+
+def test_sampling_beside_transformers(capsys):
+    benchmark = runpy.run_path(str(BENCHMARK))
+    ours = [{"step": ms, "cores": 2, "GB": 1} for ms in (100, 120, 110)]
+    theirs = [{"step": ms, "cores": 1.5, "GB": 2} for ms in (150, 120, 220)]
+    benchmark["print_sampling"]({"train_gpt2.py": ours, "transformers": theirs}, 11)
+    out = capsys.readouterr().out
+    assert numbers(out, "train_gpt2.py") == [[10, 100, 2, 1]]
+    assert numbers(out, "transformers") == [[13.6, 73.3, 1.5, 2]]
+    assert "\ntrain_gpt2.py: 1.50 times the tokens/s of transformers (1.00 to 2.00)\n" in out
 
 
 @pytest.mark.parametrize("command", [prints("(took 5 ms)"), "false", "no-such-program"])
 def test_command_that_times_nothing(command):
     benchmark = runpy.run_path(str(BENCHMARK))
-    with pytest.raises((train_gpt2.UserError, FileNotFoundError), match=command.split()[0]):
+    with pytest.raises((common.UserError, FileNotFoundError), match=command.split()[0]):
         benchmark["run_command"](command)
 
 
 def test_bad_flags():
     assert run("--model", "gpt2").returncode == 2
     assert run("--seq-len", "1025").returncode == 2
+    assert run("--sample", "--tokens", "1025").returncode == 2

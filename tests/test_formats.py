@@ -11,6 +11,7 @@ import tempfile
 import tracemalloc
 from pathlib import Path
 
+import common
 import prepro
 import test_gpt2
 import train_gpt2 as gpt2
@@ -146,7 +147,7 @@ def test_size_of_gpt2_124M_as_llmc_writes_it(tmp_path, monkeypatch):
     os.truncate(path, size - 4 * 768)
     assert f"{size:,}" in refuses(gpt2.load_weights, path)
     os.truncate(path, size)
-    monkeypatch.setattr(gpt2, "read_tensors", lambda f, *_: f.tell())
+    monkeypatch.setattr(common, "read_tensors", lambda f, *_: f.tell())
     assert gpt2.load_weights(path) == (1024, (1024, 50257, 12, 12, 768))
 
 
@@ -158,7 +159,7 @@ def test_written_weights_byte_by_byte(config):
     made = random_tensors(config)
     flat = flat_of(made, config)
     with folder() as tmp:
-        gpt2.save_weights(tmp / "w.bin", flat, config)
+        common.write_weights(tmp / "w.bin", flat, config)
         assert (tmp / "w.bin").read_bytes() == weight_bytes(config, 3, made, b"\0" * 4)
         again, found = gpt2.load_weights(tmp / "w.bin")
         assert found == config and again.tobytes() == flat.tobytes()
@@ -169,7 +170,7 @@ def refuses(load, path, *args):
     """It raises UserError, in one line with the file's name, and takes little memory to say so."""
     tracemalloc.start()
     try:
-        with pytest.raises(gpt2.UserError) as caught:
+        with pytest.raises(common.UserError) as caught:
             load(path, *args)
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:
@@ -222,8 +223,8 @@ def test_weights_cut_anywhere(length):
 LOADERS = {
     "weights": (gpt2.load_weights, ()),
     "state": (test_gpt2.load_state, (SMALL,)),
-    "tokens": (gpt2.load_tokens, ()),
-    "tokenizer": (gpt2.load_tokenizer, ()),
+    "tokens": (common.load_tokens, ()),
+    "tokenizer": (common.load_tokenizer, ()),
 }
 
 
@@ -231,7 +232,7 @@ LOADERS = {
 def test_missing_file_and_folder(tmp_path, kind):
     load, args = LOADERS[kind]
     assert "no such file" in refuses(load, tmp_path / "none.bin", *args)
-    refuses(load, tmp_path, *args)
+    assert "this is a folder" in refuses(load, tmp_path, *args)
 
 
 # ----------------------------------------------------------------------------
@@ -254,20 +255,22 @@ def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch, there_before, c
     if there_before:
         write(path, GOOD_WEIGHTS)
     monkeypatch.setattr(os, call, fault)
-    with pytest.raises((OSError, KeyboardInterrupt)):
-        gpt2.save_weights(path, new, SMALL)
+    with pytest.raises((common.UserError, KeyboardInterrupt)) as caught:
+        common.write_weights(path, new, SMALL)
+    if fault is fails:
+        assert str(path) in str(caught.value) and "No space" in str(caught.value)
     monkeypatch.undo()
     assert [p.name for p in tmp_path.iterdir()] == ["w.bin"] * there_before
     assert not there_before or path.read_bytes() == GOOD_WEIGHTS
-    gpt2.save_weights(path, new, SMALL)
+    common.write_weights(path, new, SMALL)
     assert gpt2.load_weights(path)[0].tobytes() == new.tobytes()
 
 
 def test_failure_in_the_middle_of_writing(tmp_path, monkeypatch):
     path = write(tmp_path / "w.bin", GOOD_WEIGHTS)
-    monkeypatch.setattr(gpt2, "write_tensors", fails)
-    with pytest.raises(OSError, match="No space"):
-        gpt2.save_weights(path, flat_of(random_tensors(SMALL), SMALL), SMALL)
+    monkeypatch.setattr(common, "write_tensors", fails)
+    with pytest.raises(common.UserError, match="No space"):
+        common.write_weights(path, flat_of(random_tensors(SMALL), SMALL), SMALL)
     assert [p.name for p in tmp_path.iterdir()] == ["w.bin"]
     assert path.read_bytes() == GOOD_WEIGHTS
 
@@ -288,7 +291,7 @@ def test_the_file_is_whole_on_disk_before_it_takes_its_place(tmp_path, monkeypat
 
     monkeypatch.setattr(os, "fsync", noted_fsync)
     monkeypatch.setattr(os, "replace", noted_replace)
-    gpt2.save_weights(path, flat_of(random_tensors(SMALL), SMALL), SMALL)
+    common.write_weights(path, flat_of(random_tensors(SMALL), SMALL), SMALL)
     assert order == ["fsync", "replace"] and sizes == [len(GOOD_WEIGHTS)]
 
 
@@ -354,10 +357,10 @@ def test_state_both_ways(config, B, T, steps, with_params):
 
 def test_small_state_begins_as_llmc_reads_it():
     """What llm.c's test_gpt2.c takes from a file: it stops behind the gradients."""
-    weights = gpt2.HERE / "tests" / "small_weights.bin"
+    weights = common.HERE / "tests" / "small_weights.bin"
     sizes = struct.unpack("<256i", weights.read_bytes()[:1024])
     config, Vp = gpt2.GPT2Config(*sizes[2:7]), sizes[7]
-    with open(gpt2.HERE / "tests" / "small_state.bin", "rb") as f:
+    with open(common.HERE / "tests" / "small_state.bin", "rb") as f:
         magic, version, B, T = struct.unpack("<256i", f.read(1024))[:4]
         assert (magic, version) == (20240327, 2)
         x, y = (np.frombuffer(f.read(4 * B * T), "<i4") for _ in range(2))
@@ -424,7 +427,7 @@ def token_bytes(tokens, V):
 @pytest.mark.parametrize("in_header, V", [(0, 50257), (11, 11), (50257, 50257), (65536, 65536)])
 def test_read_token_file(tmp_path, in_header, V):
     tokens = [0, 10, 3, 3, V - 1]
-    loaded, found = gpt2.load_tokens(write(tmp_path / "t.bin", token_bytes(tokens, in_header)))
+    loaded, found = common.load_tokens(write(tmp_path / "t.bin", token_bytes(tokens, in_header)))
     assert found == V and loaded.tolist() == tokens
     assert isinstance(loaded, np.memmap)  # the largest data sets do not fit in memory
 
@@ -432,7 +435,7 @@ def test_read_token_file(tmp_path, in_header, V):
 @pytest.mark.parametrize("tokens", [[50256, 0, 7], [198], list(range(1000))])
 def test_read_headerless_int32(tmp_path, tokens):
     data = struct.pack(f"<{len(tokens)}i", *tokens)
-    loaded, found = gpt2.load_tokens(write(tmp_path / "t.bin", data))
+    loaded, found = common.load_tokens(write(tmp_path / "t.bin", data))
     assert found == 50257 and loaded.tolist() == tokens
     assert isinstance(loaded, np.memmap)
 
@@ -444,7 +447,7 @@ def test_written_tokens_byte_by_byte(tokens, V):
         half = len(tokens) // 2
         prepro.write_tokens(tmp / "t.bin", V, [tokens[:half], np.array(tokens[half:])])
         assert (tmp / "t.bin").read_bytes() == token_bytes(tokens, V)
-        loaded, found = gpt2.load_tokens(tmp / "t.bin")
+        loaded, found = common.load_tokens(tmp / "t.bin")
         assert found == V and loaded.tolist() == tokens
 
 
@@ -472,7 +475,7 @@ DAMAGED_TOKENS = {
 
 @pytest.mark.parametrize("damage", DAMAGED_TOKENS)
 def test_damaged_tokens(tmp_path, damage):
-    refuses(gpt2.load_tokens, write(tmp_path / "t.bin", DAMAGED_TOKENS[damage]))
+    refuses(common.load_tokens, write(tmp_path / "t.bin", DAMAGED_TOKENS[damage]))
 
 
 # ----------------------------------------------------------------------------
@@ -483,7 +486,7 @@ def test_damaged_tokens(tmp_path, damage):
 def test_batches_in_order_and_round_again(kind):
     tokens = np.arange(100, 100 + 2 * 3 * 4 + 1, dtype=kind)  # 4 batches of 2 * 3, and one more
     for i in range(9):
-        x, y = gpt2.get_batch(tokens, i, 2, 3)
+        x, y = gpt2.get_batch([tokens], i, 2, 3)
         first = 100 + 6 * (i % 4)
         assert x.tolist() == [
             [first, first + 1, first + 2],
@@ -494,8 +497,8 @@ def test_batches_in_order_and_round_again(kind):
 
 def test_batches_leave_out_what_does_not_fill_one():
     tokens = np.arange(2 * 3 * 4)  # the last target is missing
-    assert gpt2.get_batch(tokens, 2, 2, 3)[0][0, 0] == 12
-    assert gpt2.get_batch(tokens, 3, 2, 3)[0][0, 0] == 0
+    assert gpt2.get_batch([tokens], 2, 2, 3)[0][0, 0] == 12
+    assert gpt2.get_batch([tokens], 3, 2, 3)[0][0, 0] == 0
 
 
 @modest
@@ -506,7 +509,7 @@ def test_shuffled_batches_visit_each_window_once(B, T, batches, seed, data):
     for epoch in 0, 1, 5:
         seen = []
         for i in range(epoch * batches, (epoch + 1) * batches):
-            x, y = gpt2.get_batch(tokens, i, B, T, seed)
+            x, y = gpt2.get_batch([tokens], i, B, T, seed)
             assert x.shape == y.shape == (B, T) and np.array_equal(y, x + 1)
             assert np.array_equal(x, x[:, :1] + np.arange(T))
             seen += x[:, 0].tolist()
@@ -518,13 +521,83 @@ def test_order_of_shuffled_batches():
 
     def order(epoch, seed):
         steps = range(20 * epoch, 20 * (epoch + 1))
-        return [w for i in steps for w in gpt2.get_batch(tokens, i, 2, 3, seed)[0][:, 0].tolist()]
+        return [w for i in steps for w in gpt2.get_batch([tokens], i, 2, 3, seed)[0][:, 0].tolist()]
 
     orders = [order(epoch, seed) for epoch in (0, 1, 2) for seed in (1337, 1, 0)]
     in_order = list(range(0, 2 * 3 * 20, 3))
     assert len({tuple(o) for o in [*orders, in_order]}) == 10
     again = [order(epoch, seed) for epoch in (0, 1, 2) for seed in (1337, 1, 0)]
     assert again == orders
+
+
+shards_of = st.lists(st.integers(1, 40), min_size=1, max_size=4)
+
+
+@modest
+@given(shards_of, st.integers(1, 3), st.integers(1, 5), st.sampled_from([None, 0, 7]))
+def test_batches_of_several_arrays(lengths, B, T, seed):
+    """No window crosses an array's end; none is seen twice in a round, and few not at all."""
+    starts = [1000 * i for i in range(len(lengths))]
+    shards = [np.arange(a, a + n) for a, n in zip(starts, lengths, strict=True)]
+    windows = [a + T * k for a, n in zip(starts, lengths, strict=True) for k in range((n - 1) // T)]
+    batches = common.num_batches(shards, B, T)
+    assert batches == len(windows) // B
+    for epoch in range(2 if batches else 0):
+        seen = []
+        for i in range(epoch * batches, (epoch + 1) * batches):
+            x, y = gpt2.get_batch(shards, i, B, T, seed)
+            assert np.array_equal(x, x[:, :1] + np.arange(T)) and np.array_equal(y, x + 1)
+            seen += x[:, 0].tolist()
+        if seed is None:
+            assert seen == windows[: batches * B]
+        assert len(set(seen)) == len(seen) == batches * B and set(seen) <= set(windows)
+
+
+def test_shuffled_batches_mix_the_arrays():
+    shards = [np.arange(1000 * i, 1000 * i + 3 * 20 + 1) for i in range(2)]
+    rounds = [
+        [gpt2.get_batch(shards, i, 2, 3, 1)[0][:, 0] // 1000 for i in range(20 * e, 20 * e + 20)]
+        for e in range(2)
+    ]
+    assert {tuple(batch) for batch in rounds[0]} == {(0, 0), (0, 1), (1, 0), (1, 1)}
+    assert not np.array_equal(*rounds)
+
+
+# ----------------------------------------------------------------------------
+# Shards
+
+
+def write_shard(path, tokens, V=11):
+    return write(path, token_bytes(tokens, V))
+
+
+def test_shards_in_their_order(tmp_path):
+    for i in 2, 10, 0, 1:  # not in their order on the disk, nor is 10 before 2
+        write_shard(tmp_path / f"x_train_{i:06}.bin", [i % 11, 0, 0])
+    write_shard(tmp_path / "y_train_000000.bin", [9])
+    write(tmp_path / "x_train_000003.bin.part", b"cut off")
+    shards, V = common.load_shards(tmp_path / "x_train")
+    assert V == 11 and [int(tokens[0]) for tokens in shards] == [0, 1, 2, 10]
+    write_shard(tmp_path / "x_train.bin", [5, 6])
+    ((tokens,), _) = common.load_shards(tmp_path / "x_train")  # the one file wins
+    assert tokens.tolist() == [5, 6]
+
+
+def test_shards_of_a_name_with_signs(tmp_path):
+    folder = tmp_path / "a[b]*?"
+    folder.mkdir()
+    write_shard(folder / "x_0.bin", [1, 2])
+    assert len(common.load_shards(folder / "x")[0]) == 1
+
+
+def test_shards_that_do_not_belong_together(tmp_path):
+    assert "no such file" in refuses(common.load_shards, tmp_path / "x")
+    write_shard(tmp_path / "x_0.bin", [1, 2])
+    write_shard(tmp_path / "x_1.bin", [1, 2], 12)
+    message = refuses(common.load_shards, tmp_path / "x")
+    assert "11" in message and "12" in message
+    write(tmp_path / "x_1.bin", b"x")
+    assert "x_1.bin" in refuses(common.load_shards, tmp_path / "x")
 
 
 # ----------------------------------------------------------------------------
@@ -543,7 +616,7 @@ def test_tokenizer_both_ways(vocabulary, data):
     end = data.draw(st.integers(0, len(vocabulary) - 1)) if data else 3
     built = tokenizer_bytes(vocabulary, end)
     with folder() as tmp:
-        assert gpt2.load_tokenizer(write(tmp / "built.bin", built)) == (vocabulary, end)
+        assert common.load_tokenizer(write(tmp / "built.bin", built)) == (vocabulary, end)
         prepro.write_tokenizer(tmp / "written.bin", vocabulary, end)
         assert (tmp / "written.bin").read_bytes() == built
 
@@ -569,4 +642,4 @@ DAMAGED_TOKENIZERS = {
 
 @pytest.mark.parametrize("damage", DAMAGED_TOKENIZERS)
 def test_damaged_tokenizer(tmp_path, damage):
-    refuses(gpt2.load_tokenizer, write(tmp_path / "v.bin", DAMAGED_TOKENIZERS[damage]))
+    refuses(common.load_tokenizer, write(tmp_path / "v.bin", DAMAGED_TOKENIZERS[damage]))

@@ -283,7 +283,7 @@ def run_model(params, config, x, y):
     dtype = params["wte"].dtype
     grads = gpt2.tensors(np.full(gpt2.num_parameters(config), np.nan, dtype), config)
     loss, cache = gpt2.gpt2_forward(params, config, x, y)
-    gpt2.gpt2_backward(params, config, cache, grads)
+    gpt2.gpt2_backward(1.0, cache, grads)
     return gpt2.gpt2_forward(params, config, x), loss, grads
 
 
@@ -344,7 +344,7 @@ def test_model_keeps_dtype_and_inputs(dtype):
     results = []
     for garbage in 0, np.nan:
         grads = np.full(flat.size, garbage, dtype)
-        gpt2.gpt2_backward(params, config, cache, gpt2.tensors(grads, config))
+        gpt2.gpt2_backward(1.0, cache, gpt2.tensors(grads, config))
         results.append(grads)
     assert np.array_equal(*results)  # pure, and nothing is left of what the gradients were
     assert all(np.array_equal(a, b) for a, b in zip(kept, arrays_in(cache), strict=True))
@@ -445,6 +445,157 @@ def test_generate_draws_by_the_probabilities():
     draws = [next(gpt2.generate(params, config, [0], rng)) for _ in range(2000)]
     found = np.bincount(draws, minlength=3) / len(draws)
     assert np.abs(found - p).max() < 0.05  # more than four standard deviations
+
+
+SCORES = np.array([1.0, 3.0, -2.0, 0.5, 3.0, 2.0, 0.0, -9.0], np.float32)
+
+
+def chances(temperature=1.0, top_k=0, top_p=1.0):
+    """The probabilities by which next_token() is to draw from SCORES, one by one."""
+    p = {i: math.exp(float(score) / temperature) for i, score in enumerate(SCORES)}
+    p = {i: x / sum(p.values()) for i, x in p.items()}
+    likely = sorted(p, key=lambda i: -p[i])
+    if top_k:
+        likely = [i for i in likely if p[i] >= p[likely[top_k - 1]]]  # equals stay together
+    total, kept = sum(p[i] for i in likely), []
+    for i in likely:
+        if sum(p[j] for j in kept) < top_p * total:
+            kept.append(i)
+    return np.array([p[i] if i in kept else 0 for i in p]) / sum(p[i] for i in kept)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"temperature": 0.5},
+        {"temperature": 2.0, "top_k": 4},
+        {"top_p": 0.9},
+        {"temperature": 1.5, "top_k": 5, "top_p": 0.8},
+    ],
+    ids=str,
+)
+def test_next_token_draws_by_the_probabilities(how):
+    settings, n = {"temperature": 1.0, "top_k": 0, "top_p": 1.0} | how, 20_000
+    rng, p = np.random.default_rng(0), chances(**how)
+    draws = [gpt2.next_token(SCORES, rng, **settings) for _ in range(n)]
+    found = np.bincount(draws, minlength=len(p)) / n
+    assert {type(token) for token in draws} == {int}
+    assert (found[p == 0] == 0).all()
+    # within five standard deviations
+    assert (np.abs(found - p) <= 5 * np.sqrt(p * (1 - p) / n)).all()
+
+
+def drawn(scores, temperature=1.0, top_k=0, top_p=1.0):
+    """The set of tokens that 200 draws give."""
+    rng, scores = np.random.default_rng(0), np.array(scores, np.float32)
+    before = scores.copy()
+    found = {gpt2.next_token(scores, rng, temperature, top_k, top_p) for _ in range(200)}
+    assert np.array_equal(scores, before)
+    return found
+
+
+@pytest.mark.parametrize(
+    "how", [{"temperature": 0}, {"top_k": 1}, {"top_p": 1e-9}, {"temperature": 1e-4}], ids=str
+)
+def test_next_token_takes_the_likeliest(how):
+    assert drawn([0, 1, 1.01, -5], **how) == {2}
+
+
+def test_next_token_among_equals():
+    assert drawn([1, 3, 3, 3], temperature=0) == {1}  # the first
+    assert drawn([1, 3, 3, 3], top_k=1) == {1, 2, 3}  # no reason to prefer one
+    assert len(drawn([0, 0, 0, 0], top_p=0.5)) == 2  # the fewest that have half of it
+    assert drawn([0, 0, 0, 0]) == drawn([0, 0, 0, 0], top_k=9) == {0, 1, 2, 3}
+
+
+def test_next_token_of_logits_far_apart():
+    assert drawn([3e38, -3e38, 0]) == {0}
+    assert drawn([-np.inf, 0, -np.inf], top_p=0.9) == {1}
+
+
+@pytest.mark.parametrize("n, setting", [(4, (2, 2**17, 128)), (9, (3, 8, 2))])
+def test_logits_of_generate(monkeypatch, n, setting):
+    """At every position, and after the older half was forgotten, those of the whole forward."""
+    config = gpt2.GPT2Config(maxT=9, V=13, L=2, NH=2, C=8)
+    _, params = random_params(config)
+    text, seen = np.random.default_rng(3).integers(config.V, size=40).tolist(), []
+
+    def next_token(logits, *_):
+        seen.append(logits)
+        return text[n + len(seen) - 1]
+
+    monkeypatch.setattr(gpt2, "next_token", next_token)
+    with cut(*setting):
+        sample = gpt2.generate(params, config, text[:n], None)
+        assert list(itertools.islice(sample, 25)) == text[n : n + 25]
+    known = list(text[:n])
+    for i, logits in enumerate(seen):
+        if len(known) > config.maxT:
+            known = known[-4:]
+        full = gpt2.gpt2_forward(params, config, np.array([known]))[-1]
+        assert_close(logits, full, 4e-6, name=f"token {i}")  # measured: 3.3e-7
+        known.append(text[n + i])
+
+
+# ----------------------------------------------------------------------------
+# Accumulation and clipping
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_accumulated_batches_are_one_large_batch(count):
+    config, B, T = gpt2.GPT2Config(9, 12, 2, 2, 8), 2, 7
+    flat, params = random_params(config)
+    x, y = np.random.default_rng(1).integers(config.V, size=(2, count * B, T))
+    batches = [(x[i : i + B], y[i : i + B]) for i in range(0, count * B, B)]
+    results = []
+    for parts in batches, [(x, y)]:
+        grads, more = (np.full(flat.size, np.nan, np.float32) for _ in range(2))
+        named = (gpt2.tensors(array, config) for array in (grads, more))
+        results.append((gpt2.loss_and_gradient(params, config, parts, *named), grads))
+    (loss, grads), (whole_loss, whole) = results
+    assert loss == pytest.approx(whole_loss, rel=1e-6)  # measured: 6e-8, one rounding
+    views, whole_views = (gpt2.tensors(array, config) for array in (grads, whole))
+    for name, view in views.items():
+        assert_close(view, whole_views[name], 1e-5, name=name)  # measured: 1.2e-6
+    assert type(loss) is float and grads.dtype == np.float32
+
+
+def test_gradient_of_a_multiple_of_the_loss():
+    config = gpt2.GPT2Config(9, 12, 2, 2, 8)
+    flat, params = random_params(config, dtype=np.float64)
+    x, y = np.random.default_rng(1).integers(config.V, size=(2, 2, 7))
+    _, cache = gpt2.gpt2_forward(params, config, x, y)
+    once, twice = np.empty((2, flat.size))
+    gpt2.gpt2_backward(1.0, cache, gpt2.tensors(once, config))
+    gpt2.gpt2_backward(-2.5, cache, gpt2.tensors(twice, config))
+    assert_close(twice, -2.5 * once, 1e-13)
+
+
+@pytest.mark.parametrize("size", [1e-12, 1.0, 1e12])
+@pytest.mark.parametrize("setting", [(1, 2**17, 128), (3, 7, 2)])
+def test_clipping(setting, size):
+    config = gpt2.GPT2Config(9, 12, 2, 2, 8)
+    flat, _ = random_params(config)
+    flat *= np.float32(size)
+    given, exact = flat.copy(), np.linalg.norm(flat.astype(np.float64))
+    grads = gpt2.tensors(flat, config)
+    with cut(*setting):
+        norms = [gpt2.clip_gradients(grads, limit) for limit in (np.inf, 2 * exact)]
+        assert np.array_equal(flat, given)
+        norms.append(gpt2.clip_gradients(grads, exact / 3))
+    after = np.linalg.norm(flat.astype(np.float64))
+    # measured: 8e-9; and 7e-10
+    assert norms == pytest.approx([exact] * 3, rel=1e-7, abs=0)
+    assert after == pytest.approx(exact / 3, rel=1e-7, abs=0)
+    assert_close(flat, given / 3, 1e-6)  # the direction is the same
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_clipping_hides_no_infinity(value):
+    grads = {"a": np.ones(3, np.float32), "b": np.array([1, value], np.float32)}
+    assert not math.isfinite(gpt2.clip_gradients(grads, 1.0))
+    assert grads["a"].tolist() == [1, 1, 1]
 
 
 # ----------------------------------------------------------------------------

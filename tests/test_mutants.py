@@ -38,8 +38,8 @@ tied wte: head's gradient missing
 + 0 * matmul(dlogits.T, x, out=dwte)
 
 tied wte: left from the step before
-- dx, grads["wte"][:] = head_backward(1.0, head_cache, grads["wte"])
-+ dx, dw = head_backward(1.0, head_cache); grads["wte"] += dw
+- dx, grads["wte"][:] = head_backward(dloss, head_cache, grads["wte"])
++ dx, dw = head_backward(dloss, head_cache); grads["wte"] += dw
 
 wpe: mean over B, not sum
 - dwpe[:T] = dout.sum(0)
@@ -304,8 +304,8 @@ block: residual past the middle
 + dx += dout
 
 model: blocks backward in order
-- for l in reversed(range(config.L)):
-+ for l in range(config.L):
+- for l in reversed(range(len(block_caches))):
++ for l in range(len(block_caches)):
 
 model: no last layernorm
 - x, lnf_cache = layernorm_forward(x, params["lnfw"], params["lnfb"])
@@ -394,7 +394,8 @@ def run_mutant(folder, code):
     """The rows that test_gpt2.py says failed with this train_gpt2.py; None if it crashed."""
     (folder / "tests").mkdir(parents=True)
     (folder / "train_gpt2.py").write_text(code, encoding="utf-8")
-    shutil.copy(PROJECT / "test_gpt2.py", folder)
+    for name in "test_gpt2.py", "common.py":
+        shutil.copy(PROJECT / name, folder)
     for name in "small_weights.bin", "small_state.bin":
         shutil.copy(PROJECT / "tests" / name, folder / "tests")
     command = [sys.executable, "test_gpt2.py", "--quick"]

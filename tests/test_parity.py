@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import common
 import test_gpt2
 import train_gpt2 as gpt2
 
@@ -25,7 +26,7 @@ def run_parity(*flags):
 
 
 def test_parity():
-    if not gpt2.WEIGHTS_FILE.exists():
+    if not common.WEIGHTS_FILE.exists():
         print("gpt2_124M.bin is not here: gradient checks and small state only")
     status, lines, _ = run_parity()
     assert (status, lines[-1]) == (0, "overall okay: 1")
@@ -45,8 +46,8 @@ def test_other_state_and_weights():
 def test_a_wrong_gradient_is_named(name, capsys, monkeypatch):
     backward = gpt2.gpt2_backward
 
-    def wrong(params, config, cache, grads):
-        backward(params, config, cache, grads)
+    def wrong(dloss, cache, grads):
+        backward(dloss, cache, grads)
         grads[name].flat[0] += 1e-3 * np.abs(grads[name]).max()
 
     monkeypatch.setattr(gpt2, "gpt2_backward", wrong)
@@ -74,7 +75,7 @@ def test_published_losses(difference, status, capsys, monkeypatch):
 
 def test_a_state_of_another_model(tmp_path):
     config = gpt2.GPT2Config(5, 7, 1, 1, 8)
-    gpt2.save_weights(tmp_path / "w.bin", gpt2.init_weights(config), config)
+    common.write_weights(tmp_path / "w.bin", gpt2.init_weights(config), config)
     status, _, errors = run_parity("--weights", tmp_path / "w.bin", "--state", STATE)
     assert status == 1
     assert len(errors) == 1

@@ -15,12 +15,12 @@ import threading
 import time
 from pathlib import Path
 
+import common
 import prepro
 import prepro_pythondocs
 import prepro_tinyshakespeare
 import prepro_tinystories
-import train_gpt2
-from train_gpt2 import HERE, NoNetwork, UserError, load_tokenizer, load_tokens
+from common import HERE, NoNetwork, UserError, load_tokenizer, load_tokens
 
 import numpy as np
 import pytest
@@ -241,7 +241,7 @@ def test_an_unreachable_host_is_told_at_once(tmp_path, monkeypatch):
     with pytest.raises(NoNetwork, match=r"cannot reach 127\.0\.0\.1: .*refused; check"):
         prepro.download(address, tmp_path / "file")
     monkeypatch.setattr(prepro, "VOCABULARY_URL", address)
-    monkeypatch.setattr(train_gpt2, "TOKENIZER_FILE", tmp_path / "none.bin")
+    monkeypatch.setattr(common, "TOKENIZER_FILE", tmp_path / "none.bin")
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
     with pytest.raises(NoNetwork, match=r"cannot reach 127\.0\.0\.1: "):
         prepro.gpt2_encoding()
@@ -289,7 +289,7 @@ def encoding_of(path):
     """The encoding that prepro builds from a tokenizer file."""
     if path not in CACHE:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(train_gpt2, "TOKENIZER_FILE", path)
+            patch.setattr(common, "TOKENIZER_FILE", path)
             CACHE[path] = prepro.gpt2_encoding()
     return CACHE[path]
 
@@ -307,7 +307,7 @@ def test_gpt2_tokenizer_file(tokenizer_file, encoding):
 def test_a_tokenizer_file_of_another_vocabulary_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "gpt2_tokenizer.bin"
     prepro.write_tokenizer(path, [bytes([i]) for i in range(256)], 0)
-    monkeypatch.setattr(train_gpt2, "TOKENIZER_FILE", path)
+    monkeypatch.setattr(common, "TOKENIZER_FILE", path)
     with pytest.raises(UserError, match=r"not GPT-2's vocabulary; delete it"):
         prepro.gpt2_encoding()
 
@@ -385,7 +385,7 @@ def test_a_small_file_has_validation_for_a_batch(tmp_path, encoding, words, val)
 def project(tmp_path_factory):
     """A copy of the scripts, in a folder with a space and a letter beyond ASCII in its name."""
     folder = tmp_path_factory.mktemp("a project é")
-    for script in (HERE / "train_gpt2.py", *HERE.glob("prepro*.py")):
+    for script in (HERE / "common.py", *HERE.glob("prepro*.py")):
         shutil.copy(script, folder)
     return folder
 
@@ -434,8 +434,10 @@ def test_wrong_files_end_with_one_line(project, tmp_path, name, content, message
     "flags", [[], ["x", "--name", "../x"], ["x", "--name", ""], ["x", "--val-fraction", "1"]]
 )
 def test_wrong_flags(project, flags):
-    status, _, err = run_script(project, "prepro.py", *flags)
-    assert status == 2 and "Traceback" not in err
+    status, out, err = run_script(project, "prepro.py", *flags)
+    assert (status, out) == (2, "")
+    assert err.startswith("prepro.py: ") and err.count("\n") == 1
+    assert "--help" in err
 
 
 @pytest.mark.parametrize("script", sorted(path.name for path in HERE.glob("prepro*.py")))

@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 
+import common
 import train_gpt2 as gpt2
 
 import numpy as np
@@ -22,7 +23,7 @@ import reference_gpt2 as reference  # noqa: E402
 TESTS = Path(__file__).parent
 SMALL = reference.SMALL
 TINY = gpt2.GPT2Config(maxT=7, V=11, L=2, NH=1, C=64)
-SCRIPTS = "train_gpt2.py", "reference_gpt2.py", "prepro.py"
+SCRIPTS = "common.py", "train_gpt2.py", "reference_gpt2.py", "prepro.py"
 
 
 def random_flat(config, seed=0):
@@ -166,7 +167,7 @@ def test_fixture_is_reproduced(tmp_path, capsys):
 def test_first_batch_of_a_token_file(tmp_path):
     path, tokens = tmp_path / "val.bin", np.arange(50)
     with open(path, "wb") as f:
-        gpt2.write_header(f, gpt2.TOKENS, 1, 50, SMALL.V)
+        common.write_header(f, common.TOKENS, 1, 50, SMALL.V)
         f.write(tokens.astype("<u2"))
     x, y = reference.first_batch(SMALL, 2, 3, path)
     assert x.tolist() == [[0, 1, 2], [3, 4, 5]] and y.tolist() == [[1, 2, 3], [4, 5, 6]]
@@ -284,7 +285,7 @@ def test_damaged_safetensors(tmp_path, damage):
     change, why = DAMAGES[damage]
     named = hf_tensors(random_flat(TINY), TINY)
     path = write_safetensors(tmp_path / "m", named, change=change)
-    with pytest.raises(gpt2.UserError, match=why) as caught:
+    with pytest.raises(common.UserError, match=why) as caught:
         reference.load_safetensors(path)
     assert "\n" not in str(caught.value) and str(path) in str(caught.value)
 
@@ -294,14 +295,14 @@ def test_damaged_safetensors(tmp_path, damage):
 )
 def test_not_safetensors(tmp_path, data):
     (tmp_path / "m").write_bytes(data)
-    with pytest.raises(gpt2.UserError, match="not a safetensors file"):
+    with pytest.raises(common.UserError, match="not a safetensors file"):
         reference.load_safetensors(tmp_path / "m")
 
 
 def test_safetensors_cut_off(tmp_path):
     path = write_safetensors(tmp_path / "m", hf_tensors(random_flat(TINY), TINY))
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(gpt2.UserError, match="outside"):
+    with pytest.raises(common.UserError, match="outside"):
         reference.load_safetensors(path)
 
 
@@ -348,9 +349,9 @@ def test_local_safetensors_to_weights_and_state(tmp_path, capsys):
     (tmp_path / "new" / "tiny_debug_state.bin").unlink()
     reference.main(["--model", str(path), "--weights-only", *flags])
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["tiny.bin"]
-    with pytest.raises(gpt2.UserError, match="--seq-len 8: .* 7 at most"):
+    with pytest.raises(common.UserError, match="--seq-len 8: .* 7 at most"):
         reference.main(["--model", str(path), *flags, "--seq-len", "8"])
-    with pytest.raises(gpt2.UserError, match="--device"):
+    with pytest.raises(common.UserError, match="--device"):
         reference.main(["--model", str(path), *flags, "--device", "nonsense"])
 
 
@@ -421,10 +422,10 @@ def test_no_network(project):
 
 def test_random_model_without_the_tokenizer(project, monkeypatch, capsys):
     def no_network(path):
-        raise gpt2.NoNetwork("no.where can't be reached")
+        raise common.NoNetwork("no.where can't be reached")
 
     monkeypatch.setattr(reference.prepro, "write_gpt2_tokenizer", no_network)
-    monkeypatch.setattr(gpt2, "HERE", project)
+    monkeypatch.setattr(common, "HERE", project)
     out = project / "d1.bin"
     flags = ["--model", "d1", "--batch-size", "1", "--seq-len", "4", "--steps", "1"]
     reference.main([*flags, "--out", str(out)])

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import common
 import train_gpt2 as gpt2
 
 import numpy as np
@@ -67,8 +68,8 @@ def bare(tmp_path):
     return make_project(tmp_path / "project")
 
 
-def train(folder, *flags, cwd=None, python=(), timeout=60, **environment):
-    """Run it. There is no network, and no file of tiktoken's to be found."""
+def start(folder, *flags, cwd=None, python=(), streams=(), **environment):
+    """Start it. There is no network, and no file of tiktoken's to be found."""
     env = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
     for name in (
         "HTTPS_PROXY",
@@ -82,15 +83,26 @@ def train(folder, *flags, cwd=None, python=(), timeout=60, **environment):
     env |= {"TIKTOKEN_CACHE_DIR": str(folder / "no_cache"), "PYTHONIOENCODING": "utf-8"}
     env |= environment
     command = [sys.executable, *python, str(folder / "train_gpt2.py"), *map(str, flags)]
-    return subprocess.run(
-        command,
-        cwd=cwd or folder,
-        env=env,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        timeout=timeout,
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **dict(streams)}
+    text = {"encoding": "utf-8", "errors": "replace"}
+    return subprocess.Popen(command, cwd=cwd or folder, env=env, **text, **pipes)
+
+
+def train(folder, *flags, timeout=60, **how):
+    """Run it to its end."""
+    with start(folder, *flags, **how) as process:
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def within(before, after=""):
+    """For python=: run the program with a line of Python before it, and one after it."""
+    start = f"import common, runpy, sys; del sys.argv[0]; {before}"
+    return "-c", f"{start}\nrunpy.run_path(sys.argv[0], run_name='__main__')\n{after}"
 
 
 def succeeded(done):
@@ -136,6 +148,7 @@ def test_output_layout(project):
         rf"num_parameters: {parameters}\n"
         rf"train dataset num_batches: {batches}\n"
         rf"val dataset num_batches: {batches // 2}\n"
+        r"memory: \d+ MB \(parameters \d+, gradients \d+, moments \d+, activations \d+\)\n"
         rf"{val}{steps[0]}{steps[1]}{val}{steps[2]}{sample}{steps[3]}{val}{sample}",
         out,
     ), out
@@ -179,7 +192,7 @@ def test_learning_rate_of_0_changes_nothing(project, tmp_path, steps):
     weights, saved = small_weights(tmp_path / "w.bin", 16), tmp_path / "saved.bin"
     flags = [*FAST, *DATA, "--init", weights, "--lr", 0, "--steps", steps, "--seed", steps]
     succeeded(train(project, *flags, "--weight-decay", 0.1, "--save", saved))
-    assert saved.read_bytes() == weights.read_bytes()
+    assert np.array_equal(gpt2.load_weights(saved)[0], gpt2.load_weights(weights)[0])
 
 
 def test_flags_reach_adamw(project, tmp_path):
@@ -188,13 +201,13 @@ def test_flags_reach_adamw(project, tmp_path):
     flags = "--lr 0.02 --weight-decay 0.3 --warmup 1 --min-lr-frac 0.5 --steps 3".split()
     succeeded(train(project, *FAST, *DATA, "--init", weights, *flags, "--save", saved))
     flat, config = gpt2.load_weights(weights)
-    tokens, _ = gpt2.load_tokens(project / "data" / "letters_train.bin")
+    tokens, _ = common.load_tokens(project / "data" / "letters_train.bin")
     params, grads, m, v = (
         gpt2.tensors(array, config) for array in (flat, *np.zeros((3, flat.size), np.float32))
     )
     for step, lr in enumerate([0.02, 0.02, 0.015]):  # half a cosine, from 0.02 down to 0.01
-        _, cache = gpt2.gpt2_forward(params, config, *gpt2.get_batch(tokens, step, 4, 16))
-        gpt2.gpt2_backward(params, config, cache, grads)
+        _, cache = gpt2.gpt2_forward(params, config, *gpt2.get_batch([tokens], step, 4, 16))
+        gpt2.gpt2_backward(1.0, cache, grads)
         gpt2.adamw_update(params, grads, m, v, step + 1, lr, weight_decay=0.3)
     assert np.abs(gpt2.load_weights(saved)[0] - flat).max() < 1e-6
 
@@ -218,11 +231,18 @@ def test_loss_falls(project, shuffle):
     assert sum(sample.count(word) for word in ("abc. ", "jihg ", "fed. ")) >= 20
 
 
+def test_samples_differ_from_step_to_step(project):
+    out = succeeded(train(project, *FAST, *DATA, "--lr", 0, "--sample-every", 1))
+    one, other = re.findall(r"---\n(.*?)\n---", out, re.DOTALL)
+    assert one != other
+
+
 def test_save_and_start_from_it(project, tmp_path):
     saved = tmp_path / "saved.bin"
     first = FAST + "--val-every 2 --lr 3e-3".split()
     out = succeeded(train(project, *first, *DATA, "--save", saved))
-    assert out.endswith(f"wrote {saved}\n")
+    lines = out.splitlines()
+    assert lines[-2] == f"wrote {saved}" and lines[-1].startswith("val loss ")
     flat, config = gpt2.load_weights(saved)
     assert config[1:] == (V, 1, 1, 64) and config.maxT >= 16
     assert not np.array_equal(flat, gpt2.init_weights(config, 1337))
@@ -249,7 +269,7 @@ def test_default_files_are_the_projects(bare, tmp_path):
     add_data(bare, "tiny_shakespeare")
     shutil.move(bare / "data" / "tiny_shakespeare_tokenizer.bin", bare / "gpt2_tokenizer.bin")
     config = gpt2.GPT2Config(16, V, 1, 2, 8)
-    gpt2.save_weights(bare / "gpt2_124M.bin", gpt2.init_weights(config), config)
+    common.write_weights(bare / "gpt2_124M.bin", gpt2.init_weights(config), config)
     before = sorted(path.name for path in bare.rglob("*.bin"))
     flags = "--steps 2 --seq-len 16 --sample-every 2".split()
     out = succeeded(train(bare, *flags, cwd=tmp_path))
@@ -265,7 +285,7 @@ def test_odd_folders(tmp_path, name):
     data, saved = f"../{name}/data/letters", tmp_path / name / "säve d.bin"
     flags = [*FAST, "--sample-every", 1, "--data", data, "--save", saved]
     out = succeeded(train(folder, *flags, cwd=tmp_path / "elsewhere"))
-    assert out.endswith(f"wrote {saved}\n") and out.count("generating:") == 2
+    assert f"\nwrote {saved}\n" in out and out.count("generating:") == 2
     assert gpt2.load_weights(saved)[1].V == V
     assert not list((tmp_path / "elsewhere").iterdir())
 
@@ -284,28 +304,45 @@ def test_output_that_cannot_show_every_character(project):
 BLOCKER = """
 import importlib.abc, sys
 
+BLOCKED = {}
+
 class Blocker(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "tiktoken", "requests", "tqdm", "urllib3"):
+        if name.partition(".")[0] in BLOCKED:
             raise ImportError(f"{name} is blocked")
 
 sys.meta_path.insert(0, Blocker())
 """
 
 
-def test_needs_numpy_alone(project, tmp_path):
-    (tmp_path / "sitecustomize.py").write_text(BLOCKER)
-    for name in "torch", "tiktoken", "requests", "tqdm":  # first of all: does the blocker block?
-        command = [sys.executable, "-c", f"import {name}"]
-        env = os.environ | {"PYTHONPATH": str(tmp_path)}
+def block(folder, *names):
+    """With this as its PYTHONPATH, a Python can't import those names."""
+    (folder / "sitecustomize.py").write_text(BLOCKER.replace("{}", repr(names)))
+    for name in names:  # does it block?
+        command, env = [sys.executable, "-c", f"import {name}"], os.environ | {"PYTHONPATH": folder}
         blocked = subprocess.run(command, env=env, capture_output=True, text=True)
         assert f"{name} is blocked" in blocked.stderr
-    saved = tmp_path / "w.bin"
+    return str(folder)
+
+
+def test_training_needs_numpy_and_tqdm_alone(project, tmp_path):
+    path, saved = block(tmp_path, "torch", "tiktoken", "requests", "urllib3"), tmp_path / "w.bin"
     flags = [*FAST, *DATA, "--val-every", 1, "--sample-every", 2, "--save", saved]
-    assert "step 1: " in succeeded(train(project, *flags, PYTHONPATH=str(tmp_path)))
-    assert "step 1: " in succeeded(
-        train(project, *FAST, *DATA, "--init", saved, PYTHONPATH=str(tmp_path))
-    )
+    assert "step 1: " in succeeded(train(project, *flags, PYTHONPATH=path))
+    assert "step 1: " in succeeded(train(project, *FAST, *DATA, "--init", saved, PYTHONPATH=path))
+
+
+def test_lesson_needs_numpy_alone(project, tmp_path):
+    path = block(tmp_path, "torch", "tiktoken", "requests", "urllib3", "tqdm")
+    command = [sys.executable, "-c", "import train_gpt2; print(train_gpt2.CHUNK)"]
+    env = os.environ | {"PYTHONPATH": path}
+    done = subprocess.run(command, cwd=project, env=env, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == (f"{gpt2.CHUNK}\n", "")
+
+
+def test_without_tqdm(project, tmp_path):
+    done = train(project, *FAST, *DATA, PYTHONPATH=block(tmp_path, "tqdm"))
+    failed(done, "tqdm", "pip install")
 
 
 def test_import_does_nothing(project, tmp_path):
@@ -322,12 +359,103 @@ def test_import_does_nothing(project, tmp_path):
 
 
 # ----------------------------------------------------------------------------
+# Memory
+
+
+def test_memory_is_what_it_takes(project):
+    """The memory line beside what the system saw taken, beyond what a tiny model takes."""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("needs /proc, which says how much memory a process took")
+    peak = "import re; print(re.search(r'VmHWM:.*', open('/proc/self/status').read())[0])"
+
+    def run(*flags):
+        flags = *flags, "--steps", 1, "--val-batches", 1, "--sample-every", 0, "--data", "data/long"
+        out = succeeded(train(project, *flags, python=within("", peak)))
+        line = re.search(r"memory: (.*) MB \((.*)\)", out)
+        parts = [int(part.split()[1]) for part in line[2].split(", ")]
+        assert int(line[1]) == pytest.approx(sum(parts), abs=2)  # each is rounded
+        taken = int(re.search(r"VmHWM:\s+(\d+) kB", out)[1]) * 1024 / 1e6
+        return taken - int(line[1]), taken, parts
+
+    add_data(project, "long", 3000)
+    python, _, _ = run("--init", "d1", "--seq-len", 4, "--batch-size", 1)
+    d6 = ["--init", "d6", "--batch-size", 4]  # 10.7 million parameters
+    for T, accum, gradients in (64, 1, 43), (64, 2, 85), (224, 1, 43):
+        beyond, taken, parts = run(*d6, "--seq-len", T, "--grad-accum", accum)
+        assert parts[:3] == pytest.approx([43, gradients, 85], abs=1)
+        # measured: 0.03
+        assert abs(beyond - python) <= 0.25 * (taken - python)
+
+
+@pytest.mark.parametrize("have, warned", [(10**6, True), (10**9, False)])
+def test_warning_where_memory_is_short(project, have, warned):
+    patch = within(f"common.machine_memory = lambda: {have}")
+    done = train(project, *FAST, *DATA, python=patch)
+    assert done.returncode == 0 and "step 1: " in done.stdout  # it may know better
+    assert done.stderr.count("\n") == warned
+    assert not warned or re.match(r"train_gpt2\.py: warning: .*--batch-size.*\n", done.stderr)
+
+
+def test_machine_memory():
+    assert 2**26 < common.machine_memory() < 2**50  # 64 MB, in bytes, or more
+
+
+# ----------------------------------------------------------------------------
+# The bar on a terminal
+
+
+def on_terminal(project, *flags, stdout_too):
+    """Run it with its stderr, and maybe stdout, a terminal -> what that showed, what came else."""
+    pty = pytest.importorskip("pty", reason="needs the terminals of POSIX")
+    import fcntl
+    import termios
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 120, 0, 0))
+    streams = {"stderr": theirs} | ({"stdout": theirs} if stdout_too else {})
+    with start(project, *flags, streams=streams) as process:
+        os.close(theirs)
+        shown = b""
+        try:
+            while more := os.read(ours, 4096):
+                shown += more
+        except OSError:  # how Linux says that the other end was closed
+            pass
+        os.close(ours)
+        out = "" if stdout_too else process.stdout.read()
+    assert process.returncode == 0, shown
+    return shown.decode(), out
+
+
+BAR = r"100%\|█+\| 30/30 \[.*, loss \d\.\d{4}, \d+ tokens/s\]"
+BAR_FLAGS = [*FAST, *DATA, "--steps", 30, "--val-every", 10]
+
+
+def test_bar_and_lines(project):
+    """stderr a terminal, stdout a file or a pipe: one has the bar, the other all the lines."""
+    shown, out = on_terminal(project, *BAR_FLAGS, stdout_too=False)
+    steps = [line.split(":")[0] for line in out.splitlines() if line.startswith("step ")]
+    assert steps == [f"step {i}" for i in range(30)]
+    assert len(losses(out, "val")) == 4 and "tokens/s" in out and "█" not in out
+    assert re.search(BAR, shown), shown
+    assert "step 1:" not in shown and "train loss" not in shown and "val loss" not in shown
+
+
+def test_bar_alone(project):
+    """Both a terminal: no line for each step, but those that are rare."""
+    shown, _ = on_terminal(project, *BAR_FLAGS, stdout_too=True)
+    assert re.search(BAR, shown), shown
+    assert "train loss" not in shown and len(losses(shown, "val")) == 4
+    assert shown.startswith("[GPT-2]")
+
+
+# ----------------------------------------------------------------------------
 # Mistakes
 
 
 def small_weights(path, maxT=8, vocab_size=V):
     config = gpt2.GPT2Config(maxT, vocab_size, 1, 1, 4)
-    gpt2.save_weights(path, gpt2.init_weights(config), config)
+    common.write_weights(path, gpt2.init_weights(config), config)
     return path
 
 
@@ -340,7 +468,7 @@ def test_mistakes(project, tmp_path, python):
     fails(["--init", missing], str(missing), "no such file")
     fails(["--data", tmp_path / "none"], f"{tmp_path / 'none'}_train.bin", "no such file", "prepro")
     wrong_vocabulary = small_weights(tmp_path / "v.bin", 16, V + 1)
-    fails(["--init", wrong_vocabulary], "data/letters", str(wrong_vocabulary), f"{V + 1}", f"{V}")
+    fails(["--init", wrong_vocabulary], "--data", str(wrong_vocabulary), f"{V + 1}", f"{V}")
     short = small_weights(tmp_path / "short.bin", 8)
     fails(["--init", short, "--seq-len", 9], "--seq-len 9", "8", str(short))
     fails(["--batch-size", 29], "451", "465")  # 29 * 16 and one more
@@ -349,6 +477,7 @@ def test_mistakes(project, tmp_path, python):
     cut = tmp_path / "cut.bin"
     cut.write_bytes(wrong_vocabulary.read_bytes()[:-1])
     fails(["--init", cut], str(cut))
+    fails(["--init", tmp_path], str(tmp_path), "this is a folder")
 
 
 def test_just_enough_tokens(project):
@@ -423,6 +552,13 @@ def test_save_where_nothing_can_be_written(project, tmp_path):
         ["--min-lr-frac", "1.1"],
         ["--weight-decay", "nan"],
         ["--val-batches", "0"],
+        ["--val-every", "-1"],
+        ["--sample-every", "x"],
+        ["--save-every", "-1"],
+        ["--save-every", "1"],  # and no --save
+        ["--grad-accum", "0"],
+        ["--grad-clip", "-1"],
+        ["--grad-clip", "nan"],
         ["--seed", "-1"],
         ["--no-such-flag"],
         ["--lr"],
@@ -432,18 +568,19 @@ def test_save_where_nothing_can_be_written(project, tmp_path):
 )
 def test_bad_flag(flags, capsys):
     with pytest.raises(SystemExit) as caught:
-        gpt2.parse_args(flags)
+        common.training_flags(flags)
     out, err = capsys.readouterr()
     assert caught.value.code == 2 and out == ""
-    assert "error: " in err.splitlines()[-1] and flags[0] in err.splitlines()[-1]
+    assert err.count("\n") == 1 and flags[0] in err and err.endswith("; --help lists the flags\n")
 
 
 @pytest.mark.parametrize("python", [(), ("-O",)], ids=["python", "python -O"])
 @pytest.mark.parametrize("flags", [["--batch-size", 0], ["--lr", "nan"], ["--wrong"]], ids=str)
 def test_bad_flag_is_exit_status_2(bare, flags, python):
     done = train(bare, *flags, python=python)
-    assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
-    assert str(flags[0]) in done.stderr.splitlines()[-1]
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("train_gpt2.py: ") and done.stderr.count("\n") == 1
+    assert str(flags[0]) in done.stderr
     assert not list(bare.rglob("*.bin"))  # nor was anything prepared
 
 

@@ -1,0 +1,130 @@
+"""
+The curves of one or more training logs in one picture. Needs matplotlib, but no display.
+
+    python train_gpt2.py --log log.csv
+    python dev/plot_log.py log.csv -o loss.png
+    python dev/plot_log.py a.csv b.csv -o loss.svg        # or .pdf
+
+Above, the loss: of each training batch; if these are many, their running mean, drawn at the middle
+of its steps; and of the validation data. Below, the learning rate and the norm of the gradient. A
+log may be that of a training which is still going on.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from common import LOG_COLUMNS, Parser, UserError, replacing, run
+
+import numpy as np
+
+FORMATS = (".png", ".svg", ".pdf")
+
+
+def read_log(path):
+    """Read a log -> column name -> its values, nan where a cell is empty. Raises UserError."""
+    hint = "`python train_gpt2.py --log FILE` writes a log"
+    header, columns, rows = LOG_COLUMNS + "\n", LOG_COLUMNS.split(","), []
+    try:
+        with open(path, encoding="utf-8", errors="replace") as f:
+            if not header.startswith(f.readline(len(header))):
+                raise UserError(f"{path}: not a training log; {hint}")
+            for line in f:
+                if not line.endswith("\n"):
+                    break  # it is being written, or its writer was killed
+                cells = line[:-1].split(",")
+                if len(cells) != len(columns):
+                    raise ValueError(f"{len(cells)} cells, not {len(columns)}")
+                rows.append([float(cell or "nan") for cell in cells])
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; {hint}") from None
+    except ValueError as error:
+        raise UserError(f"{path}, line {len(rows) + 2}: {error}; delete that line") from None
+    if not rows:
+        raise UserError(f"{path}: no rows yet; wait for the training's first step")
+    return dict(zip(columns, np.array(rows).T, strict=True))
+
+
+def running_mean(x, n):
+    """The mean of each n neighbours: len(x) - n + 1 of them."""
+    total = np.insert(x, 0, 0.0).cumsum()
+    return (total[n:] - total[:-n]) / n
+
+
+def draw_noisy(panel, steps, values, color, window):
+    """Draw the finite values; if they are many, their running mean too. -> Are they many?"""
+    known = np.isfinite(values)
+    steps, values = steps[known], values[known]
+    many = len(steps) >= 5 * window
+    pale = {"alpha": 0.3} if many else {"alpha": 0.7, "marker": ".", "markersize": 4}
+    panel.plot(steps, values, color=color, linewidth=0.8, **pale)
+    if many:
+        panel.plot(running_mean(steps, window), running_mean(values, window), color=color)
+    return many
+
+
+def draw(logs):
+    """Draw logs (name -> columns, as read_log gives them) -> matplotlib's figure."""
+    try:
+        from matplotlib.colors import to_rgb
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import LogLocator
+    except ModuleNotFoundError:
+        raise UserError("needs matplotlib; `pip install -r requirements-dev.txt`") from None
+
+    figure = Figure(figsize=(9, 6), dpi=120, layout="constrained")  # pyplot may open a window
+    panels = figure.subplot_mosaic([["loss", "loss"], ["lr", "norm"]], height_ratios=[3, 1])
+    loss, lr, norm = panels.values()
+    norm.set_yscale("log")
+    window, smoothed = max(10, max(len(log["step"]) for log in logs.values()) // 50), False
+    dots = {"marker": "o", "markersize": 3.5, "linewidth": 1.2, "zorder": 3}
+    for i, (name, log) in enumerate(logs.items()):
+        color, steps = to_rgb(f"C{i}"), log["step"]
+        label = name.replace("$", r"\$")  # or what is between two of them would be a formula
+        loss.plot([], [], color=color, linewidth=6, label=label)
+        smoothed |= draw_noisy(loss, steps, log["train_loss"], color, window)
+        dark, known = [0.55 * part for part in color], np.isfinite(log["val_loss"])
+        loss.plot(steps[known], log["val_loss"][known], color=dark, **dots)
+        lr.plot(steps, log["lr"], color=color)
+        draw_noisy(norm, steps, log["grad_norm"], color, window)
+
+    loss.plot([], [], color="0.7", linewidth=0.8, label="training, each batch")
+    if smoothed:
+        loss.plot([], [], color="0.5", label=f"training, mean of {window} steps")
+    loss.plot([], [], color="0.3", label="validation", **dots)
+    loss.legend()
+    loss.set_ylabel("loss (nats per token)")
+    lr.set_ylabel("learning rate")
+    lr.set_ylim(bottom=0)
+    norm.set_ylabel("gradient norm")
+    norm.yaxis.set_major_formatter("{x:g}")
+    low, high = norm.get_ylim()
+    norm.yaxis.set_minor_locator(LogLocator(subs=(2, 5) if high < 100 * low else [3]))
+    norm.yaxis.set_minor_formatter("{x:g}")
+    for panel in panels.values():
+        panel.set_xlabel("step")
+        panel.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        panel.margins(x=0.01)
+        panel.grid(which="both", color="0.9")
+        panel.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def main():
+    parser = Parser(description="Draw the curves of training logs.")
+    parser.add_argument("logs", nargs="+", metavar="log.csv", help="written by train_gpt2.py --log")
+    help = f"the picture to write; its format is its suffix: {', '.join(FORMATS)}"
+    parser.add_argument("-o", dest="output", required=True, metavar="loss.png", help=help)
+    args = parser.parse_args()
+    suffix = Path(args.output).suffix.lower()
+    if suffix not in FORMATS:
+        parser.error(f"-o {args.output}: must end in one of {', '.join(FORMATS)}")
+
+    figure = draw({path: read_log(path) for path in args.logs})
+    with replacing(args.output) as f:
+        figure.savefig(f, format=suffix[1:])
+    print(f"wrote {args.output}")
+
+
+if __name__ == "__main__":
+    run(main)

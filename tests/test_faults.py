@@ -1,0 +1,377 @@
+"""
+The writers, when something goes wrong: each operation of each writer fails in turn, the disk is
+full, the target is no plain file, or may not be written. What was there before is there after it,
+and nothing else is.
+
+    pytest -s tests/test_faults.py        # prints how many faults were injected
+"""
+
+import contextlib
+import errno
+import importlib
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import types
+from pathlib import Path
+
+import common
+import prepro
+import train_gpt2 as gpt2
+
+import numpy as np
+import pytest
+
+resource = pytest.importorskip("resource")
+PROJECT = Path(__file__).parent.parent
+CONFIG = gpt2.GPT2Config(maxT=3, V=131, L=2, NH=2, C=4)
+NOBODY = 65534  # root may write anywhere; this user may not
+
+
+# ----------------------------------------------------------------------------
+# Writers: write(path, version), where version 0 is the file that is there, 1 the one to take its
+# place
+
+
+def write_weights(path, version):
+    rng = np.random.default_rng(version)
+    flat, *moments = rng.standard_normal((3, gpt2.num_parameters(CONFIG)), np.float32)
+    common.write_weights(path, flat, CONFIG, {"step": version, "flags": []}, moments)
+
+
+def write_state(path, version):
+    import reference_gpt2  # here, as it takes PyTorch
+
+    rng = np.random.default_rng(version)
+    grads, flat = rng.standard_normal((2, gpt2.num_parameters(CONFIG)), np.float32)
+    logits, losses = (rng.standard_normal(shape, np.float32) for shape in ((6, CONFIG.V), 10))
+    x = rng.integers(CONFIG.V, size=(2, 3))
+    reference_gpt2.write_state(path, CONFIG, x, x, (logits, grads, losses), 0.1, 0.1, params=flat)
+
+
+def write_tokens(path, version):
+    prepro.write_tokens(path, 300, [[version] * 100, [2] * 100])
+
+
+def write_splits(path, version):
+    """path and PATH_train.bin."""
+    name = path.name.removesuffix("_val.bin")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepro, "DATA", path.parent)
+        prepro.write_splits(name, 300, [[version] * 100, [2] * 100], 0.1)
+
+
+def write_tokenizer(path, version):
+    prepro.write_tokenizer(path, [b"a", b"b" * (9 + version), b"end"], 2)
+
+
+def write_log(path, version):
+    """Version 1 is the start of version 0, for a run that is resumed."""
+    with common.open_log(path, 2 * version) as log:
+        if version == 0:
+            log.writelines(f"{step},,,,,,\n" for step in range(4))
+
+
+def write_rows(path, version):
+    """Of the log of a run that goes on and on."""
+    with common.progress(10**9, 0, 1, path) as record:
+        for step in itertools.count():
+            record(step, float(version))
+
+
+WRITERS = {
+    "weights": write_weights, "state": write_state, "tokens": write_tokens, "splits": write_splits,
+    "tokenizer": write_tokenizer, "log": write_log,
+}  # fmt: skip
+
+
+@pytest.fixture(params=WRITERS)
+def writer(request):
+    if request.param == "state":
+        pytest.importorskip("torch")
+        importlib.import_module("reference_gpt2")  # now, and not as another user
+    return WRITERS[request.param]
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def both_versions(writer, folder, there_before):
+    """Write version 0, or nothing -> path; contents of the folder now, and once 1 is written."""
+    path = folder / "x_val.bin"
+    found = []
+    for version in 0, 1:
+        if version or there_before:
+            writer(path, version)
+        found.append(contents(folder))
+    for name in found[1]:
+        (folder / name).unlink()
+    for name, data in found[0].items():
+        (folder / name).write_bytes(data)
+    assert found[0] != found[1]
+    return path, *found
+
+
+# ----------------------------------------------------------------------------
+# Each operation fails in turn
+
+
+def inject(patch, nth, error):
+    """Have operation nth on a file that is written raise error -> names of files replaced."""
+    numbers, replaced = itertools.count(), []
+
+    def step():
+        if next(numbers) == nth:
+            raise error
+
+    def with_steps(function):
+        def stepped(*args, **kwargs):
+            step()
+            return function(*args, **kwargs)
+
+        return stepped
+
+    def opening(function):
+        @contextlib.contextmanager
+        def faulty(*args, **kwargs):
+            step()
+            with function(*args, **kwargs) as f:
+
+                def write(data):
+                    data = memoryview(data).cast("B")
+                    try:
+                        step()
+                    except BaseException:
+                        f.write(data[: len(data) // 2])
+                        raise
+                    return f.write(data)
+
+                plain = {name: getattr(f, name) for name in ("fileno", "read", "seek", "tell")}
+                yield types.SimpleNamespace(write=write, flush=with_steps(f.flush), **plain)
+
+        return faulty
+
+    def faulty_open(path, mode="r", **kwargs):
+        return (opening(open) if mode == "wb" else open)(path, mode, **kwargs)
+
+    def replace(a, b, replace=os.replace):
+        step()
+        replace(a, b)
+        replaced.append(Path(b).name)
+
+    patch.setattr(common, "open", faulty_open, raising=False)
+    patch.setattr(tempfile, "TemporaryFile", opening(tempfile.TemporaryFile))
+    patch.setattr(os, "fsync", with_steps(os.fsync))
+    patch.setattr(os, "replace", replace)
+    return replaced
+
+
+FAULTS = {
+    "full disk": lambda: OSError(errno.ENOSPC, "No space left on device"),
+    "broken disk": lambda: OSError(errno.EIO, "Input/output error"),
+    "Ctrl-C": KeyboardInterrupt,
+    "no memory": MemoryError,
+}
+
+
+@pytest.mark.parametrize("there_before", [True, False], ids=["over an old file", "a new file"])
+def test_each_operation_fails(tmp_path, writer, there_before):
+    path, old, new = both_versions(writer, tmp_path, there_before)
+    injected = 0
+    for nth, fault in itertools.product(range(100), FAULTS):
+        error = FAULTS[fault]()
+        with pytest.MonkeyPatch.context() as patch:
+            replaced = inject(patch, nth, error)
+            try:
+                writer(path, 1)
+                break  # there are no more than nth operations
+            except BaseException as raised:
+                if isinstance(error, OSError):
+                    assert type(raised) is common.UserError, (nth, fault, raised)
+                    assert str(tmp_path) in str(raised) and "\n" not in str(raised)
+                else:
+                    assert raised is error
+        injected += 1
+        expected = {name: (new if name in replaced else old).get(name) for name in old | new}
+        found = contents(tmp_path)
+        assert found == {name: data for name, data in expected.items() if data}, (nth, fault)
+        for name in found:
+            (tmp_path / name).unlink()
+        for name, data in old.items():
+            (tmp_path / name).write_bytes(data)
+    assert contents(tmp_path) == new
+    assert injected >= 5 * len(FAULTS)  # open, write, flush, fsync, replace
+    print(f"\n{writer.__name__}: {injected} faults injected")
+
+
+# ----------------------------------------------------------------------------
+# In a process of its own: a limit on the size of files, as a full disk; signals
+
+
+def child(name, path, limit, number):
+    """Write version 1 through run(); before, a token file, which a signal interrupts."""
+
+    def chunks():
+        yield [1] * 10**5
+        os.kill(os.getpid(), number)
+        yield [2]
+
+    def main():
+        if limit >= 0:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        if number:
+            prepro.write_tokens(path, 300, chunks())
+        (write_rows if name == "rows" else WRITERS[name])(Path(path), 1)
+
+    common.run(main)
+
+
+def run_child(name, path, limit=-1, number=0):
+    code = f"import test_faults; test_faults.child({name!r}, {str(path)!r}, {limit}, {int(number)})"
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join((str(PROJECT), str(PROJECT / "tests")))
+    }
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_full_disk(tmp_path, name):
+    if name == "state":
+        pytest.importorskip("torch")
+    path, old, new = both_versions(WRITERS[name], tmp_path, True)
+    limits = {0, 1024, len(new[path.name]) - 1} if name == "weights" else {len(new[path.name]) - 1}
+    for limit in limits:
+        done = run_child(name, path, limit)
+        assert done.returncode == 1, done.stderr
+        assert done.stderr.count("\n") == 1 and "File too large" in done.stderr
+        assert str(tmp_path) in done.stderr and done.stdout == ""
+        assert contents(tmp_path) == old
+    print(f"\n{name}: {len(limits)} full disks")
+
+
+def test_full_disk_in_the_middle_of_a_log(tmp_path):
+    done = run_child("rows", tmp_path / "log.csv", 5000)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1 and str(tmp_path / "log.csv") in done.stderr
+    lines = (tmp_path / "log.csv").read_text().splitlines()
+    assert len(lines) > 100 and lines[:-1] == [
+        common.LOG_COLUMNS,
+        *(f"{step},{step},,1.000000,,," for step in range(len(lines) - 2)),
+    ]
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
+def test_signal_in_the_middle(tmp_path, name):
+    path, old, new = both_versions(write_tokens, tmp_path, True)
+    number = getattr(signal, name)
+    done = run_child("tokens", path, number=number)
+    assert done.stderr == "" and done.returncode == (130 if name == "SIGINT" else -number)
+    found = contents(tmp_path)
+    if name != "SIGINT":  # these end it there and then
+        assert found.pop(f"{path.name}.part")
+    assert found == old
+    write_tokens(path, 1)
+    assert contents(tmp_path) == new
+
+
+# ----------------------------------------------------------------------------
+# Targets that are no plain files, or may not be written
+
+
+def refuses(writer, path):
+    with pytest.raises(common.UserError) as caught:
+        writer(path, 1)
+    message = str(caught.value)
+    assert str(path.parent) in message and ";" in message and "\n" not in message
+    return message
+
+
+def test_a_link_stays_a_link(tmp_path, writer):
+    path, _, new = both_versions(writer, tmp_path, True)
+    (tmp_path / "elsewhere").mkdir()
+    target = path.rename(tmp_path / "elsewhere" / "target")
+    path.symlink_to(Path("elsewhere", "target"))
+    writer(path, 1)
+    assert path.is_symlink() and path.resolve() == target
+    assert contents(tmp_path / "elsewhere") == {"target": new[path.name]}
+
+
+def test_a_link_to_nothing(tmp_path, writer):
+    path, _, new = both_versions(writer, tmp_path, False)
+    path.symlink_to("target")
+    writer(path, 1)
+    assert path.is_symlink() and (tmp_path / "target").read_bytes() == new[path.name]
+
+
+@pytest.mark.parametrize("target", ["none/target", "x_val.bin"], ids=["no folder", "itself"])
+def test_a_link_to_where_nothing_can_be(tmp_path, writer, target):
+    path = tmp_path / "x_val.bin"
+    path.symlink_to(target)
+    with pytest.raises(common.UserError, match="no such folder|No such file|link"):
+        writer(path, 1)
+    assert path.is_symlink() and not path.exists()
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe"])  # a pipe, in place of /dev/null
+def test_no_file_at_all(tmp_path, writer, kind):
+    path = tmp_path / "x_val.bin"
+    os.mkfifo(path) if kind == "pipe" else path.mkdir()
+    before = path.stat()
+    assert "this is a folder" in refuses(writer, path)
+    assert [p.name for p in tmp_path.iterdir()] == ["x_val.bin"]
+    after = path.stat()
+    assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
+
+
+def test_no_folder(tmp_path):
+    for write in write_weights, write_tokenizer, write_log:
+        assert "no such folder" in refuses(write, tmp_path / "none" / "x_val.bin")
+    assert not list(tmp_path.iterdir())
+
+
+@contextlib.contextmanager
+def as_nobody():
+    if os.geteuid() != 0:
+        yield
+        return
+    os.setresuid(NOBODY, NOBODY, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)
+
+
+@pytest.fixture
+def public_folder():
+    """One that NOBODY gets to: pytest's own lie in a folder that is closed to others."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o777)
+        folder = Path(name).resolve()
+        with as_nobody():
+            if not os.access(folder, os.W_OK):
+                pytest.skip(f"another user than root can't write in {folder}")
+        yield folder
+
+
+@pytest.mark.parametrize("closed", ["file", "folder", "both"])
+def test_read_only(public_folder, writer, closed):
+    folder = public_folder
+    with as_nobody():
+        path, old, _ = both_versions(writer, folder, True)
+    if closed != "folder":
+        path.chmod(0o444)
+    if closed != "file":
+        folder.chmod(0o555)
+    try:
+        with as_nobody():
+            with pytest.raises(common.UserError, match="no permission|read-only"):
+                common.check_writable(path)  # before the work
+            refuses(writer, path)
+            assert contents(folder) == old
+    finally:
+        folder.chmod(0o777)

@@ -1,0 +1,466 @@
+"""
+The readers of the five kinds of binary files, on thousands of damaged ones: a file is refused in
+one line that names it, or read as something whole. Nothing else may come of it: no other exception,
+no warning, no token outside the vocabulary, no memory out of proportion to the file.
+
+    pytest -s tests/test_fuzz.py        # prints how many files of each kind were tried and refused
+"""
+
+import copy
+import importlib
+import itertools
+import json
+import os
+import random
+import struct
+import tracemalloc
+
+import common
+import prepro
+import test_gpt2
+import train_gpt2 as gpt2
+
+import numpy as np
+import pytest
+
+ROUNDS = 2000  # for each reader, besides a cut at each boundary in its files
+MEMORY = 2**20  # bytes that reading may take, besides ten times those of the file
+GROWN = 3 * 2**30
+ODD_NUMBERS = 0, 1, -1, 2, 3, 4, 5, 127, 128, 255, 2**16 - 1, 2**16, 2**24, 2**31 - 1, -(2**31)
+ODD_JSON = (
+    *ODD_NUMBERS, 2**31, 2**63, -(2**63), 10**30, 1.5, 1e308, float("nan"), float("inf"), True,
+    None, "", "F16", "F32", "BF16", "I64", "\0\n\ud800", "wte.weight", [], {}, [[]], [0, 2**62],
+    [0] * 99,
+)  # fmt: skip
+ODD_TEXT = b"[" * 10**5, b"9" * 5000, b"{}", b"[]", b"null", b'"', b"\xff\xfe", b"", b'{"a":1}' * 2
+
+CONFIG = gpt2.GPT2Config(maxT=3, V=131, L=2, NH=2, C=4)
+ABOUT = {"step": 7, "train_tokens": 99, "flags": ["--data=x", "--shuffle"], "val_loss": 3.5}
+SMALL = gpt2.GPT2Config(maxT=19, V=101, L=2, NH=3, C=24)  # of tests/small_state.bin
+
+
+def header(*numbers):
+    return struct.pack("<256i", *numbers, *[0] * (256 - len(numbers)))
+
+
+def boundaries(*sizes, start=common.HEADER_BYTES):
+    return [start, *(start + np.cumsum(sizes)).tolist()]
+
+
+def tensor_sizes(config, padding=True, itemsize=4):
+    """Bytes of the 16 tensors in a file, the padding behind wte counted as one more."""
+    wte, *others = (int(np.prod(shape)) for shape in gpt2.tensor_shapes(config).values())
+    rows = common.vocab_padding(config.V) if padding else 0
+    return [itemsize * n for n in (wte, rows * config.C, *others)]
+
+
+# ----------------------------------------------------------------------------
+# A kind of file: good(folder) -> good files, each with the boundaries in it; fitted(rng) -> a file
+# of the length that its random header means; read(path, data) reads it and looks at what it got
+
+
+def good_weights(folder):
+    rng = np.random.default_rng(0)
+    flat, *moments = rng.standard_normal((3, gpt2.num_parameters(CONFIG)), np.float32)
+    common.write_weights(folder / "w.bin", flat, CONFIG, ABOUT, moments)
+    full = (folder / "w.bin").read_bytes()
+    sizes = tensor_sizes(CONFIG)
+    wte, wpe, end = (common.HEADER_BYTES + n for n in (sizes[0], sum(sizes[:2]), sum(sizes)))
+    half = np.frombuffer(full[common.HEADER_BYTES : end], "<u2")[1::2].tobytes()  # as bfloat16
+    return [
+        (full, boundaries(*sizes, flat.nbytes, flat.nbytes)),
+        (
+            header(common.WEIGHTS, 5, *CONFIG, 256) + half,
+            boundaries(*tensor_sizes(CONFIG, True, 2)),
+        ),
+        (
+            header(common.WEIGHTS, 1, *CONFIG) + full[common.HEADER_BYTES : wte] + full[wpe:end],
+            boundaries(*tensor_sizes(CONFIG, False)),
+        ),
+    ]
+
+
+def fitted_weights(rng):
+    version, NH = rng.choice((1, 3, 3, 3, 5)), rng.choice((1, 2))
+    sizes = [rng.randint(1, 3), rng.randint(1, 140), rng.randint(1, 2), NH, NH * rng.randint(1, 4)]
+    if rng.random() < 0.3:
+        sizes[rng.randrange(5)] = rng.randint(-3, 3)
+    config = gpt2.GPT2Config(*sizes)
+    moments, text = rng.choice((0, 2, 2, 1, -1)), json.dumps(ABOUT).encode()
+    about = rng.choice((0, len(text), len(text), 2, -8))
+    numbers = sum(tensor_sizes(config, version != 1, 1)) + moments * gpt2.num_parameters(config)
+    body = bytearray(rng.randbytes(max(0, min(numbers, 10**5)) * (2 if version == 5 else 4)))
+    if version == 3:
+        body[len(body) + min(about, 0) :] = text[:about] if about > 0 else b""
+    return header(common.WEIGHTS, version, *sizes, 256, about, moments) + body
+
+
+def read_weights(path, data):
+    """As train() does with --resume."""
+    about = common.read_about(path)
+    if about:
+        assert type(about["step"]) is int and about["step"] >= 0 and type(about["flags"]) is list
+        assert all(type(flag) is str for flag in about["flags"])
+    flat, config = gpt2.load_weights(path)
+    assert min(config) > 0 and config.C % config.NH == 0
+    assert flat.dtype == np.float32 and flat.shape == (gpt2.num_parameters(config),)
+    (version,), (behind, moments) = (
+        struct.unpack_from("<i", data, 4),
+        struct.unpack_from("<2i", data, 32),
+    )
+    if version != common.FLOAT32:
+        behind = moments = 0
+    sizes = tensor_sizes(config, version != 1, 2 if version == 5 else 4)
+    end = common.HEADER_BYTES + sum(sizes)
+    assert behind >= 0 and moments in (0, 2)
+    assert len(data) == end + moments * flat.nbytes + behind
+    m, v = np.empty_like(flat), np.empty_like(flat)
+    if moments:
+        common.read_moments(path, m, v)
+        assert m.tobytes() + v.tobytes() == data[end : len(data) - behind]
+    else:
+        with pytest.raises(common.UserError):
+            common.read_moments(path, m, v)
+
+
+def good_state(folder):
+    data = (common.HERE / "tests" / "small_state.bin").read_bytes()
+    B, T, steps, _ = struct.unpack_from("<4i", data, 8)
+    batch = 4 * B * T
+    sizes = batch, batch, batch * SMALL.V, 4, *tensor_sizes(SMALL), 5 * 8, 4 * steps
+    return [(data, boundaries(*sizes, *tensor_sizes(SMALL)))]
+
+
+def fitted_state(rng):
+    numbers = B, T, steps, has_params = rng.choices((-2, -1, 0, 1, 1, 2, 3), k=4)
+    padded = sum(tensor_sizes(SMALL, True, 1))
+    size = 2 * B * T + B * T * SMALL.V + 1 + padded + 2 * 5 + steps + has_params * padded
+    batch = rng.choices((0, 5, SMALL.V - 1, -1, SMALL.V), (50, 50, 50, 1, 1), k=2 * abs(B * T))
+    x_y = struct.pack(f"<{len(batch)}i", *batch)
+    rest = rng.randbytes(4 * max(0, size - len(batch)))
+    return header(common.STATE, 2, *numbers) + x_y + rest
+
+
+def read_state(path, data):
+    state = test_gpt2.load_state(path, SMALL)
+    (B, T), V = state.x.shape, SMALL.V
+    assert state.y.shape == (B, T) and state.logits.shape == (B * T, V)
+    assert 0 <= min(state.x.min(), state.y.min()) <= max(state.x.max(), state.y.max()) < V
+    assert len(state.losses) > 0 and len(state.settings) == 5
+    for flat in (state.grads,) if state.params is None else (state.grads, state.params):
+        assert flat.dtype == np.float32 and flat.shape == (gpt2.num_parameters(SMALL),)
+
+
+def good_tokens(folder):
+    tokens = np.random.default_rng(0).integers(0, 300, 500)
+    prepro.write_tokens(folder / "t.bin", common.GPT2_VOCAB_SIZE, [tokens])
+    (folder / "t.bin").rename(folder / "tokens_2.bin")  # the second of two shards
+    prepro.write_tokens(folder / "t.bin", common.GPT2_VOCAB_SIZE, [tokens[::-1]])
+    return [
+        ((folder / "t.bin").read_bytes(), boundaries(500)),
+        (tokens.astype("<i4").tobytes(), [4, 500]),  # headerless
+    ]
+
+
+def fitted_tokens(rng):
+    V = rng.choice((*ODD_NUMBERS, 300))
+    tokens = [rng.choice((0, 1, 5, 299, 50256, 2**16 - 1)) for _ in range(rng.randint(0, 3))]
+    if rng.random() < 0.3:
+        return struct.pack(f"<{len(tokens)}i", *tokens)
+    data = struct.pack(f"<{len(tokens)}H", *tokens)
+    return header(common.TOKENS, 1, len(tokens), V) + data
+
+
+def read_tokens(path, data):
+    tokens, V = common.load_tokens(path)
+    assert tokens.ndim == 1 and len(tokens) > 0 and tokens.dtype in ("<u2", "<i4")
+    assert 0 <= tokens.min() <= tokens.max() < V <= 2**16
+    shards, same_V = common.load_shards(path.parent / "tokens")  # with one that is good
+    assert V == same_V and len(shards) == 2 and np.array_equal(shards[0], tokens)
+
+
+def good_tokenizer(folder):
+    vocabulary = [bytes([i]) * (i % 9) for i in range(60)]
+    prepro.write_tokenizer(folder / "v.bin", vocabulary, 59)
+    lengths = boundaries(*(1 + len(token) for token in vocabulary))
+    return [((folder / "v.bin").read_bytes(), lengths)]
+
+
+def fitted_tokenizer(rng):
+    vocabulary = [rng.randbytes(rng.choice((0, 1, 2, 255))) for _ in range(rng.randint(0, 4))]
+    data = b"".join(bytes([len(token)]) + token for token in vocabulary)
+    return header(common.TOKENIZER, 2, len(vocabulary), rng.randint(-1, 5)) + data
+
+
+def read_tokenizer(path, data):
+    vocabulary, end_of_text = common.load_tokenizer(path)
+    assert 0 <= end_of_text < len(vocabulary) == struct.unpack_from("<i", data, 8)[0]
+    written = b"".join(bytes([len(token)]) + token for token in vocabulary)
+    assert written == data[common.HEADER_BYTES :]
+
+
+def safetensors_shapes(maxT, V, C):
+    """Name -> shape in Hugging Face's GPT-2, of one block."""
+    shapes = {"wte.weight": (V, C), "wpe.weight": (maxT, C)}
+    for name, shape in {
+        "ln_1": (C,), "attn.c_attn": (C, 3 * C), "attn.c_proj": (C, C),
+        "ln_2": (C,), "mlp.c_fc": (C, 4 * C), "mlp.c_proj": (4 * C, C),
+    }.items():  # fmt: skip
+        shapes |= {f"h.0.{name}.weight": shape, f"h.0.{name}.bias": shape[-1:]}
+    return shapes | {"ln_f.weight": (C,), "ln_f.bias": (C,)}
+
+
+def safetensors(rng, shapes, dtypes):
+    """-> a file of random bits, each tensor of one of the dtypes; the boundaries in it."""
+    entries, sizes = {}, []
+    for name, shape in shapes.items():
+        dtype = rng.choice(dtypes)
+        begin = sum(sizes)
+        sizes.append(int(np.prod(shape)) * {"F16": 2, "BF16": 2, "F32": 4, "I64": 8}[dtype])
+        offsets = [begin, begin + sizes[-1]]
+        entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+    text = json.dumps({"__metadata__": {"format": "pt"}, **entries}).encode()
+    data = struct.pack("<Q", len(text)) + text + rng.randbytes(sum(sizes))
+    return data, boundaries(*sizes, start=8 + len(text))
+
+
+def good_safetensors(folder):
+    shapes = safetensors_shapes(3, 5, 64)
+    return [safetensors(random.Random(0), shapes, [dtype]) for dtype in ("F16", "BF16", "F32")]
+
+
+def fitted_safetensors(rng):
+    shapes = safetensors_shapes(rng.randint(0, 3), rng.randint(0, 5), rng.choice((0, 32, 64)))
+    if rng.random() < 0.3:
+        shapes[rng.choice(list(shapes))] = rng.choice(((), (0, 2**62), (1, 64), (64,), (1, 1, 64)))
+    if rng.random() < 0.3:
+        shapes[rng.choice(("lm_head.weight", "h.1.ln_1.weight", "h.0.attn.bias", "x"))] = (5, 64)
+    return safetensors(rng, shapes, rng.choice((["F16", "BF16", "F32"], ["F32"] * 20 + ["I64"])))[0]
+
+
+def read_safetensors(path, data):
+    import reference_gpt2  # here, as it takes PyTorch
+
+    flat, config = reference_gpt2.load_safetensors(path)
+    assert min(config) > 0 and config.C % config.NH == 0
+    assert flat.dtype == np.float32 and flat.shape == (gpt2.num_parameters(config),)
+    (length,) = struct.unpack_from("<Q", data)
+    entries = json.loads(data[8 : 8 + length])
+    spans = sorted(e["data_offsets"] for name, e in entries.items() if name != "__metadata__")
+    assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(spans))
+    assert spans[0][0] >= 0 and spans[-1][1] <= len(data) - 8 - length
+
+
+KINDS = {
+    "weights": (good_weights, fitted_weights, read_weights),
+    "state": (good_state, fitted_state, read_state),
+    "tokens": (good_tokens, fitted_tokens, read_tokens),
+    "tokenizer": (good_tokenizer, fitted_tokenizer, read_tokenizer),
+    "safetensors": (good_safetensors, fitted_safetensors, read_safetensors),
+}
+
+# ----------------------------------------------------------------------------
+# Damage: functions of a random generator and a bytearray, which they change
+
+
+def position(rng, data):
+    """Half of them in the used part of the header, where a byte means most."""
+    return rng.randrange(min(len(data), 48) if rng.random() < 0.5 else len(data))
+
+
+def flip_bits(rng, data):
+    for _ in range(rng.randint(1, 8)):
+        data[position(rng, data)] ^= 1 << rng.randrange(8)
+
+
+def set_bytes(rng, data):
+    at, n = position(rng, data), rng.randint(1, 16)
+    data[at : at + n] = rng.choice((b"\0" * n, b"\xff" * n, rng.randbytes(n)))
+
+
+def set_number(rng, data):
+    at = position(rng, data) // 4 * 4
+    data[at : at + 4] = struct.pack("<i", rng.choice(ODD_NUMBERS))
+
+
+def add_to_number(rng, data):
+    at = rng.randrange(12) * 4
+    if at + 4 <= len(data):
+        (number,) = struct.unpack_from("<I", data, at)
+        data[at : at + 4] = struct.pack("<I", (number + rng.randint(-3, 3)) % 2**32)
+
+
+def truncate(rng, data):
+    del data[rng.randrange(len(data)) :]
+
+
+def append(rng, data):
+    data += rng.randbytes(rng.choice((1, 2, 4, 8, 1000)))
+
+
+def delete_slice(rng, data):
+    at = position(rng, data)
+    del data[at : at + rng.choice((1, 2, 4, 100))]
+
+
+def duplicate_slice(rng, data):
+    at, n = position(rng, data), rng.choice((1, 2, 4, 100))
+    data[at:at] = data[at : at + n]
+
+
+def swap_fields(rng, data):
+    a, b = (4 * rng.randrange(12) for _ in range(2))
+    if max(a, b) + 4 <= len(data):
+        data[a : a + 4], data[b : b + 4] = data[b : b + 4], data[a : a + 4]
+
+
+def byteswap_header(rng, data):
+    if len(data) >= common.HEADER_BYTES:
+        data[: common.HEADER_BYTES] = (
+            np.frombuffer(data[: common.HEADER_BYTES], "<i4").byteswap().tobytes()
+        )
+
+
+BYTES = (
+    flip_bits, set_bytes, set_number, add_to_number, truncate, append, delete_slice,
+    duplicate_slice, swap_fields, byteswap_header,
+)  # fmt: skip
+
+
+def splice(rng, data, other):
+    """The start of one file and the end of another."""
+    at = rng.choice((8, 40, common.HEADER_BYTES, rng.randrange(len(data))))
+    return data[:at] + other[at if rng.random() < 0.5 else rng.randrange(len(other)) :]
+
+
+def places(tree):
+    """Each place in a nest of dicts and lists, as the dict or list and its key or index."""
+    keys = tree if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ()
+    for key in keys:
+        yield tree, key
+        yield from places(tree[key])
+
+
+def damage_json(rng, text):
+    if rng.random() < 0.1:
+        return rng.choice(ODD_TEXT)
+    tree = json.loads(text)
+    for _ in range(rng.randint(1, 2)):
+        found = list(places(tree))
+        if not found:
+            break
+        (a, key), (b, other) = rng.choice(found), rng.choice(found)
+        match rng.randrange(5):
+            case 0:
+                del a[key]
+            case 1 if isinstance(a, dict) and isinstance(b, dict):
+                a[str(other)] = a.pop(key)  # another name
+            case 2:
+                same = rng.choice([c[k] for c, k in found if k == key])  # that of another entry
+                a[key] = copy.deepcopy(same)
+            case _:
+                a[key] = copy.deepcopy(rng.choice((*ODD_JSON, b[other])))
+    return json.dumps(tree).encode()
+
+
+def damage_text(rng, kind, data):
+    """Damage the JSON text of a file that has one, and have the file say how long it is now."""
+    if kind == "safetensors":
+        start, end = 8, 8 + struct.unpack_from("<Q", data)[0]
+        text = damage_json(rng, data[start:end])
+        return struct.pack("<Q", len(text)) + text + data[end:]
+    if kind == "weights" and (size := struct.unpack_from("<i", data, 4 * 8)[0]):
+        text = damage_json(rng, data[-size:])
+        return data[: 4 * 8] + struct.pack("<i", len(text)) + data[4 * 9 : -size] + text
+    return data
+
+
+def damaged_files(kind, good, fitted, seed=0):
+    """Yield the files to try: bytes."""
+    for data, cuts in good:
+        for cut in 0, 4, 8, *cuts:
+            yield from (data[: max(0, cut + more)] for more in (-4, -1, 0, 1, 4))
+    rng, files = random.Random(f"{kind} {seed}"), [data for data, _ in good]
+    foreign = [header(magic, 2, 3, 4, 5) + b"\1\2\3\4" * 99 for magic in (20240326, 20240520)]
+    for _ in range(ROUNDS):
+        data = rng.choice(files)
+        way = rng.random()
+        if way < 0.15:
+            yield fitted(rng)
+            continue
+        if way < 0.4:
+            data = damage_text(rng, kind, data)
+        elif way < 0.5:
+            data = splice(rng, data, rng.choice((*files, *foreign)))
+        if way > 0.35:
+            data = bytearray(data)
+            for change in rng.choices(BYTES, k=rng.choice((1, 1, 2, 3))):
+                if data:
+                    change(rng, data)
+        yield bytes(data)
+
+
+# ----------------------------------------------------------------------------
+
+
+def outcome(read, path, data):
+    """Read a file -> what it was refused for, or None; bytes of memory that this took."""
+    tracemalloc.reset_peak()
+    before, _ = tracemalloc.get_traced_memory()
+    try:
+        read(path, data)
+        refused = None
+    except common.UserError as error:
+        refused = str(error)
+        assert str(path.parent) in refused and "\n" not in refused, refused
+    return refused, tracemalloc.get_traced_memory()[1] - before
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    if request.param == "safetensors":
+        pytest.importorskip("torch")
+        importlib.import_module("reference_gpt2")  # before memory is traced, which takes time
+    tracemalloc.start()
+    yield request.param
+    tracemalloc.stop()
+
+
+@pytest.mark.filterwarnings("error")
+def test_damaged_files(tmp_path, kind):
+    make, fitted, read = KINDS[kind]
+    good, path = make(tmp_path), tmp_path / f"{kind}_1.bin"
+    for data, _ in good:
+        path.write_bytes(data)
+        assert outcome(read, path, data)[0] is None
+    tried, refused, most = 0, 0, 0
+    for data in damaged_files(kind, good, fitted):
+        path.unlink()  # ext4 would go to the disk for a file that is cut to nothing and written
+        path.write_bytes(data)
+        try:
+            why, memory = outcome(read, path, data)
+            assert memory < MEMORY + 10 * len(data), f"it took {memory:,} bytes"
+        except Exception as error:
+            raise AssertionError(f"file {tried}, which begins {data[:56]!r}") from error
+        tried, refused, most = tried + 1, refused + (why is not None), max(most, memory)
+    assert tried > ROUNDS and 50 < refused < tried - 50
+    print(f"\n{kind}: {tried:,} files, {refused:,} refused, {most / 1e6:.1f} MB at most")
+
+
+def test_long_files(tmp_path, kind):
+    """Gigabytes of zeros, which take no room on the disk, are refused without being read."""
+    make, _, read = KINDS[kind]
+    (data, _), *_ = make(tmp_path)
+    files = [(data, GROWN)]
+    if kind == "weights":  # they could be the JSON text
+        at, most = 4 * 8, 2**31 - 1
+        size = len(data) - struct.unpack_from("<i", data, at)[0] + most
+        files.append((data[:at] + struct.pack("<i", most) + data[at + 4 :], size))
+    if kind == "safetensors":
+        files = [(struct.pack("<Q", GROWN - 8) + data[8:], GROWN)]
+    path = tmp_path / f"{kind}_1.bin"
+    for start, size in files:
+        path.write_bytes(start)
+        os.truncate(path, size)
+        why, memory = outcome(read, path, start)
+        assert why is not None and memory < MEMORY

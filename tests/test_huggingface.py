@@ -1,0 +1,424 @@
+"""Hugging Face's models and folders: what reference_gpt2.py --model reads and --export writes."""
+
+import hashlib
+import json
+import os
+import shutil
+import struct
+import tempfile
+from pathlib import Path
+
+import common
+import prepro
+import train_gpt2 as gpt2
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+import reference_gpt2 as reference  # noqa: E402
+
+from test_reference import TINY, error, hf_tensors, random_flat, write_safetensors  # noqa: E402
+from torch.nn import functional as F  # noqa: E402
+
+SMALL, SMALL_FILE = reference.SMALL, Path(__file__).parent / "small_weights.bin"
+BYTES = [bytes([i]) for i in range(256)]
+END = b"<|endoftext|>"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The small model's folder."""
+    reference.main(["--export", str(SMALL_FILE), str(tmp_path / "small")])
+    return tmp_path / "small"
+
+
+def read_safetensors(path):
+    """Read what --export wrote, from the format's description alone -> header, name -> array."""
+    data, named = path.read_bytes(), {}
+    (size,) = struct.unpack("<Q", data[:8])
+    header, at = json.loads(data[8 : 8 + size]), 8 + size
+    for name, entry in header.items():
+        if name != "__metadata__":
+            begin, end = entry["data_offsets"]
+            values = np.frombuffer(data[at + begin : at + end], "<f4")
+            named[name] = values.reshape(entry["shape"])
+    return header, named
+
+
+def set_config(folder, **changes):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+# What is written
+
+
+def test_exported_tensors(folder):
+    header, named = read_safetensors(folder / "model.safetensors")
+    expected = hf_tensors(*gpt2.load_weights(SMALL_FILE))
+    assert header.pop("__metadata__") == {"format": "pt"}
+    assert set(named) == {f"transformer.{name}" for name in expected}
+    for name, array in expected.items():
+        assert np.array_equal(named[f"transformer.{name}"], array), name
+    assert {entry["dtype"] for entry in header.values()} == {"F32"}
+    offsets = sorted(entry["data_offsets"] for entry in header.values())
+    assert all(a[1] == b[0] for a, b in zip(offsets, offsets[1:], strict=False))
+    size = (folder / "model.safetensors").stat().st_size
+    assert offsets[0][0] == 0 and (size - offsets[-1][1]) % 8 == 0  # aligned
+
+
+def test_exported_settings(folder):
+    config = json.loads((folder / "config.json").read_text())
+    assert config == {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "n_positions": 19,
+        "n_ctx": 19,
+        "vocab_size": 101,
+        "n_layer": 2,
+        "n_head": 3,
+        "n_embd": 24,
+        "n_inner": None,
+        "activation_function": "gelu_new",
+        "layer_norm_epsilon": 1e-5,
+        "scale_attn_weights": True,
+        "scale_attn_by_inverse_layer_idx": False,
+        "tie_word_embeddings": True,
+        "torch_dtype": "float32",
+        "bos_token_id": None,
+        "eos_token_id": None,
+    }
+    assert json.loads((folder / "generation_config.json").read_text()) == {
+        "_from_model_config": True,
+        "bos_token_id": None,
+        "eos_token_id": None,
+    }
+
+
+def hf_logits(folder, x):
+    """The logits of GPT2LMHeadModel, by what its documentation says of a folder."""
+    config = json.loads((folder / "config.json").read_text())
+    _, named = read_safetensors(folder / "model.safetensors")
+    p = {name.removeprefix("transformer."): torch.tensor(a) for name, a in named.items()}
+    C, NH, eps = config["n_embd"], config["n_head"], config["layer_norm_epsilon"]
+    assert config["activation_function"] == "gelu_new"
+
+    def norm(name, x):
+        return F.layer_norm(x, (C,), p[f"{name}.weight"], p[f"{name}.bias"], eps)
+
+    def conv1d(name, x):
+        return x @ p[f"{name}.weight"] + p[f"{name}.bias"]
+
+    out = p["wte.weight"][x] + p["wpe.weight"][: x.shape[1]]
+    for l in range(config["n_layer"]):
+        qkv = conv1d(f"h.{l}.attn.c_attn", norm(f"h.{l}.ln_1", out)).split(C, 2)
+        q, k, v = (t.unflatten(2, (NH, C // NH)).transpose(1, 2) for t in qkv)
+        att = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        out = out + conv1d(f"h.{l}.attn.c_proj", att.transpose(1, 2).flatten(2))
+        fc = F.gelu(conv1d(f"h.{l}.mlp.c_fc", norm(f"h.{l}.ln_2", out)), approximate="tanh")
+        out = out + conv1d(f"h.{l}.mlp.c_proj", fc)
+    return (norm("ln_f", out) @ p["wte.weight"].T).flatten(0, 1).numpy()
+
+
+def test_exported_model_has_the_same_logits(folder):
+    flat, config = gpt2.load_weights(SMALL_FILE)
+    x, _ = reference.random_batch(config, 3, 13)
+    ours = gpt2.gpt2_forward(gpt2.tensors(flat, config), config, x)
+    assert error(hf_logits(folder, torch.from_numpy(x)), ours) < 3e-6  # measured: 3e-7
+
+
+def test_there_and_back(folder, tmp_path):
+    assert set(os.listdir(folder)) == {"config.json", "generation_config.json", "model.safetensors"}
+    out = tmp_path / "back.bin"
+    flags = ["--weights-only", "--seq-len", "19", "--out", str(out)]
+    reference.main(["--model", str(folder), *flags])
+    assert out.read_bytes() == SMALL_FILE.read_bytes()
+    out.unlink()
+    reference.main(["--model", str(folder / "model.safetensors"), *flags])  # config.json beside it
+    assert out.read_bytes() == SMALL_FILE.read_bytes()
+
+
+# Tokenizers
+
+
+def write_model(path, V, data=None):
+    config = gpt2.GPT2Config(4, V, 1, 1, 2)
+    about = data and {"step": 1, "flags": [f"--data={data}"]}
+    common.write_weights(path, random_flat(config), config, about)
+
+
+def export_with(tmp_path, vocabulary, end_of_text):
+    """The folder that a model of data with a vocabulary of its own is exported to."""
+    prepro.write_tokenizer(tmp_path / "own_tokenizer.bin", vocabulary, end_of_text)
+    write_model(tmp_path / "m.bin", len(vocabulary), tmp_path / "own")
+    reference.main(["--export", str(tmp_path / "m.bin"), str(tmp_path / "hf")])
+    return tmp_path / "hf"
+
+
+def test_tokenizer_of_bytes(tmp_path, capsys):
+    folder = export_with(tmp_path, [*BYTES, END], 256)
+    assert "wrote" in capsys.readouterr().out
+    vocab = json.loads((folder / "vocab.json").read_text())
+    assert sorted(vocab.values()) == list(range(257))
+    known = {"Ā": 0, "Ċ": 10, "Ġ": 32, "!": 33, "~": 126, "ġ": 127, "ł": 160, "¡": 161, "Ń": 173}
+    for letter, byte in (known | {"®": 174, "ÿ": 255, "<|endoftext|>": 256}).items():
+        assert vocab[letter] == byte, letter
+    assert (folder / "merges.txt").read_text() == "#version: 0.2\n"
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    assert settings["tokenizer_class"] == "GPT2Tokenizer" and settings["model_max_length"] == 4
+    assert settings["eos_token"] == settings["bos_token"] == "<|endoftext|>"
+    for name in "config.json", "generation_config.json":
+        ids = json.loads((folder / name).read_text())
+        assert ids["bos_token_id"] == ids["eos_token_id"] == 256
+
+
+def test_merges_of_a_small_vocabulary(tmp_path):
+    # "abab" is (ab, ab), as "ab" comes first; "bab" could be (b, ab) alone, "ba" being later
+    vocabulary = [*BYTES, b"ab", END, b"abab", b" b", b"bab", b"ba"]
+    folder = export_with(tmp_path, vocabulary, 257)
+    lines = (folder / "merges.txt").read_text().splitlines()
+    assert lines == ["#version: 0.2", "a b", "ab ab", "Ġ b", "b ab", "b a"]
+    vocab = json.loads((folder / "vocab.json").read_text())
+    assert [vocab[token] for token in ("ab", "<|endoftext|>", "Ġb", "ba")] == [256, 257, 259, 261]
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "why"),
+    [
+        ([*BYTES, b"abc", END], "b'abc' is none that BPE"),
+        ([b"b", b"ab", END], "b'ab' is none that BPE"),
+        ([*BYTES, b"a", END], "257 different tokens, the model 258"),
+    ],
+)
+def test_vocabulary_that_is_no_bpe(tmp_path, capsys, vocabulary, why):
+    folder = export_with(tmp_path, vocabulary, len(vocabulary) - 1)
+    assert why in capsys.readouterr().out
+    assert not (folder / "vocab.json").exists()
+    assert json.loads((folder / "config.json").read_text())["eos_token_id"] is None
+
+
+def test_another_model_takes_the_place_of_an_export(tmp_path, capsys):
+    folder = export_with(tmp_path, [*BYTES, END], 256)
+    reference.main(["--export", str(SMALL_FILE), str(folder)])
+    assert "without a tokenizer: " in capsys.readouterr().out
+    assert np.array_equal(reference.load_safetensors(folder)[0], gpt2.load_weights(SMALL_FILE)[0])
+    assert not (folder / "vocab.json").exists()  # it was of the first
+
+
+def test_gpt2_tokenizer_is_the_published_one(tmp_path, monkeypatch):
+    default = Path(tempfile.gettempdir(), "data-gym-cache")
+    cache = Path(os.environ.get("TIKTOKEN_CACHE_DIR") or default)
+    published = []
+    for name, sha256 in prepro.VOCABULARY_FILES.items():
+        path = cache / hashlib.sha1((prepro.VOCABULARY_URL + name).encode()).hexdigest()
+        if not path.exists() or prepro.sha256_of(path) != sha256:
+            pytest.skip(f"needs GPT-2's {name}, which tiktoken downloads to {cache}")
+        published.append(path.read_text("utf-8"))
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(cache))
+    monkeypatch.setattr(common, "TOKENIZER_FILE", tmp_path / "gpt2_tokenizer.bin")
+    write_model(tmp_path / "m.bin", 50257)
+    reference.main(["--export", str(tmp_path / "m.bin"), str(tmp_path / "hf")])
+    assert (tmp_path / "hf" / "merges.txt").read_text("utf-8") == published[0]
+    vocab = json.loads((tmp_path / "hf" / "vocab.json").read_text())
+    assert vocab == json.loads(published[1])
+
+
+def test_export_without_a_network(tmp_path, monkeypatch, capsys):
+    def no_network(path):
+        raise common.NoNetwork("no.where can't be reached")
+
+    monkeypatch.setattr(prepro, "write_gpt2_tokenizer", no_network)
+    monkeypatch.setattr(common, "TOKENIZER_FILE", tmp_path / "gpt2_tokenizer.bin")
+    write_model(tmp_path / "m.bin", 50257)
+    reference.main(["--export", str(tmp_path / "m.bin"), str(tmp_path / "hf")])
+    out = capsys.readouterr().out
+    assert "no.where" in out and "without a tokenizer" in out and "model.safetensors" in out
+
+
+# Folders that --export keeps its hands off
+
+
+def test_export_to_a_folder_of_something_else(tmp_path):
+    (tmp_path / "diary.txt").write_text("mine")
+    (tmp_path / "config.json").write_text("mine, too")
+    with pytest.raises(common.UserError, match="diary.txt"):
+        reference.main(["--export", str(SMALL_FILE), str(tmp_path)])
+    assert (tmp_path / "config.json").read_text() == "mine, too"
+    assert len(os.listdir(tmp_path)) == 2
+
+
+def test_export_of_nothing(tmp_path):
+    with pytest.raises(common.UserError, match="none.bin: no such file"):
+        reference.main(["--export", str(tmp_path / "none.bin"), str(tmp_path / "hf")])
+    (tmp_path / "cut.bin").write_bytes(SMALL_FILE.read_bytes()[:-1])
+    with pytest.raises(common.UserError, match="cut.bin"):
+        reference.main(["--export", str(tmp_path / "cut.bin"), str(tmp_path / "hf")])
+    assert not (tmp_path / "hf").exists()
+
+
+# What is read
+
+
+@pytest.fixture
+def shards(folder):
+    """The small model in two files."""
+    _, named = read_safetensors(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = sorted(named)
+    for i, part in enumerate((names[:9], names[9:]), 1):
+        path = folder / f"model-0000{i}-of-00002.safetensors"
+        write_safetensors(path, {name: named[name] for name in part})
+    return folder
+
+
+def test_shards(shards):
+    flat, config = reference.load_safetensors(shards)
+    assert config == SMALL and np.array_equal(flat, gpt2.load_weights(SMALL_FILE)[0])
+
+
+@pytest.mark.parametrize("missing", [1, 2])
+def test_missing_shard(shards, missing):
+    (shards / f"model-0000{missing}-of-00002.safetensors").unlink()
+    with pytest.raises(common.UserError, match="not a GPT-2|n_layer 2, but it is 1"):
+        reference.load_safetensors(shards)
+
+
+def test_only_pickles(folder):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(common.UserError, match="no model.safetensors.*safe_serialization"):
+        reference.load_safetensors(folder)
+
+
+WRONG = {
+    "model_type": ("gpt_neo", "config.json has model_type 'gpt_neo', but it is 'gpt2'"),
+    "activation_function": ("relu", "relu"),
+    "layer_norm_epsilon": (1e-6, "1e-06"),
+    "scale_attn_weights": (False, "False"),
+    "scale_attn_by_inverse_layer_idx": (True, "True"),
+    "n_layer": (3, "n_layer 3, but it is 2 in the tensors"),
+    "n_embd": (48, "48"),
+    "n_positions": (1024, "1024"),
+    "vocab_size": (50257, "50257"),
+    "n_head": (5, "NH=5"),
+}
+
+
+@pytest.mark.parametrize("key", WRONG)
+def test_wrong_setting(folder, key):
+    value, why = WRONG[key]
+    set_config(folder, **{key: value})
+    with pytest.raises(common.UserError, match=why) as caught:
+        reference.load_safetensors(folder)
+    assert str(folder) in str(caught.value) and key in str(caught.value)
+
+
+@pytest.mark.parametrize("heads", [0, -3, 3.0, "3", None, True])
+def test_impossible_heads(folder, heads):
+    set_config(folder, n_head=heads)
+    with pytest.raises(common.UserError, match="not a GPT-2"):
+        reference.load_safetensors(folder)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "[" * 10**5, "3", '"n_head"'])
+def test_damaged_settings(folder, text):
+    (folder / "config.json").write_text(text)
+    with pytest.raises(common.UserError, match="config.json: not JSON with settings"):
+        reference.load_safetensors(folder)
+
+
+def test_number_of_heads(folder):
+    set_config(folder, n_head=6, reorder_and_upcast_attn=True, summary_type="cls_index")
+    assert reference.load_safetensors(folder)[1] == SMALL._replace(NH=6)
+    (folder / "config.json").unlink()
+    with pytest.raises(common.UserError, match="C / 64"):
+        reference.load_safetensors(folder)
+
+
+def test_settings_left_out_are_the_usual(folder):
+    (folder / "config.json").write_text('{"n_head": 3}')
+    assert reference.load_safetensors(folder)[1] == SMALL
+
+
+def test_head_instead_of_wte(tmp_path):
+    flat = random_flat(TINY)
+    named = hf_tensors(flat, TINY)
+    named["lm_head.weight"] = named.pop("wte.weight")
+    read, config = reference.load_safetensors(write_safetensors(tmp_path / "m", named))
+    assert config == TINY and np.array_equal(read, flat)
+
+
+def test_head_of_its_own(tmp_path):
+    named = hf_tensors(random_flat(TINY), TINY)
+    named["lm_head.weight"] = named["wte.weight"].copy()
+    named["lm_head.weight"][-1, -1] += 1
+    with pytest.raises(common.UserError, match="lm_head.weight differs from wte.weight"):
+        reference.load_safetensors(write_safetensors(tmp_path / "m", named))
+    named["lm_head.weight"] = named["wte.weight"][1:]
+    with pytest.raises(common.UserError, match=r"lm_head.weight is 'F32' \(10, 64\)"):
+        reference.load_safetensors(write_safetensors(tmp_path / "m", named))
+
+
+# Models by name, and what the file is called
+
+
+@pytest.mark.parametrize("name", reference.HF_MODELS)
+def test_named_model(tmp_path, monkeypatch, name):
+    owner, (L, NH, C), out = reference.HF_MODELS[name]
+    assert C == 64 * NH  # so that no config.json is needed
+    asked = []
+
+    def download(url, path, size, sha256):
+        asked.append((url, size))
+        write_safetensors(path, hf_tensors(random_flat(TINY), TINY))
+
+    monkeypatch.setattr(prepro, "download", download)
+    monkeypatch.setattr(common, "HERE", tmp_path)
+    monkeypatch.setenv("HF_ENDPOINT", "https://mirror.example/")
+    with pytest.raises(common.UserError, match=f"maxT=7, .*not {name}; delete it"):
+        reference.main(["--model", name, "--weights-only"])
+    url = f"https://mirror.example/{owner}/{name}/resolve/main/model.safetensors"
+    assert asked == [(url, 548_105_171 if name == "gpt2" else None)]
+    kept = "model.safetensors" if name == "gpt2" else f"model_{name}.safetensors"
+    assert os.listdir(tmp_path) == [kept]
+    assert reference.default_out(name) == tmp_path / out
+
+
+def test_named_model_that_is_there(tmp_path, monkeypatch, capsys):
+    config = gpt2.GPT2Config(1024, 50257, 1, 1, 64)
+    entry = "openai-community", config[2:], "gpt2_355M.bin"
+    monkeypatch.setitem(reference.HF_MODELS, "gpt2-medium", entry)
+    monkeypatch.setattr(common, "HERE", tmp_path)
+    monkeypatch.setattr(reference, "write_tokenizer", lambda path, required: None)
+    flat = random_flat(config)
+    write_safetensors(tmp_path / "model_gpt2-medium.safetensors", hf_tensors(flat, config))
+    reference.main(["--model", "gpt2-medium", "--weights-only"])
+    assert f"wrote {tmp_path / 'gpt2_355M.bin'}" in capsys.readouterr().out
+    read, read_config = gpt2.load_weights(tmp_path / "gpt2_355M.bin")
+    assert read_config == config and np.array_equal(read, flat)
+
+
+def test_default_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(common, "HERE", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert reference.default_out("d48") == common.WEIGHTS_FILE
+    for model, name in ("a/b.c.safetensors", "b.c.bin"), ("some/gpt2.v1/", "gpt2.v1.bin"):
+        assert reference.default_out(model) == tmp_path / name
+    assert reference.default_out(".") == tmp_path / f"{tmp_path.name}.bin"
+
+    shutil.copy(SMALL_FILE, tmp_path / "out.bin")
+    assert reference.default_out("hf/out") == tmp_path / "out.bin"  # can be made again
+    write_model(tmp_path / "out.bin", 5, "data/x")
+    with pytest.raises(common.UserError, match="checkpoint.*--out"):
+        reference.default_out("hf/out")
+    (tmp_path / "out.bin").write_bytes(b"something else")
+    with pytest.raises(common.UserError, match="out.bin"):
+        reference.default_out("hf/out")
+
+
+def test_too_large_for_steps(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(common, "machine_memory", lambda: 10**5)
+    out = tmp_path / "large.bin"
+    reference.main(["--model", str(folder), "--out", str(out), "--seq-len", "4"])
+    assert "not writing a debug state" in capsys.readouterr().out
+    assert out.exists() and not (tmp_path / "large_debug_state.bin").exists()

@@ -1,0 +1,187 @@
+"""The picture of training logs: what is drawn, unfinished logs, files that are no logs."""
+
+import os
+import random
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+from common import LOG_COLUMNS
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+PLOT_LOG = Path(__file__).parent.parent / "dev" / "plot_log.py"
+BLUE, ORANGE = (31, 119, 180), (255, 127, 14)  # the first two colours of matplotlib
+
+
+def plot(folder, *flags, **env):
+    command = [sys.executable, PLOT_LOG, *flags]
+    env = os.environ | env
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=120)
+
+
+def log_text(steps, seed=0):
+    """A log as train_gpt2.py writes it; validation every 10 steps and after the last."""
+    rng, rows = random.Random(seed), [LOG_COLUMNS]
+    for step in range(steps + 1):
+        val_loss = f"{3 + 8 / (1 + step / 20):.6f}" if step % 10 == 0 or step == steps else ""
+        loss = f"{rng.gauss(3 + 8 / (1 + step / 20), 0.2):.6f}"
+        rest = f"0.001,{rng.lognormvariate(0, 0.3):g},123.4" if step < steps else ",,"
+        rows.append(f"{step},{64 * step},{loss if step < steps else ''},{val_loss},{rest}")
+    return "".join(f"{row}\n" for row in rows)
+
+
+def picture(path):
+    """The pixels of a picture, (height, width, 3) from 0 to 255."""
+    return np.round(imread(path)[:, :, :3] * 255).astype(int)
+
+
+def pixels_of(picture, color):
+    return int((picture == color).all(axis=2).sum())
+
+
+@pytest.mark.parametrize("steps", [1, 40, 1500])
+def test_picture(tmp_path, steps):
+    (tmp_path / "log.csv").write_text(log_text(steps))
+    done = plot(tmp_path, "log.csv", "-o", "loss.png")
+    assert (done.returncode, done.stdout) == (0, "wrote loss.png\n")
+    assert "Warning" not in done.stderr
+    drawn = picture(tmp_path / "loss.png")
+    assert drawn.shape == (720, 1080, 3)
+    assert pixels_of(drawn, BLUE) > 200 and pixels_of(drawn, ORANGE) == 0
+    assert sorted(os.listdir(tmp_path)) == ["log.csv", "loss.png"]
+
+
+def test_two_logs_have_two_colours(tmp_path):
+    (tmp_path / r"$\a$.csv").write_text(log_text(300))
+    (tmp_path / "b.csv").write_text(log_text(200, seed=1))
+    assert plot(tmp_path, r"$\a$.csv", "b.csv", "-o", "loss.png").returncode == 0
+    drawn = picture(tmp_path / "loss.png")
+    assert min(pixels_of(drawn, BLUE), pixels_of(drawn, ORANGE)) > 200
+
+
+@pytest.mark.parametrize(("name", "magic"), [("a.svg", b"<?xml"), ("a.PDF", b"%PDF")])
+def test_formats(tmp_path, name, magic):
+    (tmp_path / "log.csv").write_text(log_text(40))
+    assert plot(tmp_path, "log.csv", "-o", name).returncode == 0
+    assert (tmp_path / name).read_bytes().startswith(magic)
+
+
+def test_what_is_drawn(tmp_path):
+    (tmp_path / "log.csv").write_text(log_text(1500))
+    plot_log = runpy.run_path(str(PLOT_LOG))
+    log = plot_log["read_log"](tmp_path / "log.csv")
+    assert list(log) == LOG_COLUMNS.split(",")
+    figure = plot_log["draw"]({"log.csv": log})
+    lines = [[line.get_xydata() for line in panel.lines] for panel in figure.axes]
+    loss, (lr,), norm = ([line for line in panel if len(line)] for panel in lines)  # no legend
+    for (each, mean, *_), name in (loss, "train_loss"), (norm, "grad_norm"):
+        assert (each == np.stack([np.arange(1500), log[name][:1500]], 1)).all()
+        middles = np.arange(14.5, 1485)  # 30 steps, one more each time
+        expected = np.convolve(log[name][:1500], np.full(30, 1 / 30), "valid")
+        np.testing.assert_allclose(mean, np.stack([middles, expected], 1), rtol=1e-9)
+    every_10 = np.arange(0, 1501, 10)
+    assert (loss[2] == np.stack([every_10, log["val_loss"][every_10]], 1)).all()
+    assert (lr[:1500] == [[step, 0.001] for step in range(1500)]).all()
+
+
+@pytest.mark.parametrize(("steps", "mean"), [(40, []), (1500, ["training, mean of 30 steps"])])
+def test_legend(tmp_path, steps, mean):
+    (tmp_path / "log.csv").write_text(log_text(steps))
+    plot_log = runpy.run_path(str(PLOT_LOG))
+    figure = plot_log["draw"]({"a.csv": plot_log["read_log"](tmp_path / "log.csv")})
+    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert labels == ["a.csv", "training, each batch", *mean, "validation"]
+
+
+@pytest.mark.parametrize("rest", ["4", "4,256,3.5,,0.0", "4,256,3.5,,0.001,1,12"])
+def test_unfinished_last_line_is_ignored(tmp_path, rest):
+    whole = "".join(log_text(40).splitlines(keepends=True)[:5])
+    for folder, text in ("whole", whole), ("killed", whole + rest):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "log.csv").write_text(text)
+        assert plot(tmp_path / folder, "log.csv", "-o", "loss.png").returncode == 0
+    pictures = [picture(tmp_path / folder / "loss.png") for folder in ("whole", "killed")]
+    assert (pictures[0] == pictures[1]).all()
+
+
+@pytest.mark.parametrize("row", ["0,0,,4.5,,,", "0,0,4.5,,0.001,1.5,9", "0,0,nan,inf,0,nan,9"])
+def test_one_row(tmp_path, row):
+    (tmp_path / "log.csv").write_text(f"{LOG_COLUMNS}\n{row}\n")
+    done = plot(tmp_path, "log.csv", "-o", "loss.png")
+    assert done.returncode == 0 and "Warning" not in done.stderr
+
+
+# ----------------------------------------------------------------------------
+# Errors: one line that names the file, exit status 1, and nothing written
+
+
+def check_fails(folder, done, *says, status=1):
+    assert (done.returncode, done.stdout) == (status, "")
+    assert done.stderr.startswith("plot_log.py: ") and done.stderr.count("\n") == 1
+    for words in says:
+        assert words in done.stderr
+    assert not list(folder.rglob("*.png*"))
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "no rows yet"),
+        (LOG_COLUMNS.encode(), "no rows yet"),
+        (f"{LOG_COLUMNS}\n".encode(), "no rows yet"),
+        (f"{LOG_COLUMNS}\n0,0,4.5".encode(), "no rows yet"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\xff\xfe", "not a training log"),
+        (b"<!DOCTYPE html>\n<html></html>\n", "not a training log"),
+        (b"step,loss\n0,4.5\n", "not a training log"),
+        (f"{LOG_COLUMNS},note\n0,0,4.5,,0.1,1,1,hi\n".encode(), "not a training log"),
+        (f"{LOG_COLUMNS}\n0,0,4.5,,0.1,1,1\n1,64,four,,0.1,1,1\n".encode(), "line 3: "),
+        (f"{LOG_COLUMNS}\n0,0,4.5,,0.1,1,1\n1,64\n2,128,4,,0.1,1,1\n".encode(), "2 cells, not 7"),
+        (f"{LOG_COLUMNS}\n0,0,4.5,,0.1,1,1\n\n".encode(), "line 3: 1 cells"),
+    ],
+)
+def test_no_log(tmp_path, content, says):
+    (tmp_path / "good.csv").write_text(log_text(40))
+    (tmp_path / "bad.csv").write_bytes(content)
+    done = plot(tmp_path, "good.csv", "bad.csv", "-o", "loss.png")
+    check_fails(tmp_path, done, "bad.csv", says, "; ")
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("none.csv", "No such file"), (".", ": "), ("log.csv/x", ": ")]
+)
+def test_log_that_cannot_be_read(tmp_path, name, says):
+    (tmp_path / "log.csv").write_text(log_text(40))
+    check_fails(tmp_path, plot(tmp_path, name, "-o", "loss.png"), name, says, "--log FILE")
+
+
+@pytest.mark.parametrize("name", ["none/loss.png", "folder.svg", "log.csv/loss.png"])
+def test_output_that_cannot_be_written(tmp_path, name):
+    (tmp_path / "log.csv").write_text(log_text(40))
+    (tmp_path / "folder.svg").mkdir()
+    check_fails(tmp_path, plot(tmp_path, "log.csv", "-o", name), f"{name}: ", "; ")
+
+
+def test_old_picture_outlives_an_error(tmp_path):
+    (tmp_path / "loss.png").write_text("old")
+    assert plot(tmp_path, "none.csv", "-o", "loss.png").returncode == 1
+    assert (tmp_path / "loss.png").read_text() == "old"
+
+
+def test_matplotlib_is_missing(tmp_path):
+    (tmp_path / "log.csv").write_text(log_text(40))
+    (tmp_path / "matplotlib.py").write_text("raise ModuleNotFoundError('matplotlib')")
+    done = plot(tmp_path, "log.csv", "-o", "loss.png", PYTHONPATH=str(tmp_path))
+    check_fails(tmp_path, done, "pip install -r requirements-dev.txt")
+
+
+@pytest.mark.parametrize(
+    "flags", [["log.csv"], ["-o", "a.png"], ["log.csv", "-o", "a.jpg"], ["log.csv", "-o", "a"]]
+)
+def test_bad_flags(tmp_path, flags):
+    (tmp_path / "log.csv").write_text(log_text(40))
+    assert plot(tmp_path, *flags).returncode == 2
+    assert os.listdir(tmp_path) == ["log.csv"]

@@ -1,0 +1,334 @@
+"""reference_gpt2.py --train: train_gpt2.py's training in PyTorch, in one process and in two."""
+
+import csv
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import threading
+from pathlib import Path
+
+import common
+import train_gpt2 as gpt2
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+import reference_gpt2 as reference  # noqa: E402
+
+PROJECT = Path(__file__).parent.parent
+WEIGHTS = Path(__file__).parent / "small_weights.bin"
+V = reference.SMALL.V
+RUN = "--seq-len 16 --batch-size 2 --steps 8 --lr 2e-3 --val-every 0 --sample-every 0".split()
+ALL = "--shuffle --warmup 3 --min-lr-frac 0.1 --weight-decay 0.1 --grad-clip 2".split()
+
+
+@pytest.fixture(autouse=True)
+def restored():
+    handler = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, handler)
+    torch.set_float32_matmul_precision("highest")
+
+
+def write_tokens(path, count):
+    tokens = np.random.default_rng(count).integers(0, 4, count).cumsum() % V
+    with common.replacing(path) as f:
+        common.write_header(f, common.TOKENS, 1, count, V)
+        f.write(tokens.astype("<u2"))
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+    """Flags for the small model and the tokens to train it on, which are in two files."""
+    data = tmp_path_factory.mktemp("data")
+    for name, count in ("train_0", 700), ("train_1", 411), ("val", 500):
+        write_tokens(data / f"x_{name}.bin", count)
+    with common.replacing(data / "x_tokenizer.bin") as f:
+        common.write_header(f, common.TOKENIZER, 2, V, V - 1)
+        f.write(b"".join(bytes([1, i]) for i in range(V)))
+    return ["--init", WEIGHTS, "--data", data / "x"]
+
+
+def in_numpy(*flags):
+    gpt2.train(common.training_flags([*map(str, flags)]))
+
+
+def in_pytorch(*flags):
+    reference.main(["--train", *map(str, flags)])
+
+
+def read_log(path):
+    """Rows of numbers: step, tokens, train loss, val loss, learning rate, norm; -1 for none."""
+    with open(path) as f:
+        _, *rows = csv.reader(f)
+    return np.array([[float(cell or -1) for cell in row[:6]] for row in rows])
+
+
+def losses(text):
+    return [float(loss) for loss in re.findall(r"^step \d+: (?:train )?loss (\S+)", text, re.M)]
+
+
+def read_checkpoint(path):
+    """
+    Parameters, m and v by name, and what is known of the run.
+
+    Without the bias of the keys: its gradient is 0 but for rounding, which AdamW takes for one.
+    """
+    flat, config = gpt2.load_weights(path)
+    flats = flat, np.empty_like(flat), np.empty_like(flat)
+    common.read_moments(path, *flats[1:])
+    trees = [gpt2.tensors(flat, config) for flat in flats]
+    for tree in trees:
+        tree["qkvb"][:, config.C : 2 * config.C] = 0
+    return trees, common.read_about(path)
+
+
+def error(ours, theirs):
+    return np.abs(ours - theirs).max() / np.abs(theirs).max()
+
+
+def assert_same_run(folder, a, b):
+    """The logs and checkpoints of two runs agree."""
+    logs = [read_log(folder / f"{name}.csv") for name in (a, b)]
+    assert np.allclose(*logs, rtol=2e-6, atol=0)  # measured: 2e-7, the last digit
+    (ours, our_run), (theirs, their_run) = (read_checkpoint(folder / f"{n}.bin") for n in (a, b))
+    assert our_run == their_run
+    # measured: 1.3e-6 for parameters, 9.8e-7 for moments
+    for mine, other in zip(ours, theirs, strict=True):
+        for name in mine:
+            assert error(mine[name], other[name]) < 1e-5, name
+
+
+# ----------------------------------------------------------------------------
+# As in NumPy
+
+
+def test_same_run_as_in_numpy(given, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    flags = [*given, *RUN, *ALL, "--grad-accum", 3, "--val-every", 3, "--val-batches", 3]
+    lines = []
+    for train in in_numpy, in_pytorch:
+        train(*flags, "--save", "run.bin", "--log", f"{train.__name__}.csv")
+        Path("run.bin").rename(f"{train.__name__}.bin")
+        out = re.sub(r"\(took .*\)|loss [\d.]+|memory: .*\n", "", capsys.readouterr().out)
+        lines.append(out.splitlines())
+    assert_same_run(tmp_path, "in_pytorch", "in_numpy")
+    assert lines[0] == lines[1] and "wrote run.bin" in lines[0]
+    log = read_log("in_numpy.csv")
+    assert log[-1, 3] < log[0, 3] - 0.3  # it has learned
+    assert (log[:-1, 5] > 2).any() and (log[:-1, 5] < 2).any()  # some were clipped
+    best = [common.read_about("run_best.bin")["val_loss"], min(log[1:, 3][log[1:, 3] > 0])]
+    assert best[0] == pytest.approx(best[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("first, then", [(in_numpy, in_pytorch), (in_pytorch, in_numpy)])
+def test_each_resumes_what_the_other_saved(given, tmp_path, first, then):
+    flags = [*given, *RUN, "--weight-decay", 0.1, "--grad-accum", 2, "--shuffle"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    first(*flags, "--save", f"{whole}.bin", "--log", f"{whole}.csv")
+    first(*flags, "--steps", 4, "--save", f"{parts}.bin", "--log", f"{parts}.csv")
+    then("--resume", f"{parts}.bin", "--steps", 8, "--log", f"{parts}.csv", *RUN[-4:])
+    assert_same_run(tmp_path, "parts", "whole")
+
+
+def test_samples(given, capsys):
+    in_pytorch(*given, *RUN, "--steps", 2, "--sample-every", 2)
+    sample = capsys.readouterr().out.partition("generating:\n---\n")[2].rpartition("\n---\n")[0]
+    assert len(sample) == gpt2.SAMPLE_TOKENS
+
+
+def test_interrupt(given, tmp_path, monkeypatch):
+    pressed = threading.Event()
+    monkeypatch.setattr(common, "catch_interrupt", lambda: pressed)
+    monkeypatch.setattr(reference, "evaluate", lambda *_: pressed.set() or 1.0)
+    saved = tmp_path / "w.bin"
+    with pytest.raises(KeyboardInterrupt, match=f"after 1 steps; --resume {saved} goes on"):
+        in_pytorch(*given, *RUN, "--val-every", 5, "--save", saved)
+    assert common.read_about(saved)["step"] == 1
+
+
+def test_loss_that_is_no_number(given, tmp_path):
+    saved = tmp_path / "w.bin"
+    with pytest.raises(common.UserError, match="step 1: .*batch 1 of .*x_train; .*--lr"):
+        in_pytorch(*given, *RUN, "--lr", 1e38, "--save", saved)
+    assert not saved.exists()
+
+
+# ----------------------------------------------------------------------------
+# Two processes
+
+
+distributed = pytest.mark.skipif(
+    not torch.distributed.is_available(), reason="PyTorch without torch.distributed"
+)
+
+
+def torchrun(*flags):
+    """In two processes. (Behind the two dashes, a flag is none of torchrun's own.)"""
+    command = "-m torch.distributed.run --standalone --nproc-per-node=2 --".split()
+    command = [sys.executable, *command, PROJECT / "reference_gpt2.py", "--train", *flags]
+    return subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=120)
+
+
+@distributed
+def test_two_processes_are_as_good_as_one(given, tmp_path):
+    flags = [*given, *RUN, *ALL, "--val-every", 4, "--val-batches", 3]
+    one, two = tmp_path / "one", tmp_path / "two"
+    done = torchrun(*flags, "--grad-accum", 2, "--save", f"{two}.bin", "--log", f"{two}.csv")
+    assert done.returncode == 0, done.stderr
+    in_pytorch(*flags, "--grad-accum", 4, "--save", f"{one}.bin", "--log", f"{one}.csv")
+    assert_same_run(tmp_path, "two", "one")
+    assert len(losses(done.stdout)) == 8  # the first process alone prints
+
+
+@distributed
+def test_two_processes_end_with_the_first(given):
+    done = torchrun(*RUN, *given[:2], "--data", "none")
+    assert done.returncode
+    mine = [line for line in done.stderr.splitlines() if line.startswith("reference_gpt2.py: ")]
+    assert mine[0].startswith("reference_gpt2.py: none_train.bin: no such file"), done.stderr
+
+
+def test_processes_that_cannot_share_a_step(given, tmp_path, monkeypatch):
+    in_pytorch(*given, *RUN, "--grad-accum", 3, "--save", tmp_path / "w.bin")
+    monkeypatch.setattr(reference, "WORLD", 2)
+    monkeypatch.setattr(reference.distributed, "init_process_group", lambda backend: None)
+    with pytest.raises(common.UserError, match="2 processes can't share the 3 batches"):
+        in_pytorch("--resume", tmp_path / "w.bin", "--steps", 9)
+    with pytest.raises(common.UserError, match="--train"):
+        reference.main([])
+
+
+# ----------------------------------------------------------------------------
+# Switches
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """Make the files of a small model, with more flags -> what is in the folder then."""
+    monkeypatch.setattr(reference, "write_tokenizer", lambda *_, **__: None)
+    flags = "--model d1 --steps 3 --batch-size 2 --seq-len 8 --lr 0.01 --out".split()
+
+    def make(*more):
+        reference.main([*flags, str(tmp_path / "w.bin"), *more])
+        return sorted(path.name for path in tmp_path.iterdir())
+
+    return make
+
+
+@pytest.fixture
+def plain(given, capsys):
+    in_pytorch(*given, *RUN)
+    return losses(capsys.readouterr().out)
+
+
+SWITCHES = {  # how much a loss may differ: ten times what was measured
+    "--dtype=bfloat16": 5e-3,  # measured: 4.7e-4
+    "--flash": 2e-6,  # measured: 2e-7, the last digit
+    "--tensorcores": 5e-3,  # measured: 0, on a CPU without them; TF32 is finer than bfloat16
+}
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_switch(given, files, plain, switch, capsys):
+    in_pytorch(*given, *RUN, switch)
+    assert losses(capsys.readouterr().out) == pytest.approx(plain, rel=SWITCHES[switch])
+    assert (torch.get_float32_matmul_precision() == "high") is (switch == "--tensorcores")
+
+    assert files("--no-write") == []
+    expected = losses(capsys.readouterr().out)
+    assert files(switch) == ["w.bin"]  # the weights, as they are; and no debug state
+    out = capsys.readouterr().out
+    assert losses(out) == pytest.approx(expected, rel=SWITCHES[switch])
+    assert "not writing w_debug_state.bin" in out
+    assert re.search(r"^step 2: .* \(took [\d.]+ ms, \d+ tokens/s\)$", out, re.M)
+
+
+def test_bfloat16_is_that(given, plain, capsys):
+    in_pytorch(*given, *RUN, "--dtype", "bfloat16")
+    assert losses(capsys.readouterr().out) != pytest.approx(plain, rel=1e-5)
+
+
+def test_flash_is_that(given, monkeypatch):
+    monkeypatch.setattr(reference.F, "scaled_dot_product_attention", None)
+    in_pytorch(*given, *RUN)
+    with pytest.raises(TypeError):
+        in_pytorch(*given, *RUN, "--flash")
+
+
+def test_inference_only(given, files, tmp_path, capsys):
+    assert files("--inference-only") == []
+    found = losses(capsys.readouterr().out)
+    assert len(found) == 3 and len(set(found)) == 1
+
+    flags = ["--inference-only", "--save", tmp_path / "x.bin", "--log", tmp_path / "x.csv"]
+    in_pytorch(*given, *RUN, *flags, "--val-every", 8, "--weight-decay", 0.1)
+    out = capsys.readouterr().out
+    first, last = re.findall(r"val loss (\S+)", out)
+    assert first == last and len(losses(out)) == 8
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_write(given, plain, tmp_path, capsys):
+    in_pytorch(*given, *RUN, "--no-write", "--save", tmp_path / "x", "--log", tmp_path / "y")
+    assert losses(capsys.readouterr().out) == plain
+    assert list(tmp_path.iterdir()) == []
+
+
+HEADERS = Path(sysconfig.get_path("include")) / "Python.h"
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile takes a C++ compiler")
+@pytest.mark.skipif(not HEADERS.exists(), reason=f"torch.compile takes {HEADERS}")
+def test_compile(given, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")  # none to be left behind
+    config = gpt2.GPT2Config(16, V, 1, 1, 8)  # one block, as this takes its time
+    common.write_weights(tmp_path / "w.bin", gpt2.init_weights(config), config)
+    for switch in [], ["--compile"]:
+        in_pytorch(*given, *RUN, "--init", tmp_path / "w.bin", *switch)
+    found = losses(capsys.readouterr().out)
+    assert found[:8] == pytest.approx(found[8:], rel=2e-6)  # measured: 2.2e-7, the last digit
+
+
+def test_compile_without_a_compiler(given, tmp_path):
+    command = [sys.executable, PROJECT / "reference_gpt2.py", "--train", *given, *RUN, "--compile"]
+    none = {"CXX": str(tmp_path / "none"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [*map(str, command)], env=os.environ | none, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "No working C++ compiler" in line and "leave --compile out" in line
+
+
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("device", ["nonsense", "meta", "cuda", "cuda:99", "cuda:x"])
+def test_device_that_is_not_there(given, tmp_path, device, train):
+    if device == "cuda" and torch.cuda.is_available():
+        pytest.skip("it is there")
+    flags = ["--train", *map(str, given)] if train else ["--model", "d1", "--out"]
+    with pytest.raises(common.UserError, match=f"^--device {device}: .") as caught:
+        reference.main([*flags, *([] if train else [str(tmp_path / "w.bin")]), "--device", device])
+    assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("flags", ["--dtype float16", "--train --dtype foo", "--train --model d1"])
+def test_bad_flag(flags, capsys):
+    with pytest.raises(SystemExit) as caught:
+        reference.main(flags.split())
+    assert caught.value.code == 2 and len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_mistakes(given, tmp_path):
+    for flags, why in [
+        (["--seq-len", 20], "--seq-len 20: .* 19 at most"),
+        (["--data", tmp_path / "none"], "none_train.bin: no such file"),
+        (["--save", tmp_path / "none" / "w.bin"], "no such folder"),
+    ]:
+        with pytest.raises(common.UserError, match=why):
+            in_pytorch(*given, *RUN, *flags)

@@ -1,0 +1,511 @@
+"""Runs that end early, and go on: checkpoints, --resume, Ctrl-C, kills, --log, the best weights."""
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import time
+
+import common
+import train_gpt2 as gpt2
+
+import numpy as np
+import pytest
+from test_train import (
+    DATA,
+    FAST,
+    V,
+    add_data,
+    failed,
+    header,
+    losses,
+    make_project,
+    small_weights,
+    start,
+    succeeded,
+    train,
+    within,
+    write_tokens,
+)
+
+posix = pytest.mark.skipif(os.name != "posix", reason="needs the signals of POSIX")
+GARBAGE = b"from a run that was killed " * 40_000  # longer than a checkpoint here
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """The program, and data: `letters`; `parts`, the same in two files; `mixed`, out of order."""
+    folder = add_data(make_project(tmp_path_factory.mktemp("resume")))
+    for name in "parts", "mixed":
+        add_data(folder, name)
+    whole = folder / "data" / "parts_train.bin"
+    tokens = common.load_tokens(whole)[0].tolist()
+    for i, part in enumerate((tokens[:300], tokens[300:])):
+        write_tokens(folder / "data" / f"parts_train_{i:03}.bin", part)
+    whole.unlink()
+    random.Random(0).shuffle(tokens)  # what a model learns of the text is no help with this
+    write_tokens(folder / "data" / "mixed_val.bin", tokens)
+    return folder
+
+
+def checkpoint(path):
+    """The step of a checkpoint, which is whole, if that can be read."""
+    version, sizes = common.read_sizes(path, gpt2.num_parameters)
+    flat, again = common.read_weights(path, gpt2.num_parameters)
+    assert version == common.FLOAT32 and sizes == again and np.isfinite(flat).all()
+    moments = np.empty((2, flat.size), np.float32)
+    common.read_moments(path, *moments)
+    assert np.isfinite(moments).all() and (moments[1] >= 0).all()
+    return common.read_about(path)["step"]
+
+
+def read_until(process, words):
+    """Its output up to the line that has these words."""
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if words in line:
+            return lines
+    pytest.fail(f"no {words} in {''.join(lines)}, but {process.stderr.read()}")
+
+
+def interrupted(project, *flags, at):
+    """Run, and press Ctrl-C once when the output says so -> exit status, output, error output."""
+    with start(project, *flags) as process:
+        lines = read_until(process, at)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    return process.returncode, "".join(lines) + out, err
+
+
+def from_step(out, step):
+    """The output from that step on, but for how long it took, and where it was written."""
+    return re.sub(r"\(took .*\)|wrote .*\n", "", out[out.index(f"step {step}: ") :])
+
+
+# ----------------------------------------------------------------------------
+# A run in two pieces ends as a run in one
+
+
+RUNS = {
+    "plain": [],
+    "decay": "--weight-decay 0.1 --warmup 3".split(),
+    "accumulated, clipped, shuffled": "--grad-accum 3 --grad-clip 0.5 --shuffle --seed 7".split(),
+    "shards": "--data data/parts --shuffle".split(),
+    "validation and samples": "--val-every 2 --val-batches 2 --sample-every 3".split(),
+    "weights of a file": ["--init", "weights.bin"],
+}
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_two_runs_are_one(project, tmp_path, run):
+    small_weights(project / "weights.bin", 16)
+    flags = [*FAST, *DATA, "--lr", 1e-2, *RUNS[run]]
+    whole, part = tmp_path / "whole.bin", tmp_path / "part.bin"
+    in_one = succeeded(train(project, *flags, "--steps", 10, "--save", whole))
+    succeeded(train(project, *flags, "--steps", 5, "--save", part))
+    assert (checkpoint(whole), checkpoint(part)) == (10, 5)
+    after_five = part.read_bytes()
+    others = [f for f in RUNS[run] if "every" in str(f)]  # what a checkpoint doesn't keep
+    others = [part for f in others for part in (f, RUNS[run][RUNS[run].index(f) + 1])]
+    others += ["--val-batches", 2]
+    in_two = succeeded(
+        train(
+            project, "--resume", part, "--steps", 10, "--val-every", 0, "--sample-every", 0, *others
+        )
+    )
+    assert part.read_bytes() == whole.read_bytes() != after_five
+    assert from_step(in_two, 5) == from_step(in_one, 5)
+    assert "step 4: " not in in_two and f"wrote {part}\n" in in_two
+
+
+@posix
+@pytest.mark.parametrize("more", [[], ["--grad-accum", 2, "--grad-clip", 1, "--shuffle"]], ids=str)
+def test_an_interrupted_schedule_goes_on(project, tmp_path, more):
+    flags = [*FAST, *DATA, *"--lr 1e-2 --warmup 10 --min-lr-frac 0.1 --weight-decay 0.1".split()]
+    flags += ["--steps", 200, *more]
+    whole, part = tmp_path / "whole.bin", tmp_path / "part.bin"
+    in_one = succeeded(train(project, *flags, "--save", whole))
+    status, _, err = interrupted(project, *flags, "--save", part, at="step 12: ")
+    assert status == 130, err
+    step = checkpoint(part)
+    assert 12 < step < 200
+    quiet = ["--val-every", 0, "--sample-every", 0]
+    in_two = succeeded(train(project, "--resume", part, *quiet))
+    assert part.read_bytes() == whole.read_bytes()
+    assert from_step(in_two, step) == from_step(in_one, step)
+
+
+def test_resumed_run_leaves_its_start_alone(project, tmp_path):
+    first, second = tmp_path / "first.bin", tmp_path / "second.bin"
+    succeeded(train(project, *FAST, *DATA, "--save", first))
+    before = first.read_bytes()
+    quiet = ["--val-every", 0, "--sample-every", 0]
+    succeeded(train(project, "--resume", first, "--steps", 4, "--save", second, *quiet))
+    assert first.read_bytes() == before and checkpoint(second) == 4
+
+
+def test_saved_weights_are_what_llmc_reads(project, tmp_path):
+    """The first part of a checkpoint is a weight file, but for two numbers in its header."""
+    saved, plain = tmp_path / "saved.bin", tmp_path / "plain.bin"
+    succeeded(train(project, *FAST, *DATA, "--save", saved))
+    common.write_weights(plain, *gpt2.load_weights(saved))
+    data, weights = saved.read_bytes(), plain.read_bytes()
+    assert data[32:40] != weights[32:40] == bytes(8)
+    assert data[:32] + bytes(8) + data[40 : len(weights)] == weights
+    about = int.from_bytes(data[32:36], "little")
+    count = gpt2.num_parameters(gpt2.load_weights(saved)[1])
+    assert len(data) == len(weights) + 8 * count + about
+    assert json.loads(data[-about:])["step"] == 2
+
+
+# ----------------------------------------------------------------------------
+# Kills
+
+
+def test_killed_at_any_moment(project, tmp_path):
+    """After 30 kills, each run resumed from what the one before left, it is as if nothing was."""
+    saved, best, rng = tmp_path / "out.bin", tmp_path / "out_best.bin", random.Random(0)
+    more = ["--save", saved, "--save-every", 1, "--val-every", 1, "--val-batches", 1]
+    more += ["--sample-every", 0]
+    flags, step = [*FAST, *DATA, "--lr", 1e-2, "--steps", 10**6, *more], 0
+    (tmp_path / "out.bin.part").write_bytes(GARBAGE)
+    for _ in range(30):
+        with start(project, *flags) as process:
+            lines = read_until(process, "wrote ")
+            time.sleep(rng.uniform(0, 0.05))
+            process.kill()
+        assert lines[-2].startswith(f"step {step}: ")  # it went on from the checkpoint
+        reached = checkpoint(saved)
+        assert reached > step
+        if best.exists():
+            assert np.isfinite(gpt2.load_weights(best)[0]).all()
+            assert 0 < common.read_about(best)["step"] <= reached
+        flags, step = ["--resume", saved, *more], reached
+    written = {"out.bin", "out_best.bin"}
+    assert set(os.listdir(tmp_path)) <= written | {f"{name}.part" for name in written}
+
+    steps, whole = step + 3, tmp_path / "whole.bin"
+    succeeded(train(project, *flags, "--steps", steps))
+    succeeded(train(project, *FAST, *DATA, "--lr", 1e-2, "--steps", steps, "--save", whole))
+    assert saved.read_bytes() == whole.read_bytes()
+    assert set(os.listdir(tmp_path)) - {"out_best.bin.part"} == {*written, "whole.bin"}
+
+
+def test_left_over_part_is_no_checkpoint(project, tmp_path):
+    part = tmp_path / "out.bin.part"
+    part.write_bytes(GARBAGE)
+    for flag in "--resume", "--init":
+        failed(train(project, *FAST, *DATA, flag, tmp_path / "out.bin"), "no such file")
+    failed(train(project, *FAST, *DATA, "--init", part), str(part))
+    assert part.read_bytes() == GARBAGE
+    succeeded(train(project, *FAST, *DATA, "--save", tmp_path / "out.bin"))
+    assert os.listdir(tmp_path) == ["out.bin"] and checkpoint(tmp_path / "out.bin") == 2
+
+
+# ----------------------------------------------------------------------------
+# Ctrl-C
+
+
+@posix
+def test_interrupt_saves(project, tmp_path):
+    saved = tmp_path / "out.bin"
+    flags = [*FAST, *DATA, "--steps", 10**6, "--save", saved]
+    status, out, err = interrupted(project, *flags, at="step 3: ")
+    step = checkpoint(saved)
+    assert status == 130
+    assert err == f"train_gpt2.py: stopped after {step} steps; --resume {saved} goes on\n"
+    assert out.splitlines()[-1] == f"wrote {saved}"
+    assert out.splitlines()[-2].startswith(f"step {step - 1}: ")  # the last one is a whole step
+    assert os.listdir(tmp_path) == ["out.bin"]
+
+
+@posix
+def test_interrupt_without_save(project):
+    status, out, err = interrupted(project, *FAST, *DATA, "--steps", 10**6, at="step 3: ")
+    (step,) = re.fullmatch(
+        r"train_gpt2\.py: stopped after (\d+) steps; there was no --save\n", err
+    ).groups()
+    assert status == 130 and out.splitlines()[-1].startswith(f"step {int(step) - 1}: ")
+
+
+def test_interrupt_before_the_first_step(project, tmp_path):
+    """There is nothing yet that --resume could go on with."""
+    pressed = "common.catch_interrupt = lambda: e; e = __import__('threading').Event(); e.set()"
+    saved = tmp_path / "out.bin"
+    done = train(project, *FAST, *DATA, "--save", saved, python=within(pressed))
+    assert done.returncode == 130 and done.stderr.count("\n") == 1
+    assert saved.exists() or "--resume" not in done.stderr, done.stderr
+
+
+@posix
+def test_second_interrupt_ends_at_once(project, tmp_path):
+    """In the middle of a step that takes half a minute."""
+    saved = tmp_path / "out.bin"
+    flags = [*FAST, *DATA, "--val-every", 1, "--val-batches", 1, "--grad-accum", 10_000]
+    small = [*FAST, *DATA, "--save", saved]
+    succeeded(train(project, *small))
+    before = saved.read_bytes()
+    with start(project, *flags, "--save", saved) as process:
+        read_until(process, "val loss ")
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        assert process.poll() is None  # it is finishing the step
+        clock = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+        assert time.monotonic() - clock < 3
+    assert (process.returncode, out, err) == (130, "", "")
+    assert saved.read_bytes() == before
+    assert sorted(os.listdir(tmp_path)) == ["out.bin", "out_best.bin"]
+
+
+# ----------------------------------------------------------------------------
+# The best weights
+
+
+def rows_of(log):
+    """The rows of a log, as dicts; its header is what it is to be."""
+    columns, *rows = log.read_text().splitlines()
+    assert columns == "step,tokens,train_loss,val_loss,lr,grad_norm,ms"
+    return [dict(zip(columns.split(","), row.split(","), strict=True)) for row in rows]
+
+
+def test_best_weights(project, tmp_path):
+    """With validation on the letters of the text in any order: its loss falls, and then rises."""
+    saved, best, log = (tmp_path / name for name in ("out.bin", "out_best.bin", "log.csv"))
+    flags = [*FAST, "--data", "data/mixed", "--lr", 3e-3, "--val-every", 1]
+    out = succeeded(train(project, *flags, "--steps", 25, "--save", saved, "--log", log))
+    found = [float(row["val_loss"]) for row in rows_of(log)]
+    assert found == losses(out, "val") and len(found) == 26
+    step = found.index(min(found))
+    assert 0 < step < 25 and found[-1] > found[step] + 0.1
+    about = common.read_about(best)
+    assert about["step"] == step and about["val_loss"] == pytest.approx(found[step], abs=1e-6)
+
+    again, there = tmp_path / "again.bin", gpt2.load_weights(best)[0]
+    out = succeeded(train(project, *flags, "--steps", step, "--save", again))
+    assert np.array_equal(there, gpt2.load_weights(again)[0])
+    out = succeeded(train(project, *flags, "--init", best, "--steps", 0))
+    assert losses(out, "val") == [found[step]]
+
+    before = best.read_bytes()
+    resume = ["--resume", saved, "--steps", 30, "--val-every", 1, "--sample-every", 0]
+    out = succeeded(train(project, *resume))
+    assert min(losses(out, "val")) > found[step] and checkpoint(saved) == 30
+    assert best.read_bytes() == before
+    failed(train(project, "--resume", best, "--steps", 30), str(best), "--init")
+
+
+# ----------------------------------------------------------------------------
+# A loss that is no number
+
+
+def with_nan(path):
+    config = gpt2.GPT2Config(16, V, 1, 1, 4)
+    flat = gpt2.init_weights(config)
+    flat[-1] = np.nan
+    common.write_weights(path, flat, config)
+    return path
+
+
+@pytest.mark.parametrize("more", [[], ["--grad-accum", 3], ["--grad-clip", 1]], ids=str)
+@pytest.mark.parametrize("cause", ["--lr", "--init"])
+def test_a_loss_that_is_no_number_ends_the_run(project, tmp_path, cause, more):
+    saved = tmp_path / "out.bin"
+    succeeded(train(project, *FAST, *DATA, "--save", saved))
+    before = saved.read_bytes()
+    step, value = (1, "1e20") if cause == "--lr" else (0, with_nan(tmp_path / "nan.bin"))
+    flags = [*FAST, *DATA, cause, value, *more, "--steps", 9, "--save", saved, "--val-every", 1]
+    done = train(project, *flags)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    batch = step * 3 if "--grad-accum" in more else step
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith(f"train_gpt2.py: step {step}: ") and f"batch {batch} of data/le" in line
+    assert "--lr" in line and "--grad-clip" in line
+    assert f"step {step}: " not in done.stdout
+    assert saved.read_bytes() == before
+    assert not [name for name in os.listdir(tmp_path) if "part" in name]
+    if cause == "--lr":  # of step 0, the only one with a loss
+        best = common.read_about(tmp_path / "out_best.bin")
+        assert best["step"] == 0 and np.isfinite(best["val_loss"])
+
+
+def test_a_loss_that_is_no_number_is_one_line(project):
+    done = train(project, *FAST, *DATA, "--lr", "1e20")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_a_sample_of_no_number_is_one_line(project):
+    done = train(project, *FAST, *DATA, "--lr", "1e20", "--sample-every", 1)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+
+
+# ----------------------------------------------------------------------------
+# Log
+
+
+def test_log_agrees_with_the_output(project, tmp_path):
+    log = tmp_path / "log.csv"
+    flags = "--steps 5 --val-every 2 --grad-accum 2 --lr 1e-2 --warmup 2 --min-lr-frac 0.5".split()
+    out = succeeded(train(project, *FAST, *DATA, *flags, "--log", log))
+    rows = rows_of(log)
+    assert [row["step"] for row in rows] == list("012345")
+    assert [int(row["tokens"]) for row in rows] == [step * 2 * 4 * 16 for step in range(6)]
+    printed = re.findall(r"step \d+: train loss (\S+) \(took (\S+) ms", out)
+    assert [row["train_loss"] for row in rows[:5]] == [loss for loss, _ in printed]
+    assert [float(row["ms"]) for row in rows[:5]] == pytest.approx(
+        [float(ms) for _, ms in printed], abs=0.051
+    )
+    assert [row["val_loss"] for row in rows if row["val_loss"]] == re.findall(
+        r"val loss (\S+)", out
+    )
+    assert [bool(row["val_loss"]) for row in rows] == [True, False, True, False, True, True]
+    rates = [gpt2.learning_rate(step, 5, 1e-2, 2, 0.5) for step in range(5)]
+    assert [float(row["lr"]) for row in rows[:5]] == pytest.approx(rates, rel=1e-5)
+    assert {rows[5][name] for name in ("train_loss", "lr", "grad_norm", "ms")} == {""}
+
+    config = gpt2.GPT2Config(16, V, 1, 1, 64)
+    params = gpt2.tensors(gpt2.init_weights(config, 1337), config)
+    grads = np.empty(gpt2.num_parameters(config), np.float32)
+    tokens, _ = common.load_tokens(project / "data" / "letters_train.bin")
+    _, cache = gpt2.gpt2_forward(params, config, *gpt2.get_batch([tokens], 0, 8, 16))
+    gpt2.gpt2_backward(1.0, cache, gpt2.tensors(grads, config))
+    assert float(rows[0]["grad_norm"]) == pytest.approx(np.linalg.norm(grads), rel=1e-5)
+
+
+def test_resumed_log(project, tmp_path):
+    """Also where the first run went on past its checkpoint, and died in the middle of a row."""
+    log, saved, early = (tmp_path / name for name in ("log.csv", "out.bin", "early.bin"))
+    flags = ["--log", log, "--val-every", 2, "--sample-every", 0]
+    succeeded(train(project, *FAST, *DATA, *flags, "--steps", 3, "--save", saved))
+    shutil.copy(saved, early)
+    three = log.read_text().splitlines()[1:4]
+    succeeded(train(project, "--resume", saved, *flags, "--steps", 6))
+    assert [row["step"] for row in rows_of(log)] == list("0123456")
+    assert log.read_text().splitlines()[1:4] == three
+    six = [row["train_loss"] for row in rows_of(log)]
+    with open(log, "a") as f:
+        f.write("1")  # of 11
+    succeeded(train(project, "--resume", early, *flags, "--steps", 6))
+    assert [row["step"] for row in rows_of(log)] == list("0123456")
+    assert log.read_text().splitlines()[1:4] == three
+    assert [row["train_loss"] for row in rows_of(log)] == six
+
+    succeeded(train(project, *FAST, *DATA, *flags))  # a new run starts a new log
+    assert [row["step"] for row in rows_of(log)] == list("012")
+
+
+def test_log_is_written_as_it_goes(project, tmp_path):
+    log = tmp_path / "log.csv"
+    with start(project, *FAST, *DATA, "--steps", 10**6, "--log", log) as process:
+        read_until(process, "step 5: ")
+        process.kill()
+    assert [row["step"] for row in rows_of(log)][:5] == list("01234")
+
+
+@pytest.mark.parametrize("content", [b"", b"my notes\n1,2,3\n", header(20240326), b"step,loss\n"])
+def test_what_is_no_log_is_left_alone(project, tmp_path, content):
+    log = tmp_path / "notes"
+    log.write_bytes(content)
+    failed(train(project, *FAST, *DATA, "--log", log), f"--log {log}")
+    assert log.read_bytes() == content and os.listdir(tmp_path) == ["notes"]
+
+
+def test_log_where_nothing_can_be_written(project, tmp_path):
+    failed(train(project, *FAST, *DATA, "--log", tmp_path / "none" / "log.csv"), "--log")
+    failed(train(project, *FAST, *DATA, "--log", tmp_path), "--log", "this is a folder")
+
+
+# ----------------------------------------------------------------------------
+# Mistakes
+
+
+@pytest.fixture(scope="module")
+def saved(project):
+    succeeded(train(project, *FAST, *DATA, "--save", "saved.bin"))
+    return project / "saved.bin"
+
+
+def one_flag(err, *words):
+    """One line, for exit status 2."""
+    assert err.startswith("train_gpt2.py: ") and err.count("\n") == 1, err
+    assert all(word in err for word in words), err
+
+
+OTHERS = {
+    "--batch-size": 5,
+    "--seq-len": 8,
+    "--lr": 0.5,
+    "--warmup": 9,
+    "--min-lr-frac": 0.5,
+    "--weight-decay": 0.1,
+    "--grad-accum": 2,
+    "--grad-clip": 3,
+    "--seed": 1,
+    "--shuffle": None,
+}
+
+
+def test_every_flag_that_matters_is_kept():
+    names = {flag[2:].replace("-", "_") for flag in OTHERS}
+    assert names | {"data", "steps"} == set(common.RUN_FLAGS)
+
+
+@pytest.mark.parametrize("flag", OTHERS)
+def test_resume_with_another_flag(saved, capsys, monkeypatch, flag):
+    monkeypatch.setattr("sys.argv", ["train_gpt2.py"])
+    value = [] if OTHERS[flag] is None else [str(OTHERS[flag])]
+    with pytest.raises(SystemExit) as caught:
+        common.training_flags(["--resume", str(saved), flag, *value])
+    assert caught.value.code == 2
+    one_flag(capsys.readouterr().err, f"{flag}: ", str(saved))
+
+
+def test_resume_with_the_same_flags(project, saved, tmp_path):
+    more = ["--resume", saved, "--steps", 3, "--save", tmp_path / "w.bin"]
+    flags = [flag for flag in FAST if flag not in ("--init", "d1")]
+    assert "step 2: " in succeeded(train(project, *flags, *DATA, *more))
+
+
+def test_resume_with_init_or_another_flag_is_exit_status_2(project, saved):
+    for flags, word in (["--init", "d1"], "--init"), (["--lr", 1], "--lr"):
+        done = train(project, "--resume", saved, "--steps", 3, *flags)
+        assert (done.returncode, done.stdout) == (2, "")
+        one_flag(done.stderr, word)
+
+
+def test_resume_what_cannot_be_resumed(project, saved, tmp_path):
+    before = saved.read_bytes()
+
+    def fails(path, *words, flags=("--steps", 3)):
+        line = failed(train(project, "--resume", path, *DATA, *flags), *words)
+        assert os.listdir(tmp_path) == ["x.bin"] and saved.read_bytes() == before
+        return line
+
+    x = tmp_path / "x.bin"
+    fails(small_weights(x, 64), str(x), f"--init {x}")  # only weights
+    fails(saved, str(saved), "--steps", flags=["--steps", 2])  # nothing left to do
+    add_data(project, "other", 800)
+    fails(saved, str(saved), "901", "801", flags=["--steps", 3, "--data", "data/other"])
+    for split in "train", "val":
+        write_tokens(project / "data" / f"wider_{split}.bin", [1] * 901, V + 1)
+    fails(saved, "--data", f"{V + 1}", f"{V}", flags=["--steps", 3, "--data", "data/wider"])
+    shutil.copy(project / "data" / "letters_train.bin", x)
+    fails(x, str(x))
+    x.write_bytes(before[:-1])
+    fails(x, str(x))
+    x.write_bytes(before[:-2] + b"}}")
+    fails(x, str(x), "damaged")
+    x.write_bytes(before[:-9] + b"\xff" * 9)
+    fails(x, str(x), "damaged")
+    fails(tmp_path / "none.bin", "none.bin", "no such file")
+    fails(tmp_path, str(tmp_path), "this is a folder")
+
+
+def test_resume_weights_with_another_flag(project, tmp_path):
+    """It was not made with any --batch-size: what helps is --init."""
+    x = small_weights(tmp_path / "x.bin", 64)
+    failed(train(project, "--resume", x, *DATA, "--batch-size", 5), str(x), f"--init {x}")

@@ -1,0 +1,349 @@
+"""sample_gpt2.py: its text is that of generate(), and what it says to a mistake."""
+
+import io
+import itertools
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import common
+import prepro
+import sample_gpt2 as sample
+import train_gpt2 as gpt2
+from common import UserError
+
+import numpy as np
+import pytest
+
+PROJECT = Path(__file__).parent.parent
+BYTES = [bytes([i]) for i in range(256)] + [b"<|endoftext|>"]
+LETTERS = [bytes([c]) for c in b"abcdefghij. "] + [b"<end>"]
+MAX_T = 12
+
+
+def model(vocabulary):
+    """Random weights, for which tokens differ more than for init_weights; never end-of-text."""
+    config = gpt2.GPT2Config(MAX_T, len(vocabulary), L=2, NH=2, C=8)
+    flat = np.random.default_rng(1).standard_normal(gpt2.num_parameters(config), np.float32) / 2
+    params = gpt2.tensors(flat, config)
+    params["lnfb"][0], params["wte"][:, 0], params["wte"][-1, 0] = 10, 0, -50
+    return flat, config
+
+
+def write(folder, vocabulary=BYTES, flat=None, about=None, name="out.bin"):
+    """A weight file, and its tokenizer beside it -> the path of the former."""
+    random, config = model(vocabulary)
+    common.write_weights(folder / name, random if flat is None else flat, config, about)
+    prepro.write_tokenizer(folder / "own_tokenizer.bin", vocabulary, len(vocabulary) - 1)
+    return folder / name
+
+
+@pytest.fixture(autouse=True)
+def gpt2_tokenizer(tmp_path, monkeypatch):
+    """What stands for gpt2_tokenizer.bin is not of this checkout."""
+    monkeypatch.setattr(common, "TOKENIZER_FILE", tmp_path / "gpt2_tokenizer.bin")
+    return common.TOKENIZER_FILE
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    """Run it with byte-level tokens, or those given -> standard output."""
+
+    def run(*flags, vocabulary=BYTES, flat=None):
+        path = write(tmp_path, vocabulary, flat)
+        tokenizer = tmp_path / "own_tokenizer.bin"
+        sample.main(["--weights", str(path), "--tokenizer", str(tokenizer), *map(str, flags)])
+        return capsys.readouterr().out
+
+    return run
+
+
+def expected(start, count, seed=1337, i=0, vocabulary=BYTES, **how):
+    """The text that generate() goes on with."""
+    flat, config = model(vocabulary)
+    rng = np.random.default_rng((seed, i))
+    tokens = gpt2.generate(gpt2.tensors(flat, config), config, start, rng, **how)
+    tokens = list(itertools.islice(tokens, count))
+    assert len(vocabulary) - 1 not in tokens
+    return b"".join(vocabulary[token] for token in tokens).decode("utf-8", "replace")
+
+
+# ----------------------------------------------------------------------------
+# Text
+
+
+@pytest.mark.parametrize("count", [0, 1, 8, 3 * MAX_T])  # the last: past what the model sees
+def test_a_prompt_goes_on_as_generate_does(run, count):
+    assert run("--prompt", "abc", "--tokens", count) == f"abc{expected(list(b'abc'), count)}\n"
+
+
+def test_flags_of_next_token(run):
+    how = {"temperature": 0.5, "top_k": 40, "top_p": 0.9}
+    flags = [x for key, value in how.items() for x in (f"--{key.replace('_', '-')}", value)]
+    text = expected(list(b"abc"), 30, **how)
+    assert run("--prompt", "abc", "--tokens", 30, *flags) == f"abc{text}\n"
+    others = [expected(list(b"abc"), 30, **{**how, key: 1.0}) for key in ("temperature", "top_p")]
+    assert text not in [*others, expected(list(b"abc"), 30, **{**how, "top_k": 0})]
+
+
+def test_greedy_is_the_argmax_of_the_whole_forward_pass(run):
+    flat, config = model(BYTES)
+    tokens = list(b"abc")
+    while len(tokens) < MAX_T:
+        logits = gpt2.gpt2_forward(gpt2.tensors(flat, config), config, np.array([tokens]))
+        tokens.append(int(logits[-1].argmax()))
+    text = bytes(tokens).decode("utf-8", "replace")
+    for flags in ("--temperature", 0), ("--top-k", 1), ("--top-p", 1e-9):
+        assert run("--prompt", "abc", "--tokens", MAX_T - 3, *flags) == f"{text}\n"
+
+
+def test_samples_and_seeds(run):
+    flags = "--prompt", "ab", "--tokens", 9, "--samples", 3
+    first = run(*flags)
+    assert first == "\n---\n".join(f"ab{expected(list(b'ab'), 9, i=i)}" for i in range(3)) + "\n"
+    assert len(set(first.split("\n---\n"))) == 3
+    assert run(*flags) == first
+    other = "\n---\n".join(f"ab{expected(list(b'ab'), 9, seed=7, i=i)}" for i in range(3))
+    assert run(*flags, "--seed", 7) == other + "\n" != first
+
+
+@pytest.mark.parametrize("flags", [(), ("--prompt", "")])
+def test_without_a_prompt_from_end_of_text(run, flags):
+    assert run(*flags, "--tokens", 9) == expected([256], 9) + "\n"
+
+
+def certain(token, vocabulary=BYTES):
+    """Weights of a model that gives one token the probability 1."""
+    _, config = model(vocabulary)
+    flat = np.zeros(gpt2.num_parameters(config), np.float32)
+    params = gpt2.tensors(flat, config)
+    params["lnfb"][0], params["wte"][token, 0] = 1, 1000
+    return flat
+
+
+def test_ends_at_end_of_text(run):
+    assert run("--prompt", "abc", flat=certain(256)) == "abc\n"
+    assert run("--samples", 2, flat=certain(256)) == "\n---\n\n"
+    assert run("--prompt", "abc", "--tokens", 4, flat=certain(ord("x"))) == "abcxxxx\n"
+
+
+def test_characters_are_never_cut():
+    vocabulary = [b"\xe2", b"\x82", b"\xac", b"a\xc3", b"\xa9b", b"<end>"]
+    assert list(sample.pieces([0, 1, 2], vocabulary, 5)) == ["", "", "€", ""]
+    assert list(sample.pieces([3, 4], vocabulary, 5)) == ["a", "éb", ""]
+    assert list(sample.pieces([3, 3, 0, 1], vocabulary, 5)) == [
+        "a",
+        "\ufffda",
+        "\ufffd",
+        "",
+        "\ufffd",
+    ]
+    tokens = iter([3, 5, 4])
+    assert list(sample.pieces(tokens, vocabulary, 5)) == ["a", "\ufffd"]
+    assert list(tokens) == [4]  # nothing was drawn after end-of-text
+
+
+def test_a_token_is_out_before_the_next_is_drawn(run, monkeypatch):
+    file = io.BytesIO()
+
+    def generate(*_):
+        for i in range(1000):
+            assert file.getvalue() == b"ab" + b"x" * i
+            yield ord("x")
+
+    monkeypatch.setattr(sample, "generate", generate)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(file, "utf-8", line_buffering=True))
+    run("--prompt", "ab", "--tokens", 5)
+    assert file.getvalue() == b"abxxxxx\n"
+
+
+def test_tokens_of_several_letters():
+    vocabulary = [*BYTES[:-1], b"ab", b"abc", b"<end>"]
+    assert sample.encode("abcab abd", vocabulary, 258) == [257, 256, 32, 256, ord("d")]
+    assert sample.encode("<end>", vocabulary, 258) == list(b"<end>")  # text, as any other
+
+
+# ----------------------------------------------------------------------------
+# Prompts
+
+
+def standard_input(monkeypatch, data):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), "ascii"))
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        ("é€".encode(), "é€"),
+        (b"a\0b", "a\0b"),
+        (b"\xef\xbb\xbfa\r\nb\n", "a\nb\n"),  # as prepro.py reads a file
+        (b"a ", "a "),
+    ],
+)
+def test_prompt_from_standard_input(run, monkeypatch, data, text):
+    standard_input(monkeypatch, data)
+    more = expected(list(text.encode()), 5)
+    assert run("--prompt", "-", "--tokens", 5) == f"{text}{more}\n"
+
+
+def test_empty_standard_input_is_no_prompt(run, monkeypatch):
+    standard_input(monkeypatch, b"")
+    assert run("--prompt", "-", "--tokens", 5) == expected([256], 5) + "\n"
+
+
+def test_prompt_that_is_not_utf8(run, monkeypatch):
+    standard_input(monkeypatch, b"a\xff")
+    for prompt in "-", os.fsdecode(b"a\xff"):
+        with pytest.raises(UserError, match=r"^--prompt: not UTF-8 text \(invalid start byte\)"):
+            run("--prompt", prompt)
+
+
+def test_prompt_beyond_ascii_in_a_locale_without(run):
+    assert run("--prompt", "é".encode().decode("ascii", "surrogateescape"), "--tokens", 0) == "é\n"
+
+
+def test_longest_prompt(run):
+    prompt = "abcdefghijkl"
+    assert run("--prompt", prompt, "--tokens", 2).startswith(prompt)
+    with pytest.raises(UserError, match=r"^--prompt: has 13 tokens, out\.bin takes 12 at most"):
+        run("--prompt", prompt + "m")
+
+
+def test_vocabulary_that_lacks_letters(run, capsys):
+    indices = [LETTERS.index(c.encode()) for c in "cab"]
+    text = expected(indices, 6, vocabulary=LETTERS)
+    assert run("--prompt", "cab", "--tokens", 6, vocabulary=LETTERS) == f"cab{text}\n"
+    for prompt, letter in ("cabz", "z"), ("aé", "é"), ("a<end>", "<"):
+        with pytest.raises(UserError, match=f"^--prompt: this model's tokens lack '{letter}'"):
+            run("--prompt", prompt, vocabulary=LETTERS)
+    assert capsys.readouterr() == ("", "")
+    with pytest.raises(UserError, match="lack 'b'"):
+        sample.encode("ab", [b"a", b"b"], end_of_text=1)
+
+
+# ----------------------------------------------------------------------------
+# Files
+
+
+def test_says_what_it_loaded(tmp_path, capsys):
+    flags = ["--tokens", "0", "--prompt", "a", "--tokenizer", str(tmp_path / "own_tokenizer.bin")]
+    count = f"{gpt2.num_parameters(model(BYTES)[1]):,}"
+    sample.main(["--weights", str(write(tmp_path)), *flags])
+    assert capsys.readouterr() == ("a\n", f"out.bin: {count} parameters\n")
+    path = write(tmp_path, about={"step": 40, "flags": []}, name="more.bin")
+    sample.main(["--weights", str(path), *flags])
+    assert capsys.readouterr() == ("a\n", f"more.bin: {count} parameters, step 40\n")
+
+
+def test_tokenizer_of_the_training_data(tmp_path, gpt2_tokenizer, capsys):
+    flags = ["--steps=3", f"--data={tmp_path / 'own'}", "--shuffle"]
+    path = write(tmp_path, LETTERS, about={"step": 3, "flags": flags})
+    prepro.write_tokenizer(gpt2_tokenizer, [c.upper() for c in LETTERS], 12)
+    sample.main(["--weights", str(path), "--tokens", "9"])
+    text = expected([12], 9, vocabulary=LETTERS)
+    assert capsys.readouterr().out == f"{text}\n" != f"{text.upper()}\n"
+    other = ["--tokenizer", str(gpt2_tokenizer)]
+    sample.main(["--weights", str(path), "--tokens", "9", *other])
+    assert capsys.readouterr().out == f"{text.upper()}\n"
+    (tmp_path / "own_tokenizer.bin").unlink()
+    sample.main(["--weights", str(path), "--tokens", "9"])
+    assert capsys.readouterr().out == f"{text.upper()}\n"
+
+
+def test_tokenizer_of_training_data_in_the_project(tmp_path, monkeypatch):
+    path = write(tmp_path, LETTERS, about={"step": 3, "flags": ["--data=own"]})
+    assert common.tokenizer_of(path) == common.TOKENIZER_FILE
+    monkeypatch.setattr(common, "HERE", tmp_path)
+    assert common.tokenizer_of(path) == tmp_path / "own_tokenizer.bin"
+
+
+def test_tokenizer_of_another_model(tmp_path, gpt2_tokenizer):
+    path = write(tmp_path)
+    with pytest.raises(UserError, match=r"gpt2_tokenizer\.bin: no such file; .*reference_gpt2"):
+        sample.main(["--weights", str(path)])
+    prepro.write_tokenizer(gpt2_tokenizer, LETTERS, 12)
+    why = r"gpt2_tokenizer\.bin: has 13 tokens, out\.bin knows 257; .*--tokenizer FILE$"
+    with pytest.raises(UserError, match=why):
+        sample.main(["--weights", str(path)])
+
+
+def test_weights_of_no_use(tmp_path):
+    with pytest.raises(UserError, match=r"no\.bin: no such file; `python reference_gpt2\.py`"):
+        sample.main(["--weights", str(tmp_path / "no.bin")])
+    flat, _ = model(BYTES)
+    flat[7] = np.nan
+    with pytest.raises(UserError, match=r"out\.bin: has weights that are not numbers"):
+        sample.main(["--weights", str(write(tmp_path, flat=flat))])
+
+
+def test_default_weights_are_those_of_the_project():
+    assert sample.parse_args([]).weights == PROJECT / "gpt2_124M.bin"
+
+
+@pytest.mark.parametrize(
+    "flags",
+    ["--top-p 0", "--top-p 1.1", "--temperature -1", "--tokens -1", "--samples 0", "--seed -1"],
+)
+def test_bad_flags(flags, capsys):
+    with pytest.raises(SystemExit) as exit:
+        sample.main(flags.split())
+    err = capsys.readouterr().err
+    assert exit.value.code == 2 and err.count("\n") == 1 and flags.split()[0] in err
+
+
+# ----------------------------------------------------------------------------
+# The program
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start it on a model that says "x" without end."""
+    processes = []
+
+    def start(*flags, python=()):
+        path = write(tmp_path, flat=certain(ord("x")))
+        command = [sys.executable, *python, PROJECT / "sample_gpt2.py", "--weights", path]
+        command += ["--tokenizer", tmp_path / "own_tokenizer.bin", "--tokens", "1000000000"]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        processes.append(subprocess.Popen([*command, *flags], cwd=tmp_path, **pipes))
+        return processes[-1]
+
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # if it was to be ignored
+    yield start
+    signal.signal(signal.SIGINT, handler)
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def test_text_comes_at_once_and_ctrl_c_ends_it(start):
+    process = start("--prompt", "é")
+    assert process.stdout.read(20) == "é".encode() + b"x" * 18
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert re.fullmatch(rb"x*", out) and re.fullmatch(rb"out\.bin: [\d,]+ parameters\n", err)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGPIPE"), reason="pipes end otherwise on Windows")
+def test_a_reader_that_has_enough(start):
+    process = start()
+    assert process.stdout.read(10) == b"x" * 10
+    process.stdout.close()
+    assert re.fullmatch(rb"out\.bin: [\d,]+ parameters\n", process.stderr.read())
+    assert process.wait(timeout=30) == -signal.SIGPIPE
+
+
+def test_a_mistake_is_one_line(start):
+    process = start("--prompt", "a" * 13, python=["-O"])
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (1, b"")
+    assert err.startswith(b"sample_gpt2.py: --prompt: has 13 tokens") and err.count(b"\n") == 1
+
+
+def test_needs_no_torch():
+    code = "import sys; sys.modules['torch'] = None; import sample_gpt2"
+    subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True, timeout=60)
