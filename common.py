@@ -13,6 +13,7 @@ import glob
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -114,6 +115,11 @@ def number(kind, low, high=math.inf):
 
     parse.__name__ = {int: "whole number", float: "number"}[kind]  # argparse: "invalid number"
     return parse
+
+
+def is_random_model(name):
+    """Is it dN, a GPT-2 of N layers with random weights?"""
+    return re.fullmatch("d[1-9][0-9]{0,2}", name) is not None
 
 
 def prepare(script, *flags):

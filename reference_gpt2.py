@@ -472,8 +472,6 @@ HF_SETTINGS = {  # of config.json, what any GPT-2 has, and what is meant where i
 HF_SIZES = "n_positions", "vocab_size", "n_layer", "n_head", "n_embd"  # as in GPT2Config
 HS = 64  # channels of a head, in every GPT-2 of OpenAI
 DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
-
-
 HF_HEADER_BYTES = 2**22  # far more than the 580 tensors of GPT-2 XL take
 
 
@@ -712,7 +710,7 @@ def export(path, folder):
 
 
 def model_name(text):
-    known = text in HF_MODELS or re.fullmatch(r"d[1-9][0-9]*", text)
+    known = text in HF_MODELS or common.is_random_model(text)
     if known or text.endswith(".safetensors") or Path(text).is_dir():
         return text
     what = f"none of {', '.join(HF_MODELS)}, dN, nor a folder, nor a file named *.safetensors"
@@ -723,7 +721,7 @@ def default_out(model):
     """The file to make of a model; dN takes the place of GPT-2 124M. UserError."""
     if model in HF_MODELS:
         return common.HERE / HF_MODELS[model][2]
-    if re.fullmatch(r"d[1-9][0-9]*", model):
+    if common.is_random_model(model):
         return common.WEIGHTS_FILE
     out = common.HERE / (Path(model).resolve().name.removesuffix(".safetensors") + ".bin")
     if out.exists() and common.read_about(out):

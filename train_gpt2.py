@@ -40,7 +40,6 @@ import itertools
 import math
 import operator
 import os
-import re
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -606,7 +605,7 @@ def named_config(name, V, maxT=1024):
 def open_model(args, V):
     """-> config; the weight file to read, None if the weights are to be random. UserError."""
     source = str(args.resume or args.init or common.WEIGHTS_FILE)
-    if not args.resume and re.fullmatch("d[1-9][0-9]{0,2}", source):
+    if not args.resume and common.is_random_model(source):
         return named_config(source, V, args.seq_len), None  # no position that stays untrained
     config = GPT2Config(*common.read_sizes(source, num_parameters)[1])
     if config.V != V:

@@ -337,7 +337,9 @@ def print_sampling(rounds, tokens):
 
 
 def model_name(text):
-    if not re.fullmatch(r"d[1-9][0-9]*", text):
+    from common import is_random_model
+
+    if not is_random_model(text):
         raise argparse.ArgumentTypeError(f"{text} is not dN, N layers")
     return text
 

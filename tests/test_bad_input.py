@@ -1,0 +1,556 @@
+"""
+What users do wrong: a table of bad files, sizes, targets and flags for all programs, and what each
+is to say, in one line. The exit status is 1; for flags it is 2, without a network 3. There is no
+traceback, nothing is written or changed, and `python -O` does the same.
+
+    pytest tests/test_bad_input.py -k plot_log        # the rows of one program
+"""
+
+import contextlib
+import importlib.util
+import json
+import os
+import pickle
+import random
+import re
+import runpy
+import shlex
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+import common
+import prepro
+import train_gpt2 as gpt2
+
+import numpy as np
+import pytest
+from test_fuzz import SMALL, boundaries, safetensors, safetensors_shapes, tensor_sizes
+from test_train import (
+    CLOSED,
+    LETTERS,
+    PROJECT,
+    V,
+    add_data,
+    header,
+    make_project,
+    write_tokenizer,
+    write_tokens,
+)
+
+SECONDS = 30  # for a row; most take a few hundredths
+NOBODY = 65534  # root may read and write anything; this user may not
+MODES = {"python": [], "python -O": ["-O"]}
+
+# ----------------------------------------------------------------------------
+# A project with good files
+
+CONFIG = gpt2.GPT2Config(maxT=16, V=V, L=1, NH=1, C=4)
+SAFETENSORS, TENSORS = safetensors(random.Random(0), safetensors_shapes(16, V, 64), ["F32"])
+BASE = {  # flags that each program gets first, so that a row has only those that matter
+    "train_gpt2.py": "--data data/x --seq-len 16 --steps 3 --val-every 0 --sample-every 0",
+    "sample_gpt2.py": "--weights w.bin --tokenizer data/x_tokenizer.bin --tokens 3",
+    "reference_gpt2.py": "--seq-len 16 --batch-size 1 --steps 3",
+    "test_gpt2.py": "--weights small.bin --state state.bin",
+    "dev/benchmark.py": "--model d1 --batch-size 1 --seq-len 8 --runs 1",
+}
+
+
+def make_good_files(folder):
+    """
+    Weights: w.bin; half.bin and old.bin, the same in versions 5 and 1; small.bin, with state.bin.
+    Checkpoints: saved.bin; other.bin, of other data; more.bin, of a larger vocabulary. Data: x; y,
+    of a larger vocabulary; few, of few tokens. hf is a folder of Hugging Face's, and in out there
+    are a weight file, a log and a picture to be overwritten.
+    """
+    add_data(add_data(make_project(folder), "x"), "y")
+    shutil.copytree(PROJECT / "dev", folder / "dev", ignore=shutil.ignore_patterns("__pycache__"))
+    for split in "train", "val":
+        tokens, _ = common.load_tokens(folder / "data" / f"y_{split}.bin")
+        write_tokens(folder / "data" / f"y_{split}.bin", tokens.tolist(), V + 1)
+        write_tokens(folder / "data" / f"few_{split}.bin", [1] * 64)
+    write_tokenizer(folder / "data" / "y_tokenizer.bin", [*LETTERS, b"more"])
+    shutil.copy(folder / "data" / "y_tokenizer.bin", folder / "gpt2_tokenizer.bin")
+
+    common.write_weights(folder / "w.bin", gpt2.init_weights(CONFIG), CONFIG)
+    data, (wte, padding, *_) = (folder / "w.bin").read_bytes(), tensor_sizes(CONFIG)
+    half = np.frombuffer(data[1024:], "<u2")[1::2].tobytes()
+    (folder / "half.bin").write_bytes(header(common.WEIGHTS, 5, *CONFIG, 128) + half)
+    unpadded = data[1024 : 1024 + wte] + data[1024 + wte + padding :]
+    (folder / "old.bin").write_bytes(header(common.WEIGHTS, 1, *CONFIG) + unpadded)
+    parser = common.Parser()
+    common.add_training_flags(parser)
+    args = parser.parse_args([*BASE["train_gpt2.py"].split(), "--steps", "2"])
+    for name, config, count in (
+        ("saved.bin", CONFIG, 901),
+        ("other.bin", CONFIG, 801),
+        ("more.bin", CONFIG._replace(V=V + 1), 901),
+    ):
+        about, flat = common.describe_run(args, [range(count)]), gpt2.init_weights(config)
+        common.write_weights(folder / name, flat, config, {"step": 2, **about}, (flat, abs(flat)))
+    (folder / "tests").mkdir()
+    for name, copy in ("small_weights.bin", "small.bin"), ("small_state.bin", "state.bin"):
+        shutil.copy(PROJECT / "tests" / name, folder / "tests")
+        shutil.copy(PROJECT / "tests" / name, folder / copy)
+
+    (folder / "hf").mkdir()
+    for path in folder / "hf.safetensors", folder / "hf" / "model.safetensors":
+        path.write_bytes(SAFETENSORS)
+    (folder / "hf" / "config.json").write_text('{"n_head": 1}')
+    for name in "text.txt", "more.txt", "data/tiny_shakespeare.txt":
+        (folder / name).write_text("abc. jihg fed. \n" * 20)
+    (folder / "log.csv").write_text(f"{common.LOG_COLUMNS}\n0,0,4.5,4.5,0.1,1,1\n1,64,4,,0.1,1,1\n")
+    (folder / "out").mkdir()
+    for name in "w.bin", "log.csv":
+        shutil.copy(folder / name, folder / "out")
+    (folder / "out" / "loss.png").write_bytes(b"old")
+
+
+# ----------------------------------------------------------------------------
+# What is wrong with a file; a row names one of these functions, and what follows its path
+
+
+def missing(path):
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+
+
+def has(path, data):
+    """A file of these bytes, in place of what was there."""
+    missing(path)
+    path.write_bytes(data)
+
+
+def empty(path):
+    has(path, b"")
+
+
+def folder(path):
+    missing(path)
+    path.mkdir()
+
+
+def pipe(path):
+    missing(path)
+    os.mkfifo(path)
+
+
+def png(path):
+    chunk = struct.pack(">I4s2I5B", 13, b"IHDR", 640, 480, 8, 2, 0, 0, 0)
+    has(path, b"\x89PNG\r\n\x1a\n" + chunk + random.Random(0).randbytes(3000))
+
+
+def pickled(path):
+    has(path, pickle.dumps({"wte.weight": [0.5] * 500}))
+
+
+def html(path):
+    has(path, b"<!DOCTYPE html>\n<html>" + b"<p>404 Not Found</p>\n" * 100 + b"</html>\n")
+
+
+def latin(path):
+    has(path, "Zoë. ".encode("latin-1") * 9)
+
+
+def utf16(path):
+    has(path, ("\ufeff" + "abc. " * 9).encode("utf-16-le"))
+
+
+def nul(path):
+    has(path, ("abc. " * 9).encode("utf-16-le"))  # valid UTF-8, too
+
+
+def mark(path):
+    has(path, b"\xef\xbb\xbf")
+
+
+def says(path, *words):
+    has(path, " ".join(words).encode())
+
+
+def cut(path, n):
+    """After n bytes; n may count from the end."""
+    has(path, path.read_bytes()[: int(n)])
+
+
+def longer(path):
+    has(path, path.read_bytes() + b"x")
+
+
+def field(path, i, value):
+    """Number i of the header is another one."""
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<i", data, 4 * int(i), int(value))
+    has(path, data)
+
+
+def big_endian(path):
+    data = path.read_bytes()
+    has(path, np.frombuffer(data, "<u4", 256).byteswap().tobytes() + data[1024:])
+
+
+def not_numbers(path):
+    has(path, path.read_bytes()[:-4] + struct.pack("<f", np.nan))
+
+
+def last_token(path, token):
+    has(path, path.read_bytes()[:-2] + struct.pack("<H", int(token)))
+
+
+def about(path, old, new):
+    """Other words in what a checkpoint says about its run."""
+    data = path.read_bytes()
+    at = len(data) - struct.unpack_from("<i", data, 32)[0]
+    text = data[at:].replace(old.encode(), new.encode())
+    has(path, data[:32] + struct.pack("<i", len(text)) + data[36:at] + text)
+
+
+def word(path, old, new):
+    has(path, path.read_text().replace(old, new).encode())
+
+
+def unreadable(path):
+    path.chmod(0)
+
+
+def read_only(path):
+    path.chmod(0o444)
+
+
+def closed(path):
+    """A folder that can be read, and not written to."""
+    path.chmod(0o555)
+
+
+PERMISSIONS = "unreadable", "read_only", "closed"
+
+# ----------------------------------------------------------------------------
+# Rows: the program with its flags; the file that is wrong, and how; a pattern for the line
+
+WEIGHTS, STATE = "`python reference_gpt2.py` makes gpt2_124M.bin", "reference_gpt2.py` makes .*_state"
+TOKENS, TOKENIZER = "prepro_tinyshakespeare.py makes .*prepro.py", "makes gpt2_tokenizer.bin"
+CHECKPOINT, LOG = "`train_gpt2.py --save` made", "`python train_gpt2.py --log FILE` writes"
+KIND = "not a file of the kind or version expected here; "
+DAMAGED = "not a safetensors file, or damaged: .*; get it again"
+
+# Whatever reads a file, given what is no such file: program, file, what it says of it, what helps
+READERS = [
+    ("train_gpt2.py --init w.bin", "w.bin", KIND, WEIGHTS),
+    ("train_gpt2.py --resume saved.bin", "saved.bin", KIND, CHECKPOINT),
+    ("train_gpt2.py --init w.bin", "data/x_train.bin", f"({KIND}|no token file, )", TOKENS),
+    ("train_gpt2.py --init w.bin", "data/x_val.bin", f"({KIND}|no token file, )", TOKENS),
+    ("train_gpt2.py --init w.bin --sample-every 1", "data/x_tokenizer.bin", KIND, TOKENIZER),
+    ("sample_gpt2.py", "w.bin", KIND, WEIGHTS),
+    ("sample_gpt2.py", "data/x_tokenizer.bin", KIND, TOKENIZER),
+    ("reference_gpt2.py --model hf.safetensors", "hf.safetensors", DAMAGED, ""),
+    ("reference_gpt2.py --model hf", "hf/model.safetensors", DAMAGED, ""),
+    ("reference_gpt2.py --model hf", "hf/config.json", "not JSON with settings: .*; get it", ""),
+    ("reference_gpt2.py --export w.bin new", "w.bin", KIND, WEIGHTS),
+    ("reference_gpt2.py --train --data data/x --init w.bin", "w.bin", KIND, WEIGHTS),
+    ("test_gpt2.py", "small.bin", KIND, WEIGHTS),
+    ("test_gpt2.py", "state.bin", KIND, STATE),
+    ("dev/plot_log.py log.csv -o loss.png", "log.csv", "not a training log; ", LOG),
+]
+FOREIGN = [
+    (program, f"{file}: {damage}", f"{file}: {wrong}.*{helps}")
+    for program, file, wrong, helps in READERS
+    for damage in ("png", "pickled", "html")
+]
+UNREAD = [
+    (program, f"{file}: {damage}", f"{file.removesuffix('/model.safetensors')}: {wrong}.*; ")
+    for program, file, _, _ in READERS
+    for damage, wrong in (
+        ("missing", "(no such file|No such file|has no model.safetensors)"),
+        ("folder", "(this is a folder|Is a directory|has no model.safetensors)"),
+        ("unreadable", "Permission denied"),
+    )
+    if (file, damage) not in (("data/x_tokenizer.bin", "missing"), ("hf/config.json", "missing"))
+]
+
+# Files that end too early: at each boundary of two sections, and before the last byte
+SHORT = "has [0-9,]+ bytes, its header means [0-9,]+; "
+TRAIN, RESUME = "train_gpt2.py --init w.bin", "train_gpt2.py --resume saved.bin"
+FLAT = 4 * gpt2.num_parameters(CONFIG)
+IN_W, IN_SAVED = boundaries(*tensor_sizes(CONFIG)), boundaries(sum(tensor_sizes(CONFIG)), FLAT, FLAT)
+IN_HALF, IN_OLD = (boundaries(*tensor_sizes(CONFIG, *how)) for how in ((True, 2), (False,)))
+IN_STATE = boundaries(
+    4 * 39, 4 * 39, 4 * 39 * SMALL.V, 4, sum(tensor_sizes(SMALL)), 8 * 5, 4 * 10
+)  # x, y, logits, loss, gradients, settings, losses; after them the parameters
+CUTS = [
+    (program, f"{file}: cut {n}", f"{file}: {says}")
+    for program, file, places, says in [
+        (TRAIN, "w.bin", [0, 4, 1023], KIND + WEIGHTS),
+        (TRAIN, "w.bin", [*IN_W[:-1], -1], SHORT + WEIGHTS),
+        ("train_gpt2.py --init half.bin", "half.bin", [*IN_HALF[:-1], -1], SHORT + WEIGHTS),
+        ("train_gpt2.py --init old.bin", "old.bin", [*IN_OLD[:-1], -1], SHORT + WEIGHTS),
+        (RESUME, "saved.bin", [0, 1023], KIND + CHECKPOINT),
+        (RESUME, "saved.bin", [*IN_SAVED, -1], "(damaged|has [0-9,]+ bytes|says nothing)"),
+        (TRAIN, "data/x_train.bin", [0, 2, 1023], KIND + TOKENS),
+        (TRAIN, "data/x_train.bin", [1024, 1026, -1], "has .* bytes, not the 901 tokens.*prepro"),
+        (TRAIN, "data/x_val.bin", [1024, -2], "has .* bytes, not the 451 tokens.*prepro"),
+        ("sample_gpt2.py", "data/x_tokenizer.bin", [0, 1023], KIND + TOKENIZER),
+        ("sample_gpt2.py", "data/x_tokenizer.bin", [1024, 1025, -6, -1], f"damaged.*{TOKENIZER}"),
+        ("test_gpt2.py", "state.bin", [1023], KIND + STATE),
+        ("test_gpt2.py", "state.bin", [*IN_STATE, -1], f"is not a state of the model.*{STATE}"),
+        ("reference_gpt2.py --model hf", "hf/model.safetensors", [0, 7, 8, *TENSORS[:-1], -1], DAMAGED),
+        ("dev/plot_log.py log.csv -o loss.png", "log.csv", [0, 7, 50], "no.*; "),
+    ]
+    for n in places
+]
+
+SAVE, LOGGED = f"{TRAIN} --save out/w.bin", f"{TRAIN} --log out/log.csv"
+PLOT, STORIES = "dev/plot_log.py log.csv -o loss.png", "data/TinyStories_all_data"
+HF = "reference_gpt2.py --model hf"
+IMPOSSIBLE, DEVICE = "its header has impossible", "this is a folder or a device, not a file; "
+NO_FOLDER, CLOSED_FOLDER = "there is no such folder; make it", "no permission to write there; give"
+NO_TARGET, READ_ONLY = "this is a folder, a device, .*; give the name", "is read-only; give another"
+FILES = [
+    # Weights
+    (TRAIN, "w.bin: longer", f"w.bin: {SHORT}{WEIGHTS}"),
+    (TRAIN, "w.bin: big_endian", f"w.bin: big-endian, .*; {WEIGHTS}"),
+    (TRAIN, "w.bin: field 1 2", f"w.bin: {KIND}{WEIGHTS}"),  # a version that there is not
+    (TRAIN, "w.bin: field 3 0", f"w.bin: {IMPOSSIBLE} sizes, .*; {WEIGHTS}"),
+    (TRAIN, "w.bin: field 4 -1", f"w.bin: {IMPOSSIBLE} sizes, .*; {WEIGHTS}"),
+    (TRAIN, "w.bin: field 5 3", f"w.bin: {IMPOSSIBLE} sizes, .*; {WEIGHTS}"),
+    (TRAIN, "w.bin: field 4 2147483647", f"w.bin: {SHORT}{WEIGHTS}"),
+    (TRAIN, "w.bin: field 9 2", f"w.bin: {SHORT}{WEIGHTS}"),  # moments that are not there
+    (TRAIN, "w.bin: pipe", f"w.bin: {DEVICE}{WEIGHTS}"),
+    (TRAIN, "w.bin: not_numbers", "step 0: loss nan.*; .*--lr"),
+    ("train_gpt2.py --init data/x_train.bin", "", f"x_train.bin: {KIND}{WEIGHTS}"),
+    ("train_gpt2.py --init d0", "", "d0: no such file; "),
+    ("sample_gpt2.py", "w.bin: longer", f"w.bin: {SHORT}{WEIGHTS}"),
+    ("sample_gpt2.py", "w.bin: big_endian", f"w.bin: big-endian, .*; {WEIGHTS}"),
+    ("sample_gpt2.py", "w.bin: not_numbers", "w.bin: has weights that are not numbers; .*--weights"),
+    ("reference_gpt2.py --export w.bin new", "w.bin: longer", f"w.bin: {SHORT}{WEIGHTS}"),
+    ("test_gpt2.py", "small.bin: longer", f"small.bin: {SHORT}{WEIGHTS}"),
+    # Checkpoints
+    (RESUME, "saved.bin: big_endian", f"saved.bin: big-endian, .*; {CHECKPOINT}"),
+    (RESUME, "saved.bin: longer", "saved.bin: damaged, at its end; .*--save"),
+    (RESUME, "saved.bin: field 9 0", f"saved.bin: {SHORT}"),
+    (RESUME, "saved.bin: pipe", f"saved.bin: {DEVICE}.*{CHECKPOINT}"),
+    (RESUME, "saved.bin: about step stop", f"saved.bin: damaged, at its end; .*{CHECKPOINT}"),
+    (RESUME, "saved.bin: about 2, -2,", f"saved.bin: damaged, at its end; .*{CHECKPOINT}"),
+    (RESUME, "saved.bin: about 2, two,", f"saved.bin: damaged, at its end; .*{CHECKPOINT}"),
+    (RESUME, "saved.bin: about --lr= --like=", "saved.bin: .*--like.*; "),
+    (RESUME, "saved.bin: about --lr=0.0001 --lr=x", "saved.bin: .*--lr.*; "),
+    (RESUME, "saved.bin: about --lr=0.0001 --help", "saved.bin: .*--help.*; "),
+    ("train_gpt2.py --resume w.bin", "", "w.bin: says nothing of a run; .*--init w.bin"),
+    ("train_gpt2.py --resume half.bin", "", "half.bin: says nothing of a run; .*--init half.bin"),
+    ("train_gpt2.py --resume other.bin", "", "other.bin: .* 801 tokens, --data has 901; give"),
+    ("train_gpt2.py --resume more.bin", "", "--data has 13 .* tokens, more.bin knows 14; "),
+    (f"{RESUME} --data data/y", "", "--data has 14 different tokens, saved.bin knows 13; "),
+    (f"{RESUME} --data data/few", "", "data/few_train has 64 tokens where .* 65; lower --batch"),
+    (f"{RESUME} --steps 2", "", "saved.bin: has its 2 steps; a larger --steps goes on"),
+    ("reference_gpt2.py --train --resume w.bin", "", "w.bin: says nothing of a run; .*--init w"),
+    # Tokens, and their vocabularies
+    (TRAIN, "data/x_train.bin: longer", "x_train.bin: has .* not the 901 tokens it says; prepro"),
+    (TRAIN, "data/x_train.bin: big_endian", f"x_train.bin: big-endian, .*; {TOKENS}"),
+    (TRAIN, "data/x_train.bin: field 1 2", f"x_train.bin: {KIND}{TOKENS}"),
+    (TRAIN, "data/x_train.bin: field 2 0", "x_train.bin: has .* not the 0 tokens it says; prepro"),
+    (TRAIN, "data/x_train.bin: field 3 14", "x_train has 14 different tokens, data/x_val 13; "),
+    (TRAIN, "data/x_val.bin: field 3 99999", f"x_val.bin: says .* 99,999 .*, in 16 bits; {TOKENS}"),
+    (TRAIN, "data/x_val.bin: last_token 13", f"x_val.bin: .* tokens from 0 to 12; {TOKENS}"),
+    (TRAIN, "data/x_val.bin: pipe", f"x_val.bin: {DEVICE}{TOKENS}"),
+    (f"{TRAIN} --data data/none", "", f"data/none_train.bin: no such file; {TOKENS}"),
+    (f"{TRAIN} --data data/y", "", "--data has 14 different tokens, w.bin knows 13; "),
+    (f"{TRAIN} --data data/few", "", "data/few_train has 64 tokens where .* 65; lower --batch-size"),
+    (f"{TRAIN} --batch-size 29", "", "data/x_val has 451 tokens where .* 465; lower --batch-size"),
+    (f"{TRAIN} --seq-len 17", "", "--seq-len 17: w.bin takes 16 at most; "),
+    ("train_gpt2.py --init d1 --seq-len 902", "", "x_train has 901 .* 3,609; .*--seq-len"),
+    ("train_gpt2.py --init d1 --lr 1e20", "", "step [12]: loss .*; .*--lr"),
+    (
+        "reference_gpt2.py --train --init d1 --data data/x --lr 1e20 --sample-every 0",
+        "",
+        "step [12]: loss .*; .*--lr",
+    ),
+    # Tokenizers
+    ("sample_gpt2.py", "data/x_tokenizer.bin: longer", f"x_tokenizer.bin: damaged.*{TOKENIZER}"),
+    ("sample_gpt2.py", "data/x_tokenizer.bin: big_endian", f"bin: big-endian, .*; {TOKENIZER}"),
+    ("sample_gpt2.py", "data/x_tokenizer.bin: field 1 1", f"x_tokenizer.bin: {KIND}.*{TOKENIZER}"),
+    ("sample_gpt2.py", "data/x_tokenizer.bin: field 2 12", f"bin: damaged, .*{TOKENIZER}"),
+    ("sample_gpt2.py", "data/x_tokenizer.bin: field 2 -1", f"bin: is too long .*{TOKENIZER}"),
+    ("sample_gpt2.py", "data/x_tokenizer.bin: field 3 13", f"bin: damaged, .*{TOKENIZER}"),
+    ("sample_gpt2.py --weights more.bin", "", "x_tokenizer.bin: has 13 .* knows 14; .*--tokenizer"),
+    (f"{TRAIN} --sample-every 1", "data/x_tokenizer.bin: missing", "gpt2_tokenizer.* 14 .* 13; "),
+    (f"{TRAIN} --sample-every 1", "data/x_tokenizer.bin: field 2 12", f"damaged, .*{TOKENIZER}"),
+    ("prepro.py text.txt", "", "gpt2_tokenizer.bin: not GPT-2's vocabulary; delete it and run this"),
+    ("prepro.py text.txt", "gpt2_tokenizer.bin: png", f"gpt2_tokenizer.bin: {KIND}{TOKENIZER}"),
+    ("prepro.py text.txt", "gpt2_tokenizer.bin: cut 1030", f"gpt2_tokenizer.bin: .*; {TOKENIZER}"),
+    # Prompts; "-" is standard input, and that is text.txt
+    ("sample_gpt2.py --prompt 'abc. jihg fed. ab'", "", "--prompt: has 17 .* 16 at most; shorten it"),
+    ("sample_gpt2.py --prompt abz", "", "--prompt: this model's tokens lack 'z'; leave it out"),
+    ("sample_gpt2.py --prompt ab\udcff", "", "--prompt: not UTF-8 text .*; save it as UTF-8"),
+    ("sample_gpt2.py --prompt -", "text.txt: cut 17", "--prompt: .*'\\\\n'; leave it out"),
+    ("sample_gpt2.py --prompt -", "text.txt: latin", "--prompt: not UTF-8 text .*; save it as UTF-8"),
+    ("sample_gpt2.py --prompt -", "text.txt: png", "--prompt: not UTF-8 text .*; save it as UTF-8"),
+    # Texts
+    ("prepro.py text.txt", "text.txt: missing", "text.txt: No such file .*; give the names of text"),
+    ("prepro.py text.txt", "text.txt: folder", "text.txt: Is a directory; give the names of text"),
+    ("prepro.py text.txt", "text.txt: unreadable", "text.txt: Permission denied; give the names of"),
+    ("prepro.py text.txt", "text.txt: empty", "text.txt: empty; give the names of files with text"),
+    ("prepro.py text.txt", "text.txt: mark", "text.txt: empty; give the names of files with text"),
+    ("prepro.py text.txt", "text.txt: latin", "text.txt: not UTF-8 text .*; save it as UTF-8"),
+    ("prepro.py text.txt", "text.txt: utf16", "text.txt: not UTF-8 text .*; save it as UTF-8"),
+    ("prepro.py text.txt", "text.txt: nul", "text.txt: .*NUL.*; .*UTF-8"),
+    ("prepro.py text.txt", "text.txt: png", "text.txt: not UTF-8 text .*; save it as UTF-8"),
+    ("prepro.py text.txt", "text.txt: pickled", "text.txt: not UTF-8 text .*; save it as UTF-8"),
+    ("prepro.py text.txt more.txt", "more.txt: empty", "more.txt: empty; give the names of files"),
+    ("prepro.py text.txt more.txt", "more.txt: latin", "more.txt: not UTF-8 text .*; save it as"),
+    ("prepro_tinyshakespeare.py", "data/tiny_shakespeare.txt: empty", "speare.txt: empty; delete"),
+    ("prepro_tinyshakespeare.py", "data/tiny_shakespeare.txt: latin", "not UTF-8 .*; delete it"),
+    ("prepro_tinyshakespeare.py", "data/tiny_shakespeare.txt: folder", "Is a directory; delete it"),
+    ("prepro_tinystories.py", f"{STORIES}.tar.gz: empty", "gz: can't be unpacked .*; delete it"),
+    ("prepro_tinystories.py", f"{STORIES}.tar.gz: html", "gz: can't be unpacked .*; delete it"),
+    ("prepro_tinystories.py", f"{STORIES}.tar.gz: png", "gz: can't be unpacked .*; delete it"),
+    ("prepro_tinystories.py", f"{STORIES}.tar.gz: folder", "tar.gz: Is a directory; "),
+    ("prepro_tinystories.py", f"{STORIES}: folder", "all_data: has 0 shards, .*; delete it"),
+    ("prepro_tinystories.py --url none", "", "cannot download none: .*; check the address"),
+    # Hugging Face's folders
+    (HF, "hf: empty", "--model: hf is none of .*, nor a folder"),
+    (HF, "hf/model.safetensors: longer", None),
+    (HF, "hf/model.safetensors: pipe", "hf/model.safetensors: .*; "),
+    (HF, 'hf/config.json: says {"n_head":', "config.json: not JSON with settings: .*; get it again"),
+    (HF, "hf/config.json: says [1]", "config.json: not JSON with settings: .*; get it again"),
+    (HF, 'hf/config.json: says {"n_head":5}', "hf: not a GPT-2, .*; NH is the n_head of config.json"),
+    (HF, 'hf/config.json: says {"model_type":"bert"}', "config.json has model_type 'bert', .*; "),
+    (HF, 'hf/config.json: says {"vocab_size":14}', "config.json has vocab_size 14, .*; "),
+    (f"{HF} --seq-len 17", "", "--seq-len 17: hf takes 16 at most; "),
+    (f"{HF} --device none", "", "--device none: .*; "),
+    ("reference_gpt2.py", "model.safetensors: png", "model.safetensors: does not have .*; delete it"),
+    # Debug states
+    ("test_gpt2.py --weights w.bin", "", f"state.bin: is not a state of the model .*{STATE}"),
+    ("test_gpt2.py", "state.bin: big_endian", f"state.bin: big-endian, .*{STATE}"),
+    ("test_gpt2.py", "state.bin: field 1 1", f"state.bin: {KIND}.*{STATE}"),
+    ("test_gpt2.py", "state.bin: field 3 20", f"state.bin: {IMPOSSIBLE} numbers; .*{STATE}"),
+    ("test_gpt2.py", "state.bin: field 256 101", "state.bin: has tokens outside the vocabulary; "),
+    # Logs
+    (PLOT, "log.csv: says step,loss", f"log.csv: not a training log; {LOG}"),
+    (PLOT, "log.csv: word 4.5 four", "log.csv, line 2: .*'four'; delete that line"),
+    (PLOT, "log.csv: word 64, 64,,", "log.csv, line 3: 8 cells, not 7; delete that line"),
+    (PLOT, "log.csv: empty", "log.csv: no rows yet; wait for"),
+    ("dev/plot_log.py log.csv none.csv -o loss.png", "", f"none.csv: No such file .*; {LOG}"),
+    # What is to be written
+    (SAVE, "out: missing", f"--save out/w.bin: {NO_FOLDER}"),
+    (SAVE, "out: closed", f"--save out/w.bin: {CLOSED_FOLDER}"),
+    (SAVE, "out/w.bin: read_only", f"--save out/w.bin: {READ_ONLY}"),
+    (SAVE, "out/w.bin: folder", f"--save out/w.bin: {NO_TARGET}"),
+    (SAVE, "out/w.bin: pipe", f"--save out/w.bin: {NO_TARGET}"),
+    (RESUME, "saved.bin: read_only", f"--save saved.bin: {READ_ONLY}"),
+    (LOGGED, "out: missing", f"--log out/log.csv: {NO_FOLDER}"),
+    (LOGGED, "out: closed", f"--log out/log.csv: {CLOSED_FOLDER}"),
+    (LOGGED, "out/log.csv: read_only", f"--log out/log.csv: {READ_ONLY}"),
+    (LOGGED, "out/log.csv: folder", f"--log out/log.csv: {NO_TARGET}"),
+    (LOGGED, "out/log.csv: png", "--log out/log.csv: exists, and is no log; give another name"),
+    (LOGGED, "out/log.csv: empty", "--log out/log.csv: exists, and is no log; give another name"),
+    (f"{TRAIN} --log w.bin", "", "--log w.bin: exists, and is no log; give another name"),
+    ("dev/plot_log.py log.csv -o out/loss.png", "out: missing", f"out/loss.png: {NO_FOLDER}"),
+    ("dev/plot_log.py log.csv -o out/loss.png", "out: closed", f"out/loss.png: {CLOSED_FOLDER}"),
+    ("dev/plot_log.py log.csv -o out/loss.png", "out/loss.png: folder", f"loss.png: {NO_TARGET}"),
+    (f"{HF} --out out/w.bin", "out: closed", f"out/w.bin: {CLOSED_FOLDER}"),
+    (f"{HF} --out out/w.bin", "out/w.bin: read_only", f"out/w.bin: {READ_ONLY}"),
+    (f"{HF} --out out/w.bin", "out/w.bin: folder", f"out/w.bin: {NO_TARGET}"),
+    ("reference_gpt2.py --export w.bin out", "", "out: has .*, which is of no export; give a new"),
+    ("reference_gpt2.py --export w.bin out", "out: empty", "out: Not a directory; "),
+    ("reference_gpt2.py --export w.bin out/new", "out: closed", "out/new: Permission denied; "),
+    ("reference_gpt2.py --small out", "out: empty", "out: File exists; "),
+    ("reference_gpt2.py --small out", "out: closed", f"out/small_weights.bin: {CLOSED_FOLDER}"),
+    ("prepro_pythondocs.py", "data: closed", f"data/python_docs_.*: {CLOSED_FOLDER}"),
+    ("prepro_pythondocs.py", "data: empty", "data: File exists; "),
+]
+
+NUMBER, UNKNOWN = "is not a number from", "unrecognized arguments: "
+FLAGS = [
+    ("train_gpt2.py --batch-size 0", f"--batch-size: 0 {NUMBER} 1 to"),
+    ("train_gpt2.py --batch-size -1", f"--batch-size: -1 {NUMBER} 1 to"),
+    ("train_gpt2.py --batch-size x", "--batch-size: invalid whole number value: 'x'"),
+    ("train_gpt2.py --seq-len 0", f"--seq-len: 0 {NUMBER} 1 to"),
+    ("train_gpt2.py --steps -1", f"--steps: -1 {NUMBER} 0 to"),
+    ("train_gpt2.py --steps 1.5", "--steps: invalid whole number value: '1.5'"),
+    ("train_gpt2.py --lr nan", f"--lr: nan {NUMBER} 0 to"),
+    ("train_gpt2.py --lr inf", f"--lr: inf {NUMBER} 0 to"),
+    ("train_gpt2.py --lr 1e999", f"--lr: 1e999 {NUMBER} 0 to"),
+    ("train_gpt2.py --lr -1", f"--lr: -1 {NUMBER} 0 to"),
+    ("train_gpt2.py --lr", "--lr: expected one argument"),
+    ("train_gpt2.py --warmup -1", f"--warmup: -1 {NUMBER} 0 to"),
+    ("train_gpt2.py --min-lr-frac 1.1", f"--min-lr-frac: 1.1 {NUMBER} 0 to 1"),
+    ("train_gpt2.py --weight-decay nan", f"--weight-decay: nan {NUMBER} 0 to"),
+    ("train_gpt2.py --grad-accum 0", f"--grad-accum: 0 {NUMBER} 1 to"),
+    ("train_gpt2.py --grad-clip nan", f"--grad-clip: nan {NUMBER} 0 to"),
+    ("train_gpt2.py --val-every -1", f"--val-every: -1 {NUMBER} 0 to"),
+    ("train_gpt2.py --val-batches 0", f"--val-batches: 0 {NUMBER} 1 to"),
+    ("train_gpt2.py --sample-every x", "--sample-every: invalid whole number value: 'x'"),
+    ("train_gpt2.py --save-every 1", "--save-every: .*; add --save FILE"),
+    ("train_gpt2.py --save-every -1 --save w.bin", f"--save-every: -1 {NUMBER} 0 to"),
+    ("train_gpt2.py --seed -1", f"--seed: -1 {NUMBER} 0 to"),
+    ("train_gpt2.py --no-such-flag", f"{UNKNOWN}--no-such-flag"),
+    ("train_gpt2.py --s 3", "ambiguous option: --s could match --steps, "),
+    ("train_gpt2.py w.bin", f"{UNKNOWN}w.bin"),
+    ("train_gpt2.py --init ''", "--init: .*; "),
+    ("train_gpt2.py --init w.bin --data ''", "--data: .*; "),
+    ("train_gpt2.py --init w.bin --save ''", "--save: .*; "),
+    ("train_gpt2.py --init w.bin --log ''", "--log: .*; "),
+    ("train_gpt2.py --init w.bin --resume ''", "--resume: .*; "),
+    (f"{RESUME} --init w.bin", "--init: goes without --resume, .*; leave one of them out"),
+    (f"{RESUME} --lr 1", "--lr: saved.bin was made with 0.0001; leave the flag out"),
+    (f"{RESUME} --batch-size 5", "--batch-size: saved.bin was made with 4; leave the flag out"),
+    (f"{RESUME} --seq-len 8", "--seq-len: saved.bin was made with 16; leave the flag out"),
+    (f"{RESUME} --grad-accum 2", "--grad-accum: saved.bin was made with 1; leave the flag out"),
+    (f"{RESUME} --shuffle", "--shuffle: saved.bin was made with False; leave the flag out"),
+    (f"{RESUME} --seed 7", "--seed: saved.bin was made with 1337; leave the flag out"),
+    ("sample_gpt2.py --tokens -1", f"--tokens: -1 {NUMBER} 0 to"),
+    ("sample_gpt2.py --temperature -1", f"--temperature: -1 {NUMBER} 0 to"),
+    ("sample_gpt2.py --temperature nan", f"--temperature: nan {NUMBER} 0 to"),
+    ("sample_gpt2.py --top-k -1", f"--top-k: -1 {NUMBER} 0 to"),
+    ("sample_gpt2.py --top-p 0", "--top-p 0: leaves no token; give more"),
+    ("sample_gpt2.py --top-p 1.1", f"--top-p: 1.1 {NUMBER} 0 to 1"),
+    ("sample_gpt2.py --samples 0", f"--samples: 0 {NUMBER} 1 to"),
+    ("sample_gpt2.py --seed x", "--seed: invalid whole number value: 'x'"),
+    ("sample_gpt2.py --wrong", f"{UNKNOWN}--wrong"),
+    ("sample_gpt2.py abc", f"{UNKNOWN}abc"),
+    ("sample_gpt2.py --weights ''", "--weights: .*; "),
+    ("sample_gpt2.py --tokenizer ''", "--tokenizer: .*; "),
+    ("prepro.py", "arguments are required: FILE"),
+    ("prepro.py text.txt --name ../x", "--name ../x: not the name of a file"),
+    ("prepro.py text.txt --name ''", "--name : not the name of a file"),
+    ("prepro.py text.txt --val-fraction 1", f"--val-fraction: 1 {NUMBER} 0 to 0.5"),
+    ("prepro.py text.txt --val-fraction nan", f"--val-fraction: nan {NUMBER} 0 to 0.5"),
+    ("prepro.py text.txt --wrong", f"{UNKNOWN}--wrong"),
+    ("prepro_tinyshakespeare.py --wrong", f"{UNKNOWN}--wrong"),
+    ("prepro_tinyshakespeare.py text.txt", f"{UNKNOWN}text.txt"),
+    ("prepro_tinystories.py --workers 0", f"--workers: 0 {NUMBER} 1 to"),
+    ("prepro_tinystories.py --wrong", f"{UNKNOWN}--wrong"),
+    ("prepro_pythondocs.py --wrong", f"{UNKNOWN}--wrong"),
+    ("reference_gpt2.py --model gpt3", "--model: gpt3 is none of gpt2, "),
+    ("reference_gpt2.py --model d0", "--model: d0 is none of gpt2, "),
+    ("reference_gpt2.py --model none.bin", "--model: none.bin is none of gpt2, "),
+    ("reference_gpt2.py --model ''", "--model: .*; "),
+    ("reference_gpt2.py --batch-size 0", f"--batch-size: 0 {NUMBER} 1 to"),
+    ("reference_gpt2.py --steps 0", f"--steps: 0 {NUMBER} 1 to"),
+    ("reference_gpt2.py --lr nan", f"--lr: nan {NUMBER} 0 to"),
+    ("reference_gpt2.py --dtype float8", "--dtype: invalid choice: 'float8'"),
+    ("reference_gpt2.py --export w.bin", "--export: expected 2 arguments"),
+    ("reference_gpt2.py --wrong", f"{UNKNOWN}--wrong"),
+    ("reference_gpt2.py --train --steps -1", f"--steps: -1 {NUMBER} 0 to"),
+    ("reference_gpt2.py --train --model d2", f"{UNKNOWN}--model d2"),
+    ("test_gpt2.py --wrong", f"{UNKNOWN}--wrong"),
+    ("test_gpt2.py small.bin", f"{UNKNOWN}small.bin"),
+    ("test_gpt2.py --state", "--state: expected one argument"),
+    ("dev/plot_log.py -o loss.png", "arguments are required: log.csv"),
+    ("dev/plot_log.py log.csv", "arguments are required: -o"),
+    ("dev/plot_log.py log.csv -o loss.jpg", "-o loss.jpg: must end in one of .png, .svg, .pdf"),
+    ("dev/benchmark.py --model gpt2", "--model: gpt2 is not dN"),
+    ("dev/benchmark.py --batch-size 0", f"--batch-size: 0 {NUMBER} 1 to"),
+    ("dev/benchmark.py --seq-len 1025", f"--seq-len: 1025 {NUMBER} 1 to 1024"),
+    ("dev/benchmark.py --runs 0", f"--runs: 0 {NUMBER} 1 to"),
+    ("dev/benchmark.py --tokens 0", f"--tokens: 0 {NUMBER} 1 to 1024"),
+    ("dev/benchmark.py --command ''", "--command: .*; "),
+    ("dev/benchmark.py --command none.exe", "--command: .*none.exe.*; "),
+    ("dev/benchmark.py --command \"'\"", "--command: .*; "),
+    ("dev/benchmark.py --wrong", f"{UNKNOWN}--wrong"),
+]
