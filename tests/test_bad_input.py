@@ -69,6 +69,7 @@ def make_good_files(folder):
     are a weight file, a log and a picture to be overwritten.
     """
     add_data(add_data(make_project(folder), "x"), "y")
+    folder.chmod(0o777)
     shutil.copytree(PROJECT / "dev", folder / "dev", ignore=shutil.ignore_patterns("__pycache__"))
     for split in "train", "val":
         tokens, _ = common.load_tokens(folder / "data" / f"y_{split}.bin")
@@ -106,6 +107,7 @@ def make_good_files(folder):
         (folder / name).write_text("abc. jihg fed. \n" * 20)
     (folder / "log.csv").write_text(f"{common.LOG_COLUMNS}\n0,0,4.5,4.5,0.1,1,1\n1,64,4,,0.1,1,1\n")
     (folder / "out").mkdir()
+    (folder / "out").chmod(0o777)
     for name in "w.bin", "log.csv":
         shutil.copy(folder / name, folder / "out")
     (folder / "out" / "loss.png").write_bytes(b"old")
@@ -229,11 +231,15 @@ def closed(path):
 
 
 PERMISSIONS = "unreadable", "read_only", "closed"
+NEED_POSIX = (*PERMISSIONS, "pipe")
 
 # ----------------------------------------------------------------------------
 # Rows: the program with its flags; the file that is wrong, and how; a pattern for the line
 
-WEIGHTS, STATE = "`python reference_gpt2.py` makes gpt2_124M.bin", "reference_gpt2.py` makes .*_state"
+WEIGHTS, STATE = (
+    "`python reference_gpt2.py` makes gpt2_124M.bin",
+    "reference_gpt2.py` makes .*_state",
+)
 TOKENS, TOKENIZER = "prepro_tinyshakespeare.py makes .*prepro.py", "makes gpt2_tokenizer.bin"
 CHECKPOINT, LOG = "`train_gpt2.py --save` made", "`python train_gpt2.py --log FILE` writes"
 KIND = "not a file of the kind or version expected here; "
@@ -277,7 +283,10 @@ UNREAD = [
 SHORT = "has [0-9,]+ bytes, its header means [0-9,]+; "
 TRAIN, RESUME = "train_gpt2.py --init w.bin", "train_gpt2.py --resume saved.bin"
 FLAT = 4 * gpt2.num_parameters(CONFIG)
-IN_W, IN_SAVED = boundaries(*tensor_sizes(CONFIG)), boundaries(sum(tensor_sizes(CONFIG)), FLAT, FLAT)
+IN_W, IN_SAVED = (
+    boundaries(*tensor_sizes(CONFIG)),
+    boundaries(sum(tensor_sizes(CONFIG)), FLAT, FLAT),
+)
 IN_HALF, IN_OLD = (boundaries(*tensor_sizes(CONFIG, *how)) for how in ((True, 2), (False,)))
 IN_STATE = boundaries(
     4 * 39, 4 * 39, 4 * 39 * SMALL.V, 4, sum(tensor_sizes(SMALL)), 8 * 5, 4 * 10
@@ -298,7 +307,12 @@ CUTS = [
         ("sample_gpt2.py", "data/x_tokenizer.bin", [1024, 1025, -6, -1], f"damaged.*{TOKENIZER}"),
         ("test_gpt2.py", "state.bin", [1023], KIND + STATE),
         ("test_gpt2.py", "state.bin", [*IN_STATE, -1], f"is not a state of the model.*{STATE}"),
-        ("reference_gpt2.py --model hf", "hf/model.safetensors", [0, 7, 8, *TENSORS[:-1], -1], DAMAGED),
+        (
+            "reference_gpt2.py --model hf",
+            "hf/model.safetensors",
+            [0, 7, 8, *TENSORS[:-1], -1],
+            DAMAGED,
+        ),
         ("dev/plot_log.py log.csv -o loss.png", "log.csv", [0, 7, 50], "no.*; "),
     ]
     for n in places
@@ -326,7 +340,11 @@ FILES = [
     ("train_gpt2.py --init d0", "", "d0: no such file; "),
     ("sample_gpt2.py", "w.bin: longer", f"w.bin: {SHORT}{WEIGHTS}"),
     ("sample_gpt2.py", "w.bin: big_endian", f"w.bin: big-endian, .*; {WEIGHTS}"),
-    ("sample_gpt2.py", "w.bin: not_numbers", "w.bin: has weights that are not numbers; .*--weights"),
+    (
+        "sample_gpt2.py",
+        "w.bin: not_numbers",
+        "w.bin: has weights that are not numbers; .*--weights",
+    ),
     ("reference_gpt2.py --export w.bin new", "w.bin: longer", f"w.bin: {SHORT}{WEIGHTS}"),
     ("test_gpt2.py", "small.bin: longer", f"small.bin: {SHORT}{WEIGHTS}"),
     # Checkpoints
@@ -359,7 +377,11 @@ FILES = [
     (TRAIN, "data/x_val.bin: pipe", f"x_val.bin: {DEVICE}{TOKENS}"),
     (f"{TRAIN} --data data/none", "", f"data/none_train.bin: no such file; {TOKENS}"),
     (f"{TRAIN} --data data/y", "", "--data has 14 different tokens, w.bin knows 13; "),
-    (f"{TRAIN} --data data/few", "", "data/few_train has 64 tokens where .* 65; lower --batch-size"),
+    (
+        f"{TRAIN} --data data/few",
+        "",
+        "data/few_train has 64 tokens where .* 65; lower --batch-size",
+    ),
     (f"{TRAIN} --batch-size 29", "", "data/x_val has 451 tokens where .* 465; lower --batch-size"),
     (f"{TRAIN} --seq-len 17", "", "--seq-len 17: w.bin takes 16 at most; "),
     ("train_gpt2.py --init d1 --seq-len 902", "", "x_train has 901 .* 3,609; .*--seq-len"),
@@ -379,20 +401,40 @@ FILES = [
     ("sample_gpt2.py --weights more.bin", "", "x_tokenizer.bin: has 13 .* knows 14; .*--tokenizer"),
     (f"{TRAIN} --sample-every 1", "data/x_tokenizer.bin: missing", "gpt2_tokenizer.* 14 .* 13; "),
     (f"{TRAIN} --sample-every 1", "data/x_tokenizer.bin: field 2 12", f"damaged, .*{TOKENIZER}"),
-    ("prepro.py text.txt", "", "gpt2_tokenizer.bin: not GPT-2's vocabulary; delete it and run this"),
+    (
+        "prepro.py text.txt",
+        "",
+        "gpt2_tokenizer.bin: not GPT-2's vocabulary; delete it and run this",
+    ),
     ("prepro.py text.txt", "gpt2_tokenizer.bin: png", f"gpt2_tokenizer.bin: {KIND}{TOKENIZER}"),
     ("prepro.py text.txt", "gpt2_tokenizer.bin: cut 1030", f"gpt2_tokenizer.bin: .*; {TOKENIZER}"),
     # Prompts; "-" is standard input, and that is text.txt
-    ("sample_gpt2.py --prompt 'abc. jihg fed. ab'", "", "--prompt: has 17 .* 16 at most; shorten it"),
+    (
+        "sample_gpt2.py --prompt 'abc. jihg fed. ab'",
+        "",
+        "--prompt: has 17 .* 16 at most; shorten it",
+    ),
     ("sample_gpt2.py --prompt abz", "", "--prompt: this model's tokens lack 'z'; leave it out"),
     ("sample_gpt2.py --prompt ab\udcff", "", "--prompt: not UTF-8 text .*; save it as UTF-8"),
     ("sample_gpt2.py --prompt -", "text.txt: cut 17", "--prompt: .*'\\\\n'; leave it out"),
-    ("sample_gpt2.py --prompt -", "text.txt: latin", "--prompt: not UTF-8 text .*; save it as UTF-8"),
+    (
+        "sample_gpt2.py --prompt -",
+        "text.txt: latin",
+        "--prompt: not UTF-8 text .*; save it as UTF-8",
+    ),
     ("sample_gpt2.py --prompt -", "text.txt: png", "--prompt: not UTF-8 text .*; save it as UTF-8"),
     # Texts
-    ("prepro.py text.txt", "text.txt: missing", "text.txt: No such file .*; give the names of text"),
+    (
+        "prepro.py text.txt",
+        "text.txt: missing",
+        "text.txt: No such file .*; give the names of text",
+    ),
     ("prepro.py text.txt", "text.txt: folder", "text.txt: Is a directory; give the names of text"),
-    ("prepro.py text.txt", "text.txt: unreadable", "text.txt: Permission denied; give the names of"),
+    (
+        "prepro.py text.txt",
+        "text.txt: unreadable",
+        "text.txt: Permission denied; give the names of",
+    ),
     ("prepro.py text.txt", "text.txt: empty", "text.txt: empty; give the names of files with text"),
     ("prepro.py text.txt", "text.txt: mark", "text.txt: empty; give the names of files with text"),
     ("prepro.py text.txt", "text.txt: latin", "text.txt: not UTF-8 text .*; save it as UTF-8"),
@@ -412,17 +454,27 @@ FILES = [
     ("prepro_tinystories.py", f"{STORIES}: folder", "all_data: has 0 shards, .*; delete it"),
     ("prepro_tinystories.py --url none", "", "cannot download none: .*; check the address"),
     # Hugging Face's folders
-    (HF, "hf: empty", "--model: hf is none of .*, nor a folder"),
-    (HF, "hf/model.safetensors: longer", None),
     (HF, "hf/model.safetensors: pipe", "hf/model.safetensors: .*; "),
-    (HF, 'hf/config.json: says {"n_head":', "config.json: not JSON with settings: .*; get it again"),
+    (
+        HF,
+        'hf/config.json: says {"n_head":',
+        "config.json: not JSON with settings: .*; get it again",
+    ),
     (HF, "hf/config.json: says [1]", "config.json: not JSON with settings: .*; get it again"),
-    (HF, 'hf/config.json: says {"n_head":5}', "hf: not a GPT-2, .*; NH is the n_head of config.json"),
+    (
+        HF,
+        'hf/config.json: says {"n_head":5}',
+        "hf: not a GPT-2, .*; NH is the n_head of config.json",
+    ),
     (HF, 'hf/config.json: says {"model_type":"bert"}', "config.json has model_type 'bert', .*; "),
     (HF, 'hf/config.json: says {"vocab_size":14}', "config.json has vocab_size 14, .*; "),
     (f"{HF} --seq-len 17", "", "--seq-len 17: hf takes 16 at most; "),
     (f"{HF} --device none", "", "--device none: .*; "),
-    ("reference_gpt2.py", "model.safetensors: png", "model.safetensors: does not have .*; delete it"),
+    (
+        "reference_gpt2.py",
+        "model.safetensors: png",
+        "model.safetensors: does not have .*; delete it",
+    ),
     # Debug states
     ("test_gpt2.py --weights w.bin", "", f"state.bin: is not a state of the model .*{STATE}"),
     ("test_gpt2.py", "state.bin: big_endian", f"state.bin: big-endian, .*{STATE}"),
@@ -551,6 +603,211 @@ FLAGS = [
     ("dev/benchmark.py --tokens 0", f"--tokens: 0 {NUMBER} 1 to 1024"),
     ("dev/benchmark.py --command ''", "--command: .*; "),
     ("dev/benchmark.py --command none.exe", "--command: .*none.exe.*; "),
-    ("dev/benchmark.py --command \"'\"", "--command: .*; "),
+    ('dev/benchmark.py --command "\'"', "--command: .*; "),
     ("dev/benchmark.py --wrong", f"{UNKNOWN}--wrong"),
 ]
+
+NO_NETWORK = [
+    ("prepro.py text.txt", "gpt2_tokenizer.bin: missing", "cannot reach openaipublic"),
+    ("prepro_tinyshakespeare.py", "gpt2_tokenizer.bin: missing", "cannot reach openaipublic"),
+    ("prepro_tinyshakespeare.py", "data/tiny_shakespeare.txt: missing", "cannot reach raw.github"),
+    ("prepro_tinystories.py", "", "cannot reach huggingface.co"),
+    ("reference_gpt2.py", "", "cannot reach 127.0.0.1"),
+    ("reference_gpt2.py --model gpt2-xl", "", "cannot reach 127.0.0.1"),
+]
+
+# The same commands with good files do their work: it is for what is wrong that the others fail
+LEGAL = [
+    (TRAIN, "", ""),
+    (f"{TRAIN} --sample-every 1", "", ""),
+    ("train_gpt2.py --init half.bin", "", ""),
+    ("train_gpt2.py --init old.bin", "", ""),
+    (RESUME, "", ""),
+    (SAVE, "", ""),
+    (LOGGED, "", ""),
+    ("sample_gpt2.py --prompt 'abc. jihg fed. a'", "", "w.bin: "),
+    ("reference_gpt2.py --model hf.safetensors", "", ""),
+    (HF, "", ""),
+    ("reference_gpt2.py --export w.bin new", "", ""),
+    ("reference_gpt2.py --train --data data/x --init w.bin --sample-every 1", "", ""),
+    ("test_gpt2.py", "", ""),
+    (PLOT, "", ""),
+    ("prepro_pythondocs.py", "", ""),
+]
+CASES = [
+    (status, *row)
+    for status, rows in (
+        (0, LEGAL),
+        (1, FOREIGN + UNREAD + CUTS + FILES),
+        (2, [(command, "", says) for command, says in FLAGS]),
+        (3, NO_NETWORK),
+    )
+    for row in rows
+]
+
+# ----------------------------------------------------------------------------
+# The driver: a process that imports once what takes long, and forks for each row
+
+
+def contents(folder):
+    """What is there, but for Python's own files: path -> mode, bytes, and when it was written."""
+    found = {}
+    for path in folder.rglob("*"):
+        if "__pycache__" not in path.parts:
+            stat, data = path.lstat(), None
+            if path.is_file() and os.access(path, os.R_OK):
+                data = path.read_bytes()
+            found[str(path.relative_to(folder))] = (
+                stat.st_mode, data, None if path.is_dir() else stat.st_mtime_ns
+            )  # fmt: skip
+    return found
+
+
+def remove(folder):
+    for path in folder, *folder.rglob("*"):
+        if path.is_dir():
+            path.chmod(0o777)
+    shutil.rmtree(folder)
+
+
+def run_here(command, as_nobody):
+    """In a forked process: run the program as Python does. Doesn't return."""
+    status = 1
+    try:
+        signal.alarm(SECONDS)
+        if as_nobody and os.geteuid() == 0:
+            os.setgroups([])
+            os.setresgid(NOBODY, NOBODY, NOBODY)
+            os.setresuid(NOBODY, NOBODY, NOBODY)
+        sys.argv, sys.path[0] = command, str(Path(command[0]).resolve().parent)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        runpy.run_path(command[0], run_name="__main__")
+        status = 0
+    except SystemExit as end:
+        status = 0 if end.code is None else end.code
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)
+
+
+def run(folder, command, as_nobody):
+    """Run a program in the folder -> exit status, standard output, standard error."""
+    name = folder / "text.txt" if command[-1] == "-" else os.devnull
+    with open(name) as stdin, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        if hasattr(os, "fork"):
+            child = os.fork()
+            if not child:
+                os.chdir(folder)
+                for i, file in enumerate((stdin, out, err)):
+                    os.dup2(file.fileno(), i)
+                run_here(command, as_nobody)
+            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        else:
+            optimize = ["-O"] * sys.flags.optimize
+            status = subprocess.run(
+                [sys.executable, *optimize, *command],
+                cwd=folder, stdin=stdin, stdout=out, stderr=err, timeout=SECONDS,
+            ).returncode  # fmt: skip
+        texts = []
+        for file in out, err:
+            file.seek(0)
+            texts.append(file.read().decode("utf-8", "replace"))
+    return status, *texts
+
+
+def drive(good, work):
+    """Run all rows, each on good files but for one -> status, stdout, stderr, changed files."""
+    torch = importlib.util.find_spec("torch")
+    if torch:
+        importlib.import_module("reference_gpt2")
+    importlib.import_module("matplotlib.backends.backend_agg")
+    make_good_files(good)
+    results = []
+    for _, command, what, _ in CASES:
+        file, damage = what.split(": ") if what else ("", "")
+        if command.startswith("reference") and not torch:
+            results.append("needs PyTorch")
+            continue
+        if damage in NEED_POSIX and os.name != "posix":
+            results.append("needs the files of POSIX")
+            continue
+        remove(work)
+        shutil.copytree(good, work)
+        if what:
+            damage, *how = damage.split()
+            globals()[damage](work / file, *how)
+        program, *flags = shlex.split(command)
+        before = contents(work)
+        flags = [*BASE.get(program, "").split(), *flags]
+        done = run(work, [program, *flags], damage in PERMISSIONS)
+        after = contents(work)
+        changed = [path for path in before | after if before.get(path) != after.get(path)]
+        results.append((*done, sorted(changed)))
+    return results
+
+
+if __name__ == "__main__":
+    print(json.dumps(drive(*map(Path, sys.argv[1:]))))
+
+# ----------------------------------------------------------------------------
+# Tests
+
+
+@pytest.fixture(scope="module")
+def drivers():
+    """A driver for each way to start Python. (Not in pytest's folders, which are closed to NOBODY.)"""
+    env = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
+    env |= dict.fromkeys(("HTTPS_PROXY", "https_proxy", "HF_ENDPOINT"), CLOSED)
+    env |= {"PYTHONIOENCODING": "utf-8", "TIKTOKEN_CACHE_DIR": "no_cache"}
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        os.chmod(name, 0o755)
+        processes = {}
+        for mode, flags in MODES.items():
+            good, work = (Path(name).resolve() / mode / which for which in ("good", "work"))
+            env["PYTHONPATH"] = str(make_project(work))  # where its modules are to be from
+            command = [sys.executable, *flags, __file__, good, work]
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+            process = subprocess.Popen(command, env=env, cwd=name, encoding="utf-8", **pipes)
+            processes[mode] = stack.enter_context(process)
+            stack.callback(process.kill)
+        yield processes
+
+
+@pytest.fixture(scope="module", params=MODES)
+def results(drivers, request):
+    out, err = drivers[request.param].communicate(timeout=600)
+    assert drivers[request.param].returncode == 0, err
+    return json.loads(out)
+
+
+@pytest.mark.parametrize("row", range(len(CASES)), ids=lambda i: ascii("  ".join(CASES[i][1:3])))
+def test_row(results, row):
+    (status, command, _, says), result = CASES[row], results[row]
+    if isinstance(result, str):
+        pytest.skip(result)
+    ended, _, err, changed = result
+    assert "Traceback" not in err, err
+    assert ended == status, err
+    if status:
+        assert err.count("\n") == 1 and err.endswith("\n"), err
+        assert re.match(f"{Path(command.split()[0]).name}: .*{says}", err), err
+        assert "; " in err  # behind which is what helps
+        assert not changed
+
+
+@pytest.mark.parametrize("text", ["abc " * 500, "abc", "\n" * 9, "a\u2028b\x0c", "\ufeffabc\r\n"])
+def test_odd_texts_that_are_legal(tmp_path, monkeypatch, text):
+    """Without newlines, for one. The tokens are bytes here, so that no vocabulary is needed."""
+    encoding = prepro.encoding_of([*(bytes([i]) for i in range(256)), b"<end>"], 256)
+    monkeypatch.setattr(prepro, "gpt2_encoding", lambda: encoding)
+    monkeypatch.setattr(prepro, "DATA", tmp_path / "data")
+    (tmp_path / "x.txt").write_text(text, encoding="utf-8", newline="")
+    prepro.main([str(tmp_path / "x.txt")])
+    train, val = (common.load_tokens(prepro.DATA / f"x_{s}.bin")[0] for s in ("train", "val"))
+    tokens = [*train.tolist(), *val.tolist()]
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n")
+    assert tokens[0] == 256 and bytes(tokens[1:]) == text.encode()
