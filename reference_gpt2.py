@@ -371,7 +371,7 @@ def train(args, device):
         raise UserError(f"--resume {args.resume}: {share}; start another number of them")
     accum, data = args.grad_accum, args.data or common.SHAKESPEARE
     train_shards, val_shards, V = common.load_data(data, B, T)
-    config, weights = gpt2.open_model(args, V)
+    config, weight_file = gpt2.open_model(args, V)
     vocabulary, end_of_text = common.load_vocabulary(data, V) if args.sample_every else ([], None)
     interrupted = common.catch_interrupt()
     if WORLD > 1:
@@ -382,7 +382,8 @@ def train(args, device):
     common.print_sizes(config, gpt2.num_parameters(config), args, train_shards, val_shards)
 
     common.keep_freed_memory()
-    flat = gpt2.load_weights(weights)[0] if weights else gpt2.init_weights(config, args.seed)
+    random = weight_file is None
+    flat = gpt2.init_weights(config, args.seed) if random else gpt2.load_weights(weight_file)[0]
     model = prepared_model(flat, config, device, args)
     optimizer = adamw(model, args.lr, args.weight_decay, fused=True)
     m, v = np.zeros_like(flat), np.zeros_like(flat)
@@ -438,7 +439,7 @@ def train(args, device):
                 norm = norm.item()
             if not math.isfinite(loss + norm):
                 what = f"loss {loss}, gradient norm {norm} in batch {step * accum} of {data}_train"
-                hint = "nothing of it is saved; try a lower --lr, --warmup 100, or --grad-clip 1"
+                hint = "this step is not saved; try a lower --lr, --warmup 100, or --grad-clip 1"
                 raise SystemExit(1) if RANK else UserError(f"step {step}: {what}; {hint}")
             lr = gpt2.learning_rate(step, args.steps, args.lr, args.warmup, args.min_lr_frac)
             for group in optimizer.param_groups:

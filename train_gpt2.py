@@ -14,7 +14,7 @@ Letters for sizes, as in the comment (N, C):
     T  tokens in a sequence, <= maxT    NH  attention heads in a block
     N  rows, one for each token: B*T    HS  channels of a head: C / NH
     C  channels of a row                V   tokens in the vocabulary
-    OC output channels of a layer       S   keys that a query sees
+    OC output channels of a layer       t, S  queries of a tile, and the keys that they see
 
 Activations are (N, C), one row for each token. Only attention lets a row see other rows, so after
 the embedding only attention has to know that they are B sequences. A layer is a pair of functions,
@@ -45,7 +45,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-import common
+import common  # before NumPy, as it has BLAS use one thread
 from common import UserError
 
 import numpy as np
@@ -57,7 +57,7 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 OMP_NUM_THREADS = os.environ.get("OMP_NUM_THREADS", "")  # PyTorch obeys it, too
 THREADS = max(1, int(OMP_NUM_THREADS)) if OMP_NUM_THREADS.isdigit() else CORES
 POOL = ThreadPoolExecutor(THREADS)
-CHUNK = 2**17  # numbers of the first array in a chunk, at most
+CHUNK = 2**17  # numbers of the first array in a chunk, about
 
 
 def in_chunks(f, *arrays, chunks=None):
@@ -74,7 +74,7 @@ def in_chunks(f, *arrays, chunks=None):
     if chunks is None:
         chunks = math.ceil(arrays[0].size / CHUNK)
         if chunks > 1:
-            chunks += -chunks % THREADS  # the same number for each thread, so that none waits
+            chunks += -chunks % THREADS  # as many for each thread, so that none has to wait
     size = math.ceil(n / chunks)
 
     def work(thread):
@@ -91,7 +91,7 @@ def matmul(a, b, out=None):
     """a (m, k) @ b (k, n) -> out (m, n), cut along out's longer side, one part for each thread."""
     if out is None:
         out = np.empty((len(a), b.shape[1]), a.dtype)
-    if len(a) == 1:  # sampling, which takes 0.87 as long: for little out, matmul keeps the lock
+    if len(a) == 1:  # np.matmul keeps Python's lock where out is short; so sampling takes 0.87
         in_chunks(lambda bT, out: np.dot(bT, a[0], out=out), b.T, out[0], chunks=THREADS)
     elif len(a) > b.shape[1]:
         in_chunks(lambda a, out: np.matmul(a, b, out=out), a, out, chunks=THREADS)
@@ -150,7 +150,8 @@ def layernorm_backward(dout, cache):
     def rows(dout, norm, rstd, dx):
         dnorm = dout * w
         # norm = (x - mean) * rstd, where mean and rstd depend on x, too. A change of x that only
-        # shifts or stretches the row does not show in norm, so dnorm's part along either drops out
+        # shifts or stretches the row does not show in norm, eps aside: dnorm's part along either
+        # drops out
         along_norm = (dnorm * norm).mean(-1, keepdims=True)  # (N, 1)
         dx[:] = (dnorm - dnorm.mean(-1, keepdims=True) - norm * along_norm) * rstd
 
@@ -227,19 +228,19 @@ def attention_backward(dout, cache):
     """dout (B*T, C) -> dqkv (B*T, 3C)."""
     q, k, v, atts = cache  # each (NH, B, T, HS), and tiles, each (NH, B, t, S)
     NH, B, T, HS = q.shape
-    dqkv = np.zeros((B * T, 3 * NH * HS), dout.dtype)  # tiles add to dk and dv
+    dqkv = np.zeros((B * T, 3 * NH * HS), dout.dtype)  # 0, as each tile adds to dk, dv
     dq, dk, dv = split_heads(dqkv, B, 3, NH)
 
     def some_heads(q, k, v, dout, dq, dk, dv, *atts):
         for att in atts:
             t, S = att.shape[2:]
-            tile = slice(S - t, S)
+            tile = slice(S - t, S)  # in training, start is 0
             # out = att @ v
             datt = dout[:, :, tile] @ v[:, :, :S].mT  # (heads, B, t, S)
             dv[:, :, :S] += att.mT @ dout[:, :, tile]
-            # att_j = exp(preatt_j) / sum_l exp(preatt_l), so d att_l / d preatt_j is
-            # att_l * ((1 if l = j) - att_j). Then dpreatt_j = sum_l datt_l * d att_l / d preatt_j
-            # = att_j * (datt_j - sum_l datt_l * att_l), which is 0 where masked, as att_j is:
+            # att_j = exp(preatt_j) / sum_m exp(preatt_m), so d att_m / d preatt_j is
+            # att_m * ((1 if m = j) - att_j). Then dpreatt_j = sum_m datt_m * d att_m / d preatt_j
+            # = att_j * (datt_j - sum_m datt_m * att_m). Where masked, att_j is 0, and so is this.
             dpreatt = att * (datt - (datt * att).sum(-1, keepdims=True))
             # preatt = q @ k.mT / sqrt(HS)
             dpreatt /= math.sqrt(HS)
@@ -491,7 +492,7 @@ def adamw_update(params, grads, m, v, step, lr, beta1=0.9, beta2=0.999, eps=1e-8
                 p *= 1 - decay
             p -= (lr * m_scale) * m / (np.sqrt(v_scale * v) + eps)
 
-        in_chunks(numbers, *(tree[name].reshape(-1) for tree in (params, grads, m, v)))
+        in_chunks(numbers, *(views[name].reshape(-1) for views in (params, grads, m, v)))
 
 
 def learning_rate(step, steps, lr, warmup, min_lr_frac):
@@ -522,7 +523,7 @@ def clip_gradients(grads, max_norm):
 # Batches, and samples
 
 
-@functools.lru_cache(1)
+@functools.lru_cache(1)  # an epoch's order is made once
 def shuffled(n, epoch, seed):
     return np.random.default_rng((seed, epoch)).permutation(n)
 
@@ -531,8 +532,9 @@ def get_batch(shards, i, B, T, seed=None):
     """
     Batch i of the tokens, one array or several -> x, y (B, T), where y is x one token later.
 
-    It has B windows of T tokens, which follow each other in the text, at its end from the start
-    again. With a seed, the windows are shuffled, in another order for each round.
+    It has B windows of T tokens, which follow each other in an array, then in the next one, and
+    after the last in the first again; what makes no whole window, or batch, is skipped. With a
+    seed, the windows are shuffled, in another order for each epoch.
     """
     counts = np.array([(len(tokens) - 1) // T for tokens in shards])  # windows in each array
     ends = counts.cumsum()
@@ -550,7 +552,7 @@ def get_batch(shards, i, B, T, seed=None):
 
 def next_token(logits, rng, temperature, top_k, top_p):
     """
-    Draw a token by its logit, logits (V,), in float64. Raises UserError if these are no numbers.
+    Draw a token by its logit, logits (V,), in float64. Raises UserError if one is not finite.
 
     A temperature below 1 makes likely tokens likelier, 0 takes the likeliest. Only the top_k most
     likely tokens remain (Fan et al. 2018, 5.4; 0: all), and of these the fewest that have top_p of
@@ -603,10 +605,10 @@ def named_config(name, V, maxT=1024):
 
 
 def open_model(args, V):
-    """-> config; the weight file to read, None if the weights are to be random. UserError."""
+    """-> config, the weight file to read; instead of it None for random weights. UserError."""
     source = str(args.resume or args.init or common.WEIGHTS_FILE)
     if not args.resume and common.is_random_model(source):
-        return named_config(source, V, args.seq_len), None  # no position that stays untrained
+        return named_config(source, V, args.seq_len), None  # so that no position stays untrained
     config = GPT2Config(*common.read_sizes(source, num_parameters)[1])
     if config.V != V:
         raise UserError(f"--data has {V:,} different tokens, {source} knows {config.V:,}")
@@ -642,23 +644,24 @@ def loss_and_gradient(params, config, batches, grads, more_grads):
 def train(args):
     """Train, as the flags say. Raises UserError, and KeyboardInterrupt at the end of a step."""
     B, T, accum = args.batch_size, args.seq_len, args.grad_accum
-    data = args.data or common.SHAKESPEARE
+    data, seed = args.data or common.SHAKESPEARE, args.seed if args.shuffle else None
     train_shards, val_shards, V = common.load_data(data, B, T)
-    config, weights = open_model(args, V)
+    config, weight_file = open_model(args, V)
     vocabulary, end_of_text = common.load_vocabulary(data, V) if args.sample_every else ([], None)
     start, due, save, save_best = common.checkpoints(args, train_shards)
     common.print_sizes(config, num_parameters(config), args, train_shards, val_shards)
 
     common.keep_freed_memory()
-    flat_params = load_weights(weights)[0] if weights else init_weights(config, args.seed)
-    flat_grads, flat_m, flat_v = (np.zeros_like(flat_params) for _ in range(3))
+    # Files have flat vectors, the lesson has named views of them.
+    flat_params = load_weights(weight_file)[0] if weight_file else init_weights(config, args.seed)
+    flat_grads, flat_m, flat_v = (np.zeros(len(flat_params), np.float32) for _ in range(3))
     if args.resume:
         common.read_moments(args.resume, flat_m, flat_v)
     flats = flat_params, flat_grads, flat_m, flat_v
     params, grads, m, v = (tensors(flat, config) for flat in flats)
     more_grads = tensors(np.empty_like(flat_params), config) if accum > 1 else None
     with common.progress(args.steps, start, accum * B * T, args.log) as record:
-        for step in range(start, args.steps + 1):
+        for step in range(start, args.steps + 1):  # the last one does not train
             last, val_loss = step == args.steps, None
             if due(step):
                 save(step, config, flat_params, flat_m, flat_v)
@@ -675,19 +678,17 @@ def train(args):
                 record(step, val_loss)
                 break
 
-            clock = time.perf_counter()
-            seed = args.seed if args.shuffle else None
-            numbers = range(step * accum, step * accum + accum)
-            batches = [get_batch(train_shards, i, B, T, seed) for i in numbers]
+            began, first = time.perf_counter(), step * accum
+            batches = [get_batch(train_shards, first + i, B, T, seed) for i in range(accum)]
             loss = loss_and_gradient(params, config, batches, grads, more_grads)
             norm = clip_gradients(grads, args.grad_clip or math.inf)
             if not math.isfinite(loss + norm):
-                what = f"loss {loss}, gradient norm {norm} in batch {numbers[0]} of {data}_train"
-                hint = "nothing of it is saved; try a lower --lr, --warmup 100, or --grad-clip 1"
+                what = f"loss {loss}, gradient norm {norm} in batch {first} of {data}_train"
+                hint = "this step is not saved; try a lower --lr, --warmup 100, or --grad-clip 1"
                 raise UserError(f"step {step}: {what}; {hint}")
             lr = learning_rate(step, args.steps, args.lr, args.warmup, args.min_lr_frac)
             adamw_update(params, grads, m, v, step + 1, lr, weight_decay=args.weight_decay)
-            record(step, val_loss, loss, lr, norm, (time.perf_counter() - clock) * 1000)
+            record(step, val_loss, loss, lr, norm, (time.perf_counter() - began) * 1000)
 
 
 if __name__ == "__main__":
