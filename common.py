@@ -117,6 +117,13 @@ def number(kind, low, high=math.inf):
     return parse
 
 
+def file_name(text):
+    """A type for a flag: a name of something, which can't be empty."""
+    if not text:
+        raise argparse.ArgumentTypeError("has no name behind it")
+    return text
+
+
 def is_random_model(name):
     """Is it dN, a GPT-2 of N layers with random weights?"""
     return re.fullmatch("d[1-9][0-9]{0,2}", name) is not None
@@ -484,7 +491,8 @@ def load_data(data, B, T):
     """Read the token files named data -> those to train on, those for validation, V. UserError."""
     (train, V), (val, val_V) = (load_shards(f"{data}_{split}") for split in ("train", "val"))
     if val_V != V:
-        raise UserError(f"{data}_train has {V:,} different tokens, {data}_val {val_V:,}")
+        what = f"{data}_train has {V:,} different tokens, {data}_val {val_V:,}"
+        raise UserError(f"{what}; prepare both again")
     for split, shards in ("train", train), ("val", val):
         if not num_batches(shards, B, T):
             have = f"{sum(map(len, shards)):,} tokens where a batch takes {B * T + 1:,}"
@@ -518,7 +526,8 @@ def load_vocabulary(data, V):
     path = own if own.exists() else TOKENIZER_FILE
     vocabulary, end_of_text = load_tokenizer(path)
     if len(vocabulary) != V:
-        raise UserError(f"{path} has {len(vocabulary):,} tokens, {data}_train {V:,}")
+        what = f"{path} has {len(vocabulary):,} tokens, {data}_train {V:,}"
+        raise UserError(f"{what}; tokens of another kind need a {own} of their own")
     return vocabulary, end_of_text
 
 
@@ -622,15 +631,13 @@ RUN_FLAGS = (
 
 
 def add_training_flags(parser):
-    add, count, positive, real = (
-        parser.add_argument,
-        number(int, 0),
-        number(int, 1),
-        number(float, 0),
-    )
-    add("--init", metavar="FILE|dN", help="default: gpt2_124M.bin; dN: N layers at random")
-    add("--resume", metavar="FILE", help="go on with the run that saved this file, flags and all")
-    add("--data", metavar="NAME", help="NAME_train.bin (default: data/tiny_shakespeare)")
+    add, count, positive = parser.add_argument, number(int, 0), number(int, 1)
+    real = number(float, 0)
+    hint = "default: gpt2_124M.bin; dN: N layers at random"
+    add("--init", type=file_name, metavar="FILE|dN", help=hint)
+    add("--resume", type=file_name, metavar="FILE", help="go on with the run that saved FILE")
+    hint = "of NAME_train.bin (default: data/tiny_shakespeare)"
+    add("--data", type=file_name, metavar="NAME", help=hint)
     add("--steps", type=count, default=40, help="from the start of the run (default: 40)")
     add("--batch-size", type=positive, default=4)
     add("--seq-len", type=positive, default=64)
@@ -643,9 +650,11 @@ def add_training_flags(parser):
     add("--val-every", type=count, default=10, help="steps between validation losses; 0: none")
     add("--val-batches", type=positive, default=10)
     add("--sample-every", type=count, default=20, help="steps between samples; 0: none")
-    add("--save", metavar="FILE", help="write a checkpoint at the end, and the best to FILE_best")
+    add(
+        "--save", type=file_name, metavar="FILE", help="write the last weights; the best: FILE_best"
+    )
     add("--save-every", type=count, default=0, help="steps between checkpoints; 0: just the last")
-    add("--log", metavar="FILE", help="write a CSV file with a row for each step")
+    add("--log", type=file_name, metavar="FILE", help="write a CSV file with a row for each step")
     add("--shuffle", action="store_true", help="take training batches in random order")
     add("--seed", type=count, default=1337)
 
@@ -658,8 +667,10 @@ def parse_training_flags(parser, argv):
         if not about:
             hint = f"to start from its weights, --init {args.resume}"
             raise UserError(f"{args.resume}: says nothing of a run; {hint}")
-        flags = about["flags"]
-        saved, args = parser.parse_args(flags), parser.parse_args([*flags, *argv])
+        flags, prog = about["flags"], parser.prog
+        parser.prog = f"{prog}: {args.resume}"  # where flags that are wrong come from
+        saved = parser.parse_args(flags)
+        parser.prog, args = prog, parser.parse_args([*flags, *argv])
         for name in set(RUN_FLAGS) - {"data", "steps"}:
             if getattr(args, name) != getattr(saved, name):
                 had = f"{args.resume} was made with {getattr(saved, name)}"

@@ -107,6 +107,7 @@ def fetch(url, part, size):
         if size not in (None, total):
             part.unlink(missing_ok=True)
             raise UserError(f"{url} has {total:,} bytes where {size:,} were expected")
+        part.parent.mkdir(parents=True, exist_ok=True)
         bar = tqdm(total=total, initial=start, unit="B", unit_scale=True, disable=None)
         with bar, open(part, "ab" if start else "wb") as f:
             try:
@@ -138,7 +139,6 @@ def download(url, path, size=None, sha256=None):
     ten seconds, if the host can't be reached, and UserError for anything else that ends it.
     """
     path, part = Path(path), Path(f"{path}.part")
-    path.parent.mkdir(parents=True, exist_ok=True)
     resumed = part.exists()
     print(f"downloading {url}", flush=True)
     for pause in (*PAUSES, None):
@@ -254,23 +254,28 @@ SMALL_VAL = 257  # tokens of a batch of train_gpt2.py's default, 4 * 64 + 1
 CUT = re.compile(r".*\S(?=[ \n]\S)", re.DOTALL)
 
 
-def text_pieces(path):
+def text_pieces(path, hint=None):
     """Yield the text of a UTF-8 file in pieces whose tokens are those of the whole. UserError."""
     rest, empty = "", True
     try:
         with open(path, encoding="utf-8-sig") as f:  # newlines as "\n", a byte order mark dropped
             while new := f.read(max(CHUNK, len(rest))):
                 rest, empty = rest + new, False
+                if "\0" in new:
+                    raise UserError(
+                        f"{path}: has a NUL, as no text has; {hint or 'save it as UTF-8'}"
+                    )
                 if cut := CUT.match(rest):
                     yield cut[0]
                     rest = rest[cut.end() :]
     except UnicodeDecodeError as error:
-        hint = "save it as UTF-8 (iconv, or an editor, does that)"
+        hint = hint or "save it as UTF-8 (iconv, or an editor, does that)"
         raise UserError(f"{path}: not UTF-8 text ({error.reason}); {hint}") from error
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; give the names of text files") from error
+        hint = hint or "give the names of text files"
+        raise UserError(f"{path}: {error.strerror}; {hint}") from error
     if empty:
-        raise UserError(f"{path}: empty; give the names of files with text in them")
+        raise UserError(f"{path}: empty; {hint or 'give the names of files with text in them'}")
     yield rest
 
 

@@ -32,7 +32,7 @@ def main(argv=None):
     path = prepro.DATA / "tiny_shakespeare.txt"
     if not path.exists():
         prepro.download(URL, path, sha256=SHA256)
-    text = "".join(prepro.text_pieces(path))
+    text = "".join(prepro.text_pieces(path, "delete it to download it again"))
     encoding = prepro.gpt2_encoding()
     tokens = tokenize(text, encoding)
     if len(tokens) <= VAL_TOKENS:

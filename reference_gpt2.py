@@ -312,8 +312,9 @@ def open_device(args):
     except RuntimeError as error:
         rank = f" (rank {RANK})" if WORLD > 1 else ""
         why = str(error).strip().splitlines()[0].split(". ")[0]
-        hint = "; get one, or leave --compile out" if args.compile and "ompiler" in why else ""
-        raise UserError(f"--device {args.device}{rank}: {why}{hint}") from error
+        compiler = args.compile and "ompiler" in why
+        hint = "get one, or leave --compile out" if compiler else "try --device cpu"
+        raise UserError(f"--device {args.device}{rank}: {why}; {hint}") from error
 
 
 def prepared_model(flat, config, device, args):
@@ -473,6 +474,7 @@ HF_SETTINGS = {  # of config.json, what any GPT-2 has, and what is meant where i
 HF_SIZES = "n_positions", "vocab_size", "n_layer", "n_head", "n_embd"  # as in GPT2Config
 HS = 64  # channels of a head, in every GPT-2 of OpenAI
 DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+HF_HINT = "give another --model"
 HF_HEADER_BYTES = 2**22  # far more than the 580 tensors of GPT-2 XL take
 
 
@@ -483,7 +485,7 @@ def safetensors_header(path):
     The format: the length of a JSON text (8 bytes); the text, with dtype, shape, begin and end of
     each tensor, counted from the text's end; the tensors (github.com/huggingface/safetensors).
     """
-    found, ranges, size = {}, [], os.path.getsize(path)
+    found, ranges, size = {}, [], common.file_size(path, HF_HINT)
     try:
         with open(path, "rb") as f:
             data = 8 + int.from_bytes(f.read(8), "little")
@@ -556,11 +558,12 @@ def load_safetensors(path):
 
     def take(name, shape):
         if name not in found:
-            raise UserError(f"{path}: not a GPT-2, or not all of it: it has no tensor {name}")
+            raise UserError(f"{path}: not a GPT-2, or it has no tensor {name}; {HF_HINT}")
         file, dtype, has, position = found.pop(name)
         if dtype not in DTYPES or has != shape:
             expected = f"F32, F16 or BF16 {shape}"
-            raise UserError(f"{file}: its tensor {name} is {dtype!r} {has}, not {expected}")
+            what = f"its tensor {name} is {dtype!r} {has}, not {expected}"
+            raise UserError(f"{file}: {what}; {HF_HINT}")
         values = np.fromfile(file, DTYPES[dtype], math.prod(shape), offset=position)
         if dtype == "BF16":  # the upper half of a float32
             values = (values.astype(np.uint32) << 16).view(np.float32)
@@ -580,7 +583,8 @@ def load_safetensors(path):
     for key, value in (HF_SETTINGS | dict(zip(HF_SIZES, config, strict=True))).items():
         if (has := settings.get(key, value)) != value:
             of = "the tensors" if key in HF_SIZES else "any GPT-2"
-            raise UserError(f"{folder}: config.json has {key} {has!r}, but it is {value!r} in {of}")
+            what = f"config.json has {key} {has!r}, but it is {value!r} in {of}"
+            raise UserError(f"{folder}: {what}; {HF_HINT}")
 
     flat = np.empty(gpt2.num_parameters(config), np.float32)
     for name, view in hf_views(flat, config):
@@ -588,9 +592,9 @@ def load_safetensors(path):
     if "lm_head.weight" in found:
         if not np.array_equal(take("lm_head.weight", (V, C)), tensors(flat, config)["wte"]):
             why = "its lm_head.weight differs from wte.weight, and GPT-2 has one matrix for both"
-            raise UserError(f"{path}: {why}")
+            raise UserError(f"{path}: {why}; {HF_HINT}")
     if found:
-        raise UserError(f"{path}: its tensor {min(found)!r} is none of a GPT-2's")
+        raise UserError(f"{path}: its tensor {min(found)!r} is none of a GPT-2's; {HF_HINT}")
     return flat, config
 
 
@@ -712,7 +716,7 @@ def export(path, folder):
 
 def model_name(text):
     known = text in HF_MODELS or common.is_random_model(text)
-    if known or text.endswith(".safetensors") or Path(text).is_dir():
+    if known or text.endswith(".safetensors") or text and Path(text).is_dir():
         return text
     what = f"none of {', '.join(HF_MODELS)}, dN, nor a folder, nor a file named *.safetensors"
     raise argparse.ArgumentTypeError(f"{text} is {what}")
@@ -794,7 +798,7 @@ def make_files(args, device):
         config = gpt2.named_config(args.model, common.GPT2_VOCAB_SIZE)
         flat = gpt2.init_weights(config, args.seed)
     if T > config.maxT:
-        raise UserError(f"--seq-len {T}: {args.model} takes {config.maxT} at most")
+        raise UserError(f"--seq-len {T}: {args.model} takes {config.maxT} at most; lower it")
     print(f"{config}, {gpt2.num_parameters(config):,} parameters", flush=True)
 
     if write:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import common
 import prepro
-from common import Parser, UserError, number
+from common import Parser, UserError, file_name, number
 from train_gpt2 import generate, load_weights, tensors
 
 import numpy as np
@@ -60,7 +60,14 @@ def parse_args(argv):
     )
     parser = Parser(description=about)
     add, count, top = parser.add_argument, number(int, 0), "draw from the likeliest tokens"
-    add("--weights", default=common.WEIGHTS_FILE, metavar="FILE", help="default: gpt2_124M.bin")
+    default = common.WEIGHTS_FILE
+    add(
+        "--weights",
+        type=file_name,
+        default=default,
+        metavar="FILE",
+        help=f"default: {default.name}",
+    )
     add("--prompt", default="", metavar="TEXT", help="text to continue; -: all of standard input")
     add("--tokens", type=count, default=100, help="to add, at most (default: 100)")
     add("--temperature", type=number(float, 0), default=1.0, help="0: always the likeliest token")
@@ -68,7 +75,8 @@ def parse_args(argv):
     add("--top-p", type=number(float, 0, 1), default=1.0, help=f"{top}, of this sum; 1: all")
     add("--seed", type=count, default=1337)
     add("--samples", type=number(int, 1), default=1, help="how many texts (default: 1)")
-    add("--tokenizer", metavar="FILE", help="default: that of the training data, or else GPT-2's")
+    hint = "default: that of the training data, or else GPT-2's"
+    add("--tokenizer", type=file_name, metavar="FILE", help=hint)
     args = parser.parse_args(argv)
     if args.top_p == 0:
         parser.error("--top-p 0: leaves no token; give more, 1 leaves all")

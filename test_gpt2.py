@@ -14,7 +14,6 @@ some elements, such as the gradient of a key's bias, are 0 but for rounding. Wha
 about ten times what was measured on x86-64 with NumPy 2.4 and PyTorch 2.13.
 """
 
-import argparse
 import math
 from pathlib import Path
 from typing import NamedTuple
@@ -279,7 +278,7 @@ def check_truth(report, weights_path, state_path):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description="Compare train_gpt2.py with PyTorch.")
+    parser = common.Parser(description="Compare train_gpt2.py with PyTorch.")
     parser.add_argument("--weights", type=Path, default=FULL[0])
     parser.add_argument("--state", type=Path, default=FULL[1])
     parser.add_argument("--quick", action="store_true", help="gradient checks and small state only")

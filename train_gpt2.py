@@ -611,9 +611,10 @@ def open_model(args, V):
         return named_config(source, V, args.seq_len), None  # so that no position stays untrained
     config = GPT2Config(*common.read_sizes(source, num_parameters)[1])
     if config.V != V:
-        raise UserError(f"--data has {V:,} different tokens, {source} knows {config.V:,}")
+        what = f"--data has {V:,} different tokens, {source} knows {config.V:,}"
+        raise UserError(f"{what}; give weights that go with it, or --init d4 for new ones")
     if args.seq_len > config.maxT:
-        raise UserError(f"--seq-len {args.seq_len}: {source} takes {config.maxT} at most")
+        raise UserError(f"--seq-len {args.seq_len}: {source} takes {config.maxT} at most; lower it")
     return config, source
 
 

@@ -33,6 +33,7 @@ import platform
 import re
 import resource
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -336,6 +337,13 @@ def print_sampling(rounds, tokens):
         print(f"\nto compare with Hugging Face's generate(): pip install {HUGGING_FACE}")
 
 
+def program(text):
+    with contextlib.suppress(ValueError, IndexError):  # an open quote; nothing
+        if shutil.which(shlex.split(text)[0]):
+            return text
+    raise argparse.ArgumentTypeError(f"{text!r} is no program to run, with its flags")
+
+
 def model_name(text):
     from common import is_random_model
 
@@ -360,7 +368,7 @@ def main():
     tokens = common.number(int, 1, 1024)  # from one token on, so that none is forgotten
     add("--tokens", type=tokens, default=64, help="tokens of --sample (default: 64)")
     help = "also another program that prints (took N ms) for each step; may be repeated"
-    add("--command", action="append", default=[], help=help)
+    add("--command", type=program, action="append", default=[], help=help)
     args = parser.parse_args()
 
     config = tuple(gpt2.named_config(args.model, common.GPT2_VOCAB_SIZE))
