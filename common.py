@@ -478,7 +478,8 @@ def load_shards(prefix):
         paths = sorted(glob.glob(f"{glob.escape(str(prefix))}_*.bin")) or paths
     shards, sizes = zip(*map(load_tokens, paths), strict=True)
     if len(set(sizes)) > 1:
-        raise UserError(f"{prefix}_*.bin: have vocabularies of {sorted(set(sizes))} tokens")
+        what = f"{prefix}_*.bin: have vocabularies of {sorted(set(sizes))} tokens"
+        raise UserError(f"{what}; move those of other data away")
     return shards, sizes[0]
 
 

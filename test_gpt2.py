@@ -284,13 +284,16 @@ def main(argv=None):
     parser.add_argument("--quick", action="store_true", help="gradient checks and small state only")
     args = parser.parse_args(argv)
 
+    given = (args.weights, args.state) != FULL and not args.quick
+    if given:  # a mistake in them is to show at once
+        load_state(args.state, gpt2.load_weights(args.weights)[1])
     report = Report()
     check_in_pieces(report)
     check_state(report, *SMALL)
     if args.quick:
         pass
-    elif args.weights.exists() or (args.weights, args.state) != FULL:
-        if (args.weights, args.state) == FULL and not args.state.exists():
+    elif given or args.weights.exists():
+        if not given and not args.state.exists():
             import reference_gpt2  # only now: it takes PyTorch
 
             print(f"\n{FULL[1].name} is missing; PyTorch makes it:")

@@ -65,8 +65,8 @@ def make_good_files(folder):
     """
     Weights: w.bin; half.bin and old.bin, the same in versions 5 and 1; small.bin, with state.bin.
     Checkpoints: saved.bin; other.bin, of other data; more.bin, of a larger vocabulary. Data: x; y,
-    of a larger vocabulary; few, of few tokens. hf is a folder of Hugging Face's, and in out there
-    are a weight file, a log and a picture to be overwritten.
+    of a larger vocabulary; few, of few tokens; parts, of two vocabularies. hf is a folder of
+    Hugging Face's, and in out there are a weight file, a log and a picture to be overwritten.
     """
     add_data(add_data(make_project(folder), "x"), "y")
     folder.chmod(0o777)
@@ -75,6 +75,8 @@ def make_good_files(folder):
         tokens, _ = common.load_tokens(folder / "data" / f"y_{split}.bin")
         write_tokens(folder / "data" / f"y_{split}.bin", tokens.tolist(), V + 1)
         write_tokens(folder / "data" / f"few_{split}.bin", [1] * 64)
+    for i in range(2):
+        write_tokens(folder / "data" / f"parts_train_{i}.bin", [1] * 64, V + i)
     write_tokenizer(folder / "data" / "y_tokenizer.bin", [*LETTERS, b"more"])
     shutil.copy(folder / "data" / "y_tokenizer.bin", folder / "gpt2_tokenizer.bin")
 
@@ -377,6 +379,7 @@ FILES = [
     (TRAIN, "data/x_val.bin: pipe", f"x_val.bin: {DEVICE}{TOKENS}"),
     (f"{TRAIN} --data data/none", "", f"data/none_train.bin: no such file; {TOKENS}"),
     (f"{TRAIN} --data data/y", "", "--data has 14 different tokens, w.bin knows 13; "),
+    (f"{TRAIN} --data data/parts", "", r"parts_train_\*.bin: have vocabularies of \[13, 14\].*; "),
     (
         f"{TRAIN} --data data/few",
         "",
@@ -785,7 +788,8 @@ if __name__ == "__main__":
 @pytest.fixture(scope="module")
 def drivers(request):
     """A driver for each way to start Python; not in pytest's folders, which NOBODY may open."""
-    tests = [item for item in request.session.items if item.originalname == "test_row"]
+    items = request.session.items
+    tests = [i for i in items if i.module is request.module and i.originalname == "test_row"]
     rows = {str(item.callspec.params["row"]) for item in tests}  # what -k leaves of them
     env = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
     env |= dict.fromkeys(("HTTPS_PROXY", "https_proxy", "HF_ENDPOINT"), CLOSED)
