@@ -7,6 +7,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -288,6 +289,28 @@ def test_odd_folders(tmp_path, name):
     assert f"\nwrote {saved}\n" in out and out.count("generating:") == 2
     assert gpt2.load_weights(saved)[1].V == V
     assert not list((tmp_path / "elsewhere").iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "setresuid"), reason="needs a system with user numbers")
+def test_read_only_project():
+    """As where somebody else has installed it: data and checkpoint are elsewhere."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        folder, elsewhere = add_data(make_project(Path(name, "project"))), Path(name, "elsewhere")
+        shutil.move(folder / "data", elsewhere)
+        elsewhere.chmod(0o777)
+        folder.chmod(0o555)
+        before = sorted(folder.iterdir())
+        # root may write anywhere, so it becomes nobody, who can't read what is not imported by then
+        modules = "os, mmap, pkgutil, numpy.random, tqdm, train_gpt2"
+        nobody = f"import {modules}; os.geteuid() or os.setresuid(*[65534] * 3)"
+        how = {"python": within(nobody), "PYTHONDONTWRITEBYTECODE": "1"}
+        files = ["--data", elsewhere / "letters", "--save", elsewhere / "out.bin"]
+        succeeded(train(folder, *FAST, *files, **how))
+        assert gpt2.load_weights(elsewhere / "out.bin")[1].V == V
+        assert sorted(folder.iterdir()) == before
+        failed(train(folder, *FAST, *files[:2], "--save", "out.bin", **how))
+        folder.chmod(0o755)
 
 
 def test_output_that_cannot_show_every_character(project):
