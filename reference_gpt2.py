@@ -241,6 +241,8 @@ SMALL_ADAMW = {"lr": 1e-2, "weight_decay": 0.1, "eps": 1e-4}
 
 def write_small(folder):
     """Write small_weights.bin and small_state.bin, which are kept under tests/."""
+    folder.mkdir(parents=True, exist_ok=True)
+    common.check_writable(folder / "small_weights.bin")
     flat = np.random.default_rng(1337).standard_normal(gpt2.num_parameters(SMALL), np.float32)
     for name, view in tensors(flat, SMALL).items():  # no 0 and 1, which can hide a wrong gradient
         view *= 0.2 if name in MATRICES else 0.5
@@ -248,7 +250,6 @@ def write_small(folder):
     model = model_from_flat(flat, SMALL)
     x, y = random_batch(SMALL, SMALL_B, SMALL_T)
     record = take_steps(model, x, y, 10, **SMALL_ADAMW)
-    folder.mkdir(parents=True, exist_ok=True)
     common.write_weights(folder / "small_weights.bin", flat, SMALL)
     after = flat_from_model(model)
     write_state(folder / "small_state.bin", SMALL, x, y, record, **SMALL_ADAMW, params=after)

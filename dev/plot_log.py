@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from common import LOG_COLUMNS, Parser, UserError, replacing, run
+from common import LOG_COLUMNS, Parser, UserError, check_writable, replacing, run
 
 import numpy as np
 
@@ -120,6 +120,7 @@ def main():
     if suffix not in FORMATS:
         parser.error(f"-o {args.output}: must end in one of {', '.join(FORMATS)}")
 
+    check_writable(args.output)
     figure = draw({path: read_log(path) for path in args.logs})
     with replacing(args.output) as f:
         figure.savefig(f, format=suffix[1:])
