@@ -103,11 +103,14 @@ def main(argv=None):
     print(f"{name}: {len(flat):,} parameters{trained}", file=sys.stderr)
 
     params, how = tensors(flat, config), (args.temperature, args.top_k, args.top_p)
+    interrupted = common.catch_interrupt()  # amid a token it could hit a lock of the threads
     for i in range(args.samples):
         tokens = generate(params, config, start, np.random.default_rng((args.seed, i)), *how)
         text = pieces(itertools.islice(tokens, args.tokens), vocabulary, end_of_text)
         for piece in itertools.chain(["---\n"] if i else [], [prompt], text):
             print(piece, end="", flush=True)
+            if interrupted.is_set():
+                raise KeyboardInterrupt
         print()
 
 

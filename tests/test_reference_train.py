@@ -310,7 +310,7 @@ def test_compile_without_a_compiler(given, tmp_path):
 @pytest.mark.parametrize("device", ["nonsense", "meta", "cuda", "cuda:99", "cuda:x"])
 def test_device_that_is_not_there(given, tmp_path, device, train):
     if device == "cuda" and torch.cuda.is_available():
-        pytest.skip("it is there")
+        pytest.skip("this machine has a CUDA device, so there is nothing to refuse")
     flags = ["--train", *map(str, given)] if train else ["--model", "d1", "--out"]
     with pytest.raises(common.UserError, match=f"^--device {device}: .") as caught:
         reference.main([*flags, *([] if train else [str(tmp_path / "w.bin")]), "--device", device])
