@@ -14,22 +14,24 @@ some elements, such as the gradient of a key's bias, are 0 but for rounding. Wha
 about ten times what was measured on x86-64 with NumPy 2.4 and PyTorch 2.13.
 """
 
+import argparse
 import math
 from pathlib import Path
 from typing import NamedTuple
 
-import common
 import train_gpt2 as gpt2
 
 import numpy as np
 
-SMALL = common.HERE / "tests" / "small_weights.bin", common.HERE / "tests" / "small_state.bin"
+TESTS = gpt2.HERE / "tests"
+SMALL = TESTS / "small_weights.bin", TESTS / "small_state.bin"
+STATE = 20240327  # header[0] of a debug state
 # The ten losses in llm.c's test_gpt2.c: GPT-2 124M, the first 4 * 64 tokens of tinyshakespeare
 PUBLISHED = (
     5.270007, 4.059707, 3.375123, 2.800783, 2.315382,
     1.849029, 1.394656, 0.999147, 0.624080, 0.376511,
 )  # fmt: skip
-FULL = common.WEIGHTS_FILE, common.HERE / "gpt2_124M_debug_state.bin"
+FULL = gpt2.WEIGHTS_FILE, gpt2.HERE / "gpt2_124M_debug_state.bin"
 
 
 class Report:
@@ -85,27 +87,44 @@ def leaves(tree):
     return [tree] if isinstance(tree, np.ndarray) else []
 
 
-def check_layer(report, name, forward, backward, inputs):
+def check_layer(report, name, forward, backward, inputs, adds=()):
     """
-    Check one pair of functions, forward(*inputs) -> out, cache and backward(dout, cache) -> a tuple
-    of gradients, one for each of the inputs, which are float64 arrays by name.
+    Check one pair: forward(*inputs) -> out, cache, and backward(dout, cache, *grads) -> dx.
+
+    The inputs are float64 arrays by name: x first, which has no gradient if it is of integers; then
+    the parameters, whose gradients backward fills, or adds to, if they are named in adds.
     """
     rng = np.random.default_rng(1)
     out, cache = forward(*inputs.values())
     dout = rng.standard_normal(np.shape(out))[()]  # of ones, layernorm's dx would be 0
     given = leaves((dout, cache, *inputs.values()))
     before = [array.copy() for array in given]
-    ours, again = backward(dout, cache), backward(dout, cache)
+    x, *parameters = inputs
 
-    for (which, x), gradient in zip(inputs.items(), ours, strict=True):
-        theirs = finite_difference(lambda: np.sum(forward(*inputs.values())[0] * dout), x)
+    def gradients(dout, cache, dtype=np.float64):
+        begin = {p: 1.0 if p in adds else np.nan for p in parameters}  # nan: what is left unfilled
+        grads = [np.full_like(inputs[p], begin[p], dtype) for p in parameters]
+        dx = backward(dout, cache, *grads)
+        found = {} if dx is None else {x: dx}
+        return found | {
+            p: g - 1 if p in adds else g for p, g in zip(parameters, grads, strict=True)
+        }
+
+    ours, again = gradients(dout, cache), gradients(dout, cache)
+    for which, gradient in ours.items():
+        theirs = finite_difference(
+            lambda: np.sum(forward(*inputs.values())[0] * dout), inputs[which]
+        )
         report.compare(f"{name} d{which}", gradient, theirs, 5e-11)
-    unchanged = all(map(np.array_equal, given, before)) and all(map(np.array_equal, ours, again))
+    pairs = zip((*given, *ours.values()), (*before, *again.values()), strict=True)
+    unchanged = all(np.array_equal(a, b) for a, b in pairs)
     report.row(f"{name}: inputs changed, or a second call differs", float(not unchanged), 0)
 
-    out32, cache32 = forward(*(x.astype(np.float32) for x in inputs.values()))
+    out32, cache32 = forward(
+        *(a if a.dtype.kind == "i" else a.astype("f4") for a in inputs.values())
+    )
     dout32 = dout.astype(np.float32)[()] if np.ndim(dout) else float(dout)
-    arrays = leaves((out32, cache32, *backward(dout32, cache32)))
+    arrays = leaves((out32, cache32, *gradients(dout32, cache32, np.float32).values()))
     drifted = [a.dtype for a in arrays if a.dtype.kind == "f" and a.dtype != np.float32]
     report.row(f"{name}: float32 that became float64", len(drifted), 0)
 
@@ -118,16 +137,8 @@ def check_gradients(report):
 
     tokens = np.array([[3, 1, 3], [3, 4, 0]])  # one of them three times
     tables = {"wte": rng.standard_normal((5, 12)), "wpe": rng.standard_normal((4, 12))}
-
-    def embedding_backward(dout, cache):
-        dwte, dwpe = np.zeros((5, 12), dout.dtype), np.full((4, 12), np.nan, dout.dtype)
-        gpt2.embedding_backward(dout, cache, dwte, dwpe)
-        return dwte, dwpe
-
-    def embedding_forward(wte, wpe):
-        return gpt2.embedding_forward(tokens, wte, wpe)
-
-    check_layer(report, "embedding", embedding_forward, embedding_backward, tables)
+    embedding = gpt2.embedding_forward, gpt2.embedding_backward
+    check_layer(report, "embedding", *embedding, {"tokens": tokens, **tables}, adds=["wte"])
     layernorm = gpt2.layernorm_forward, gpt2.layernorm_backward
     check_layer(report, "layernorm", *layernorm, {"x": x, "w": w, "b": b})
     linear = gpt2.linear_forward, gpt2.linear_backward
@@ -138,12 +149,10 @@ def check_gradients(report):
             report,
             f"attention, B={B} T={6 // B} NH={NH}",
             lambda qkv, B=B, NH=NH: gpt2.attention_forward(qkv, B, NH),
-            lambda dout, cache: (gpt2.attention_backward(dout, cache),),
+            gpt2.attention_backward,
             {"qkv": np.concatenate([x, y], -1)},
         )
-    check_layer(
-        report, "gelu", gpt2.gelu_forward, lambda *a: (gpt2.gelu_backward(*a),), {"x": 2 * x}
-    )
+    check_layer(report, "gelu", gpt2.gelu_forward, gpt2.gelu_backward, {"x": 2 * x})
     targets = rng.integers(0, 7, 6)
     check_layer(
         report,
@@ -199,26 +208,40 @@ class State(NamedTuple):
 def load_state(path, config):
     """Read a debug state of a model with these sizes. Raises UserError."""
     hint = "`python reference_gpt2.py` makes gpt2_124M_debug_state.bin"
-    B, T, steps, has_params = common.read_header(path, common.STATE, (2,), hint)[2:6]
-    if min(B, T, steps) < 1 or T > config.maxT or has_params not in (0, 1):
-        raise common.UserError(f"{path}: its header has impossible numbers; {hint}")
-    padded = gpt2.num_parameters(config) + common.vocab_padding(config.V) * config.C
-    numbers = 2 * B * T + B * T * config.V + 1 + padded + 2 * 5 + steps + has_params * padded
-    if Path(path).stat().st_size != common.HEADER_BYTES + 4 * numbers:
-        raise common.UserError(f"{path}: is not a state of the model {config}; {hint}")
+    wte, padding = config.V * config.C, gpt2.wte_padding(config)
+    padded = gpt2.num_parameters(config) + padding
+
+    def size_of(header):
+        B, T, steps, has_params = header[2:6]
+        if min(B, T, steps) < 1 or T > config.maxT or has_params not in (0, 1):
+            return 0
+        numbers = 2 * B * T + B * T * config.V + 1 + padded + 2 * 5 + steps + has_params * padded
+        return gpt2.HEADER_BYTES + 4 * numbers
+
+    def read_tensors(f):
+        return np.delete(np.fromfile(f, "<f4", padded), slice(wte, wte + padding))
+
+    hint += f"; this one is compared with {config}"
+    B, T, steps, has_params = gpt2.read_header(path, STATE, (2,), size_of, hint)[2:6]
     with open(path, "rb") as f:
-        f.seek(common.HEADER_BYTES)
+        f.seek(gpt2.HEADER_BYTES)
         x, y = tokens = np.fromfile(f, "<i4", 2 * B * T).reshape(2, B, T)
         if not 0 <= tokens.min() <= tokens.max() < config.V:
-            raise common.UserError(f"{path}: has tokens outside the vocabulary; {hint}")
+            raise gpt2.UserError(f"{path}: has tokens outside the vocabulary; {hint}")
         logits = np.fromfile(f, "<f4", B * T * config.V).reshape(B * T, config.V)
         loss = np.fromfile(f, "<f4", 1)[0]
-        grads = common.read_tensors(f, config, gpt2.num_parameters(config))
+        grads = read_tensors(f)
         names = ("lr", "beta1", "beta2", "eps", "weight_decay")
         settings = dict(zip(names, np.fromfile(f, "<f8", 5).tolist(), strict=True))
         losses = np.fromfile(f, "<f4", steps)
-        params = common.read_tensors(f, config, gpt2.num_parameters(config)) if has_params else None
+        params = read_tensors(f) if has_params else None
     return State(x, y, logits, loss, grads, settings, losses, params)
+
+
+def logits_of(cache):
+    """The logits (B*T, V) of a gpt2_forward; its head keeps only their softmax, in their place."""
+    probs, targets, x, wte = cache[-1]
+    return x @ wte.T
 
 
 def check_state(report, weights_path, state_path):
@@ -228,14 +251,15 @@ def check_state(report, weights_path, state_path):
     report.section(f"PyTorch: {Path(state_path).name}, B={len(state.x)} T={state.x.shape[1]}")
     params = gpt2.tensors(flat, config)
     grads, m, v = (gpt2.tensors(np.zeros_like(flat), config) for _ in range(3))
-    report.compare("logits", gpt2.gpt2_forward(params, config, state.x), state.logits, 1e-5)
     losses = []
     for step, expected in enumerate(state.losses):
         loss, cache = gpt2.gpt2_forward(params, config, state.x, state.y)
+        if step == 0:
+            report.compare("logits", logits_of(cache), state.logits, 1e-5)
+            report.compare("loss", loss, state.loss, 2e-6)
         gpt2.gpt2_backward(1.0, cache, grads)
         del cache
         if step == 0:
-            report.compare("loss", loss, state.loss, 2e-6)
             for name, gradient in gpt2.tensors(state.grads, config).items():
                 report.compare(f"d{name}", grads[name], gradient, 1e-5)
         report.compare(f"loss at step {step}", loss, expected, 1e-5)
@@ -266,7 +290,7 @@ def check_truth(report, weights_path, state_path):
         grads = gpt2.tensors(np.zeros_like(flat, dtype), config)
         loss, cache = gpt2.gpt2_forward(params, config, state.x, state.y)
         gpt2.gpt2_backward(1.0, cache, grads)
-        logits = gpt2.gpt2_forward(params, config, state.x)
+        logits = logits_of(cache)
         return {"logits": logits, "loss": loss, **{f"d{name}": g for name, g in grads.items()}}
 
     theirs = {f"d{name}": g for name, g in gpt2.tensors(state.grads, config).items()}
@@ -278,7 +302,7 @@ def check_truth(report, weights_path, state_path):
 
 
 def main(argv=None):
-    parser = common.Parser(description="Compare train_gpt2.py with PyTorch.")
+    parser = argparse.ArgumentParser(description="Compare train_gpt2.py with PyTorch.")
     parser.add_argument("--weights", type=Path, default=FULL[0])
     parser.add_argument("--state", type=Path, default=FULL[1])
     parser.add_argument("--quick", action="store_true", help="gradient checks and small state only")
@@ -309,4 +333,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    common.run(main)
+    main()
