@@ -1,0 +1,295 @@
+"""Vocabularies trained on texts, against plain BPE that counts everything anew in each round."""
+
+import hashlib
+import itertools
+import os
+import random
+import subprocess
+import sys
+import time
+import tracemalloc
+from collections import Counter
+from pathlib import Path
+
+import prepro
+from common import HERE, UserError, load_tokenizer
+from reference_gpt2 import merges
+from tools.bpe import Pairs, train_bpe
+
+import pytest
+import regex
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+SHAKESPEARE = HERE / "data" / "tiny_shakespeare.txt"
+BYTES = [bytes([byte]) for byte in range(256)]
+END = b"<|endoftext|>"
+PARTS = "a aa aaa ab ba b 's 11 = == é 日本 本日 \U0001f600 e\u0301".split()
+PARTS += ["ab ab", " ", "  ", "\n", "\n\n", "\r\n", "\t", "\u3000", "\0", "<|endoftext|>"]
+# few parts, so that pairs come again, tie and overlap
+TEXTS = st.lists(st.sampled_from(PARTS), max_size=40).map("".join)
+# tiktoken and the regex package may know letters of different versions of Unicode
+KNOWN = st.text(st.characters(exclude_categories=("Cs", "Cn")), max_size=30)
+
+
+def joined(tokens, pair, new):
+    """A list of tokens with new in place of each pair, from the left."""
+    out = []
+    for token in tokens:
+        out.append(token)
+        if tuple(out[-2:]) == pair:
+            out[-2:] = [new]
+    return out
+
+
+def plain_bpe(text, vocab_size=2**16):
+    """Textbook BPE -> tokens without end of text, merged pairs of ids, word -> its tokens."""
+    times = Counter(regex.findall(prepro.WORDS, text))
+    words = {word: list(word.encode()) for word in times}
+    vocabulary, pairs = list(BYTES), []
+    while len(vocabulary) < vocab_size - 1:
+        counts = Counter()
+        for word, tokens in words.items():
+            for pair in itertools.pairwise(tokens):
+                counts[pair] += times[word]
+        made = [vocabulary[a] + vocabulary[b] for a, b in counts]
+        # what train_bpe's docstring claims: no bytes become a token twice
+        assert len(set(made)) == len(made) and not set(made) & set(vocabulary)
+        fit = {pair for token, pair in zip(made, counts, strict=True) if len(token) <= 255}
+        if not fit:
+            break
+        pair = min(fit, key=lambda pair: (-counts[pair], pair))
+        words = {word: joined(tokens, pair, len(vocabulary)) for word, tokens in words.items()}
+        vocabulary.append(vocabulary[pair[0]] + vocabulary[pair[1]])
+        pairs.append(pair)
+    return vocabulary, pairs, words
+
+
+def plain_encode(text, pairs):
+    """The ids of a text: each merge in its order, wherever its pair stands."""
+    ids = []
+    for word in regex.findall(prepro.WORDS, text):
+        tokens = list(word.encode())
+        for new, pair in enumerate(pairs, 256):
+            tokens = joined(tokens, pair, new)
+        ids += tokens
+    return ids
+
+
+def encoding_of(vocabulary):
+    return prepro.encoding_of(vocabulary, len(vocabulary) - 1)
+
+
+def new_tokens(text, count):
+    """The first count tokens that are made for a text."""
+    vocabulary = train_bpe([text], 257 + count)
+    assert vocabulary[:256] == BYTES and vocabulary[-1] == END and len(vocabulary) == 257 + count
+    return vocabulary[256:-1]
+
+
+# ----------------------------------------------------------------------------
+# The vocabulary
+
+
+@settings(deadline=None)
+@given(TEXTS | KNOWN, st.data())
+def test_is_that_of_plain_bpe(text, data):
+    plain, pairs, words = plain_bpe(text)
+    most = len(plain) + 1
+    vocab_size = data.draw(st.integers(257, most))
+    assert train_bpe([text], vocab_size) == [*plain[: vocab_size - 1], END]
+    vocabulary = train_bpe([text], most)
+    assert vocabulary == [*plain, END]
+    with pytest.raises(UserError, match=f"enough for {most} only"):
+        train_bpe([text], most + 1)
+    # and what training has made of each word, tiktoken makes of it
+    encoding = encoding_of(vocabulary)
+    for word, tokens in words.items():
+        assert encoding.encode_ordinary(word) == tokens
+    # and the export finds the merges again
+    assert merges(vocabulary, most - 1) == [[plain[a], plain[b]] for a, b in pairs]
+
+
+@settings(deadline=None)
+@given(TEXTS, st.randoms())
+def test_counts_after_merges_are_those_counted_anew(text, draw):
+    times = Counter(regex.findall(prepro.WORDS, text))
+    words, pairs = {word: list(word.encode()) for word in times}, Pairs(times)
+    for new in itertools.count(256):
+        counts = Counter()
+        for word, tokens in words.items():
+            for pair in itertools.pairwise(tokens):
+                counts[pair] += times[word]
+        assert +pairs.counts == counts  # without those that aren't positive
+        if not counts:
+            break
+        pair = draw.choice(sorted(counts))
+        words = {word: joined(tokens, pair, new) for word, tokens in words.items()}
+        fresh = pairs.merge(*pair, new)
+        assert sorted(fresh) == sorted(pair for pair in +pairs.counts if new in pair)
+
+
+def test_most_frequent_pair_first():
+    assert new_tokens("zy\nzy\nzx\nab\nzy", 2) == [b"zy", b"ab"]
+
+
+def test_of_equal_counts_the_smaller_ids_first():
+    assert new_tokens("ab cd\nac", 4) == [b" c", b"ab", b"ac", b" cd"]
+    assert new_tokens("dc\nba\nbc\nac", 4) == [b"ac", b"ba", b"bc", b"dc"]
+    # of new tokens too: "ab" is 256, behind every byte
+    assert new_tokens("abz\nab\nyz", 3) == [b"ab", b"yz", b"abz"]
+
+
+def test_pairs_that_overlap_count_each():
+    assert new_tokens("aaa\nbc\nbc", 3) == [b"aa", b"bc", b"aaa"]  # "aa" twice, so it ties
+    assert new_tokens("aaa\nbc\nbc\nbc", 3) == [b"bc", b"aa", b"aaa"]
+
+
+def test_pairs_lie_within_words():
+    assert new_tokens("a b a b a b", 1) == [b" b"]  # not "a "
+    with pytest.raises(UserError, match="enough for 257 only"):
+        train_bpe(["a\n1\n=\nb\n2\n+"], 258)
+
+
+def test_pieces_of_a_file_are_as_its_whole(tmp_path, monkeypatch):
+    text = Path(__file__).read_text(encoding="utf-8")
+    (tmp_path / "a.txt").write_text(text, encoding="utf-8")
+    monkeypatch.setattr(prepro, "CHUNK", 100)
+    pieces = list(prepro.text_pieces(tmp_path / "a.txt"))
+    assert len(pieces) > 20
+    assert train_bpe(iter(pieces), 700) == train_bpe([text], 700)
+
+
+def test_same_in_every_process():
+    code = (
+        "import hashlib, pathlib, sys; from tools.bpe import train_bpe;"
+        "text = pathlib.Path(sys.argv[1]).read_text(encoding='utf-8');"
+        "print(hashlib.sha256(b'|'.join(train_bpe([text], 900))).hexdigest())"
+    )
+    text = Path(__file__).read_text(encoding="utf-8")
+    expected = hashlib.sha256(b"|".join(train_bpe([text], 900))).hexdigest()
+    for seed in "0", "1", "2":
+        ran = subprocess.run(
+            [sys.executable, "-c", code, __file__],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            cwd=HERE,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert ran.stdout.strip() == expected
+
+
+def test_no_token_is_too_long_for_a_tokenizer_file(tmp_path):
+    assert max(map(len, new_tokens("=" * 255, 14))) == 255
+    text = "=" * 3000 + "\n" + "na" * 400
+    plain, _, words = plain_bpe(text)
+    vocabulary = train_bpe([text], len(plain) + 1)
+    assert vocabulary == [*plain, END] and max(map(len, vocabulary)) <= 255
+    for word, tokens in words.items():  # long ones, for which tiktoken has another way
+        assert encoding_of(vocabulary).encode_ordinary(word) == tokens
+    prepro.write_tokenizer(tmp_path / "a.bin", vocabulary, len(plain))
+    assert load_tokenizer(tmp_path / "a.bin") == (vocabulary, len(plain))
+
+
+@pytest.mark.parametrize("vocab_size", [-1, 0, 256, 65537])
+def test_sizes_that_none_can_have(vocab_size):
+    with pytest.raises(UserError, match="257 to 65,536"):
+        train_bpe(["some text"], vocab_size)
+
+
+def test_sizes_at_the_bounds():
+    assert train_bpe([], 257) == [*BYTES, END]
+    with pytest.raises(UserError, match="65,536 tokens: the text is enough for 257 only"):
+        train_bpe([""], 65536)
+    # two letters and more a word, a new token for each
+    words = ["".join(word) for word in itertools.product("abcdefghijklmnopqrst", repeat=4)]
+    vocabulary = train_bpe(words, 65536)
+    assert len(set(vocabulary)) == 65536 and vocabulary[-1] == END
+
+
+# ----------------------------------------------------------------------------
+# Its encoding
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A vocabulary of this file, its encoding, and its merges."""
+    text = Path(__file__).read_text(encoding="utf-8") + "日本語のテキスト、日本の本 naïve " * 5
+    vocabulary, pairs, _ = plain_bpe(text, 600)
+    return train_bpe([text], 600), encoding_of([*vocabulary, END]), pairs
+
+
+@settings(deadline=None)
+@given(text=st.text() | TEXTS)
+def test_encoding_decodes_to_the_text(trained, text):
+    encoding = encoding_of(trained[0])
+    ids = encoding.encode_ordinary(text)
+    assert encoding.decode(ids) == text
+    assert all(i < 599 for i in ids)  # never the end of text
+    assert b"".join(trained[0][i] for i in ids) == text.encode()
+
+
+@settings(deadline=None)
+@given(text=KNOWN | TEXTS | st.lists(st.sampled_from(Path(__file__).read_text("utf-8").split())))
+def test_encoding_is_that_of_the_merges(trained, text):
+    text = text if isinstance(text, str) else " ".join(text)
+    assert encoding_of(trained[0]).encode_ordinary(text) == plain_encode(text, trained[2])
+
+
+# ----------------------------------------------------------------------------
+# Time and memory
+
+
+def some_text(count):
+    """Some text of about count distinct words."""
+    draw = random.Random(0)
+    return " ".join("".join(draw.choices("abcdefgh", k=8)) for _ in range(count))
+
+
+def test_repeated_text_takes_no_more_memory():
+    text, peaks, vocabularies = some_text(3000), [], []
+    for copies in 1, 300:
+        tracemalloc.start()
+        vocabularies.append(train_bpe(itertools.repeat("\n" + text, copies), 1000))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert vocabularies[0] == vocabularies[1]
+    assert peaks[1] < 1.1 * peaks[0]  # 1.04 times, because small ints take no memory
+
+
+def test_time_grows_with_the_distinct_words():
+    def seconds(words, vocab_size):
+        text, times = some_text(words), []
+        for _ in range(2):
+            start = time.process_time()
+            train_bpe([text], vocab_size)
+            times.append(time.process_time() - start)
+        return min(times)
+
+    # 5.5 times; about 16 times if each merge looked at all words or all pairs
+    assert seconds(16000, 8000) < 10 * seconds(4000, 2000)
+
+
+def test_a_long_word_takes_no_longer_than_short_ones():
+    words = some_text(6000)
+    start = time.process_time()
+    train_bpe([words], 4000)
+    short = time.process_time() - start
+    start = time.process_time()
+    train_bpe([words.replace(" ", "")], 4000)
+    assert time.process_time() - start < 5 * short  # 1.6 times
+
+
+def test_tiny_shakespeare():
+    if not SHAKESPEARE.exists():
+        pytest.skip("needs data/tiny_shakespeare.txt, which prepro_tinyshakespeare.py downloads")
+    text = SHAKESPEARE.read_text(encoding="utf-8")
+    start = time.process_time()
+    vocabulary = train_bpe([text], 4096)
+    assert time.process_time() - start < 30  # 0.5 s
+    assert vocabulary[:280] == plain_bpe(text, 281)[0]
+    encoding = encoding_of(vocabulary)
+    ids = encoding.encode_ordinary(text)
+    assert encoding.decode(ids) == text
+    assert len(ids) < 0.32 * len(text)
