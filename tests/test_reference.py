@@ -314,6 +314,8 @@ def project(tmp_path):
     """A copy of the scripts, with nothing prepared."""
     for name in SCRIPTS:
         shutil.copy(TESTS.parent / name, tmp_path)
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(TESTS.parent / "tools", tmp_path / "tools", ignore=ignore)
     return tmp_path
 
 

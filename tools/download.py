@@ -193,7 +193,8 @@ def fetch(url, part, note, size, sha256):
         with ask(url, headers) as response:
             start, total = position(response, url, start, version)
             if None not in (size, total) and size != total:
-                raise UserError(f"{url} has {total:,} bytes where {size:,} were expected")
+                found = f"it has {total:,} bytes where {size:,} were expected"
+                raise UserError(line(f"cannot download {url}", found, "check the address"))
             f.seek(start)
             f.truncate()
             if not start:
@@ -214,8 +215,8 @@ def bring(url, part, note, size, sha256):
             if had:
                 raise OtherFile("the part that was here is of another file")
             part.unlink()
-            wrong = "is not the file expected, its sha256 is another"
-            raise UserError(f"{url} {wrong}; run this again")
+            found = "it is not the file expected, its sha256 is another"
+            raise UserError(line(f"cannot download {url}", found, "check the address"))
         except Broken as error:
             if isinstance(error, OtherFile):
                 part.unlink()
