@@ -6,24 +6,19 @@ Text to tokens. By itself, for your own text files (UTF-8):
 tokenizes them with GPT-2's vocabulary, an end-of-text token before each file, into
 data/NAME_train.bin and, for the last tenth, data/NAME_val.bin. Then
 `python train_gpt2.py --data data/NAME` trains on them. The rest is what the prepro scripts of the
-datasets share: downloads, GPT-2's encoding, and the writers of token and tokenizer files.
+datasets share: GPT-2's encoding, and the writers of token and tokenizer files.
 """
 
 import contextlib
 import hashlib
 import os
-import queue
 import re
 import tempfile
-import threading
-import time
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import common
 from common import (
     DATA,
-    NoNetwork,
     Parser,
     UserError,
     load_tokenizer,
@@ -32,132 +27,12 @@ from common import (
     run,
     write_header,
 )
+from tools.download import download, sha256_of
 
 import numpy as np
-import requests
 import tiktoken
-import urllib3
-from tqdm import tqdm
 
-# ----------------------------------------------------------------------------
-# Downloads
-
-CONNECT_SECONDS = 5  # for one address of a host
-ANSWER_SECONDS = 9  # from asking for a name to the first line of the answer
-STALL_SECONDS = 30  # without a byte in the middle of a file
-PAUSES = (1, 2, 4, 8)  # seconds before the second try, the third, ...
-NETWORK_CHUNK = 2**16  # bytes; a transfer that breaks loses less than so many
 CHUNK = 2**20  # bytes, characters or tokens held at a time
-
-
-def ask(url, start):
-    """Request url from byte start on -> the response, body still to come. Raises NoNetwork."""
-    answers = queue.SimpleQueue()
-    headers = {"Accept-Encoding": "identity"}  # so that lengths are those of the file
-    if start:
-        headers["Range"] = f"bytes={start}-"
-
-    def get():
-        timeout = (CONNECT_SECONDS, STALL_SECONDS)
-        try:
-            answers.put(requests.get(url, headers=headers, stream=True, timeout=timeout))
-        except requests.RequestException as error:
-            answers.put(error)
-
-    # In a thread because looking up a name knows no timeout, and a host may have many addresses.
-    threading.Thread(target=get, daemon=True).start()
-    hint = "check the network and the proxy variables, then run this again"
-    try:
-        answer = answers.get(timeout=ANSWER_SECONDS)
-    except queue.Empty:
-        answer = requests.ConnectionError(f"no answer in {ANSWER_SECONDS} seconds")
-    if isinstance(answer, requests.ConnectionError):
-        cause = answer
-        while cause.__cause__ or cause.__context__:  # requests wraps the error that says most
-            cause = cause.__cause__ or cause.__context__
-        raise NoNetwork(f"cannot reach {urlsplit(url).hostname}: {cause}; {hint}") from answer
-    if isinstance(answer, requests.RequestException):
-        raise UserError(f"cannot download {url}: {answer}; check the address") from answer
-    return answer
-
-
-def fetch(url, part, size):
-    """Bring the file part up to all of url. Raises ConnectionError where another try may help."""
-    start = part.stat().st_size if part.exists() else 0
-    if start and start == size:
-        return
-    with ask(url, start) as response:
-        status = response.status_code
-        if status == 429 or status >= 500:
-            raise ConnectionError(f"the server answers {status} {response.reason}")
-        if status == 416:  # part is longer than the file, so it is of another one
-            part.unlink(missing_ok=True)
-            raise ConnectionError("the server has less than the part that was here")
-        if status not in (200, 206):
-            answer = f"the server answers {status} {response.reason}"
-            raise UserError(f"cannot download {url}: {answer}; check the address")
-        if status == 206 and not response.headers.get("Content-Range", "").startswith(
-            f"bytes {start}-"
-        ):
-            part.unlink(missing_ok=True)
-            raise ConnectionError("the server sends another range than the one asked for")
-        start = start if status == 206 else 0
-        rest = response.raw.length_remaining  # None: the server doesn't say
-        total = size if rest is None else start + rest
-        if size not in (None, total):
-            part.unlink(missing_ok=True)
-            raise UserError(f"{url} has {total:,} bytes where {size:,} were expected")
-        part.parent.mkdir(parents=True, exist_ok=True)
-        bar = tqdm(total=total, initial=start, unit="B", unit_scale=True, disable=None)
-        with bar, open(part, "ab" if start else "wb") as f:
-            try:
-                for chunk in response.raw.stream(NETWORK_CHUNK, decode_content=False):
-                    f.write(chunk)
-                    bar.update(len(chunk))
-            except urllib3.exceptions.HTTPError as error:
-                raise ConnectionError(f"the transfer broke: {error}") from error
-            finally:
-                f.flush()
-                os.fsync(f.fileno())
-            if total not in (None, f.tell()):
-                raise ConnectionError(f"the transfer ended at byte {f.tell():,} of {total:,}")
-
-
-def sha256_of(path):
-    digest = hashlib.sha256()
-    with open(path, "rb") as f:
-        while chunk := f.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def download(url, path, size=None, sha256=None):
-    """
-    Download url to path, which appears there only once it is whole; size in bytes, sha256 in hex.
-
-    Goes on where an earlier try ended, whose bytes are kept in PATH.part. Raises NoNetwork, within
-    ten seconds, if the host can't be reached, and UserError for anything else that ends it.
-    """
-    path, part = Path(path), Path(f"{path}.part")
-    resumed = part.exists()
-    print(f"downloading {url}", flush=True)
-    for pause in (*PAUSES, None):
-        try:
-            fetch(url, part, size)
-            break
-        except ConnectionError as error:
-            if pause is None:
-                tries = f"{len(PAUSES) + 1} tries"
-                hint = "run this again to go on from there"
-                raise UserError(f"cannot download {url}: {error}, after {tries}; {hint}") from error
-            time.sleep(pause)
-    if sha256 and sha256_of(part) != sha256:
-        part.unlink()
-        if resumed:  # what was there may have been of another file
-            return download(url, path, size, sha256)
-        raise UserError(f"{url} is not the file expected, its sha256 is another; run this again")
-    os.replace(part, path)
-
 
 # ----------------------------------------------------------------------------
 # GPT-2's encoding

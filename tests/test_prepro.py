@@ -1,17 +1,13 @@
-"""The prepro scripts: downloads from a server on this machine, token files, wrong input."""
+"""The prepro scripts: token files, wrong input."""
 
-import hashlib
-import http.server
 import io
 import json
 import os
 import random
 import shutil
-import socket
 import subprocess
 import sys
 import tarfile
-import threading
 import time
 from pathlib import Path
 
@@ -26,10 +22,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_download import BODY, closed_port, directly, server  # noqa: F401 (fixtures)
 
 SHAKESPEARE = HERE / "data" / "tiny_shakespeare.txt"
-BODY = random.Random(0).randbytes(300_000)
-BODY_SHA256 = hashlib.sha256(BODY).hexdigest()
 # Each breaks another assumption about where GPT-2's pattern cuts.
 ODD_TEXTS = [
     "",
@@ -41,11 +36,8 @@ ODD_TEXTS = [
 
 @pytest.fixture(autouse=True)
 def own_data(tmp_path, monkeypatch):
-    """Every test has a data folder of its own, reaches this machine directly, and never waits."""
+    """Every test has a data folder of its own."""
     monkeypatch.setattr(prepro, "DATA", tmp_path / "data")
-    monkeypatch.setattr(prepro, "PAUSES", (0, 0))
-    for name in "NO_PROXY", "no_proxy":
-        monkeypatch.setenv(name, "127.0.0.1")
 
 
 @pytest.fixture(scope="session")
@@ -61,201 +53,6 @@ def tokenizer_file(encoding, tmp_path_factory):
     path = tmp_path_factory.mktemp("tokenizer") / "gpt2_tokenizer.bin"
     prepro.write_gpt2_tokenizer(path)
     return path
-
-
-# ----------------------------------------------------------------------------
-# Downloads
-
-
-def closed_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Answers /WHAT in the way WHAT says, and notes the Range asked for."""
-
-    def log_message(self, *args):
-        pass
-
-    def send(self, body, status=200, length=None, headers=()):
-        self.send_response(status)
-        for name, value in headers:
-            self.send_header(name, value)
-        if length is not False:
-            self.send_header("Content-Length", str(len(body) if length is None else length))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def do_GET(self):
-        what, asked = self.path[1:], self.headers.get("Range")
-        first = not self.server.asked
-        self.server.asked.append(asked)
-        start = int(asked[len("bytes=") : -1]) if asked else 0
-        content_range = [("Content-Range", f"bytes {start}-{len(BODY) - 1}/{len(BODY)}")]
-        if what == "whole" or (what == "no_range" and not first):
-            self.send(BODY)
-        elif what == "no_length":
-            self.send(BODY, length=False)
-        elif what in ("truncates", "no_range") and first:
-            self.send(BODY[:100_000], length=len(BODY))
-        elif what in ("truncates", "resumes") and start >= len(BODY):
-            self.send(b"", 416)
-        elif what in ("truncates", "resumes"):
-            self.send(BODY[start:], 206 if asked else 200, headers=content_range if asked else ())
-        elif what == "lies":
-            self.send(BODY, length=len(BODY) + 1)
-        elif what == "wrong_range":
-            if asked:
-                self.send(BODY, 206, headers=[("Content-Range", f"bytes 0-9/{len(BODY)}")])
-            else:
-                self.send(BODY)
-        elif what == "busy_once":
-            self.send(b"busy" if first else BODY, 503 if first else 200)
-        elif what == "loop":
-            self.send(b"", 302, headers=[("Location", "/loop")])
-        elif what == "moved":
-            self.send(b"", 302, headers=[("Location", "/whole")])
-        elif what == "silent":
-            self.server.released.wait(10)
-        elif what == "hangs_up":
-            self.close_connection = True
-        elif what.isdigit():
-            self.send(b"<html>an error page</html>", int(what))
-        else:
-            self.send(self.server.files[what])
-
-
-@pytest.fixture
-def server():
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.asked, server.files, server.released = [], {}, threading.Event()
-        server.url = f"http://127.0.0.1:{server.server_address[1]}/"
-        threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
-        yield server
-        server.released.set()
-        server.shutdown()
-
-
-@pytest.mark.parametrize(
-    "what", ["whole", "no_length", "truncates", "no_range", "busy_once", "moved"]
-)
-def test_download_ends_with_the_whole_file(server, tmp_path, what):
-    path = tmp_path / "new folder" / "file é"
-    size = None if what == "no_length" else len(BODY)
-    prepro.download(server.url + what, path, size, BODY_SHA256)
-    assert path.read_bytes() == BODY
-    assert os.listdir(path.parent) == [path.name]
-    if what in ("truncates", "no_range"):
-        assert server.asked == [None, "bytes=100000-"]
-
-
-def test_download_without_size_or_sha256_still_sees_the_truncation(server, tmp_path):
-    prepro.download(server.url + "truncates", tmp_path / "file")
-    assert (tmp_path / "file").read_bytes() == BODY
-
-
-@pytest.mark.parametrize(
-    ("there", "asked"),
-    [
-        (BODY[:1000], ["bytes=1000-"]),
-        (BODY, []),
-        (BODY + b"more", ["bytes=300004-", None]),  # 416, then from the start
-        (b"x" * 1000, ["bytes=1000-", None]),  # of another file, as the sha256 tells
-    ],
-)
-def test_download_goes_on_from_the_part_of_an_earlier_run(server, tmp_path, there, asked):
-    (tmp_path / "file.part").write_bytes(there)
-    prepro.download(server.url + "resumes", tmp_path / "file", len(BODY), BODY_SHA256)
-    assert (tmp_path / "file").read_bytes() == BODY
-    assert server.asked == asked
-    assert os.listdir(tmp_path) == ["file"]
-
-
-def test_download_starts_again_if_the_server_sends_another_range(server, tmp_path):
-    (tmp_path / "file.part").write_bytes(BODY[:1000])
-    prepro.download(server.url + "wrong_range", tmp_path / "file")
-    assert (tmp_path / "file").read_bytes() == BODY
-
-
-@pytest.mark.parametrize(
-    ("what", "message", "tries"),
-    [
-        ("404", "404", 1),
-        ("403", "403", 1),
-        ("500", "500", 3),
-        ("loop", "redirects", 31),
-        ("lies", "after 3 tries", 3),
-    ],
-)
-def test_download_keeps_nothing_that_is_wrong(server, tmp_path, what, message, tries):
-    (tmp_path / "file").write_bytes(b"old")
-    with pytest.raises(UserError, match=message) as error:
-        prepro.download(server.url + what, tmp_path / "file", sha256=BODY_SHA256)
-    assert not isinstance(error.value, NoNetwork)
-    assert "\n" not in str(error.value) and ";" in str(error.value)
-    assert (tmp_path / "file").read_bytes() == b"old"
-    assert len(server.asked) == tries
-
-
-def test_download_refuses_another_size_or_sha256(server, tmp_path):
-    with pytest.raises(UserError, match="300,000 bytes where 9 were expected"):
-        prepro.download(server.url + "whole", tmp_path / "file", size=9)
-    with pytest.raises(UserError, match="sha256"):
-        prepro.download(server.url + "whole", tmp_path / "file", sha256="0" * 64)
-    assert os.listdir(tmp_path) == []
-
-
-def test_download_of_a_nonsense_address(tmp_path):
-    with pytest.raises(UserError, match="nonsense"):
-        prepro.download("nonsense", tmp_path / "file")
-
-
-@pytest.mark.parametrize("what", ["silent", "hangs_up"])
-def test_a_host_without_an_answer_is_not_waited_for(server, tmp_path, monkeypatch, what):
-    monkeypatch.setattr(prepro, "ANSWER_SECONDS", 0.5)
-    start = time.perf_counter()
-    with pytest.raises(NoNetwork, match=r"cannot reach 127\.0\.0\.1: "):
-        prepro.download(server.url + what, tmp_path / "file")
-    assert time.perf_counter() - start < 5
-
-
-def test_a_transfer_that_stalls_is_given_up(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(prepro, "STALL_SECONDS", 0.3)
-    real = Handler.send
-
-    def stall(self, body, *args, **kwargs):
-        real(self, body[:100_000], length=len(BODY))
-        self.server.released.wait(10)
-
-    monkeypatch.setattr(Handler, "send", stall)
-    with pytest.raises(UserError, match="timed out"):
-        prepro.download(server.url + "whole", tmp_path / "file")
-    assert (tmp_path / "file.part").read_bytes() == BODY[: prepro.NETWORK_CHUNK]
-
-
-def test_an_unreachable_host_is_told_at_once(tmp_path, monkeypatch):
-    address = f"https://127.0.0.1:{closed_port()}/"
-    start = time.perf_counter()
-    with pytest.raises(NoNetwork, match=r"cannot reach 127\.0\.0\.1: .*refused; check"):
-        prepro.download(address, tmp_path / "file")
-    monkeypatch.setattr(prepro, "VOCABULARY_URL", address)
-    monkeypatch.setattr(common, "TOKENIZER_FILE", tmp_path / "none.bin")
-    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
-    with pytest.raises(NoNetwork, match=r"cannot reach 127\.0\.0\.1: "):
-        prepro.gpt2_encoding()
-    assert time.perf_counter() - start < 5
-    assert os.listdir(tmp_path) == []
-
-
-@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy"])
-def test_an_unreachable_proxy_is_no_network(tmp_path, monkeypatch, variable):
-    for name in "HTTPS_PROXY", "https_proxy":
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv(variable, f"http://127.0.0.1:{closed_port()}")
-    with pytest.raises(NoNetwork, match=r"cannot reach example\.com: .*refused"):
-        prepro.download("https://example.com/file", tmp_path / "file")
 
 
 # ----------------------------------------------------------------------------
@@ -302,6 +99,17 @@ def test_gpt2_tokenizer_file(tokenizer_file, encoding):
     ours = encoding_of(tokenizer_file)
     assert (ours.n_vocab, ours.eot_token) == (encoding.n_vocab, encoding.eot_token)
     assert "<|endoftext|>" in ours.special_tokens_set
+
+
+def test_an_unreachable_host_of_the_vocabulary_is_told_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(prepro, "VOCABULARY_URL", f"https://127.0.0.1:{closed_port()}/")
+    monkeypatch.setattr(common, "TOKENIZER_FILE", tmp_path / "none.bin")
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
+    start = time.perf_counter()
+    with pytest.raises(NoNetwork, match=r"cannot reach 127\.0\.0\.1: "):
+        prepro.gpt2_encoding()
+    assert time.perf_counter() - start < 5
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_tokenizer_file_of_another_vocabulary_is_refused(tmp_path, monkeypatch):
@@ -393,6 +201,7 @@ def project(tmp_path_factory):
     folder = tmp_path_factory.mktemp("a project é")
     for script in (HERE / "common.py", *HERE.glob("prepro*.py")):
         shutil.copy(script, folder)
+    shutil.copytree(HERE / "tools", folder / "tools", ignore=shutil.ignore_patterns("__pycache__"))
     return folder
 
 
@@ -516,7 +325,7 @@ def shards(count):
     }
 
 
-def test_tinystories(server, encoding, capsys):
+def test_tinystories(server, encoding, capsys):  # noqa: F811
     server.files["stories.tar.gz"] = archive(shards(4))
     results = {}
     for workers in "1", "2":

@@ -314,6 +314,8 @@ def project(tmp_path):
     """A copy of the scripts, with nothing prepared."""
     for name in SCRIPTS:
         shutil.copy(TESTS.parent / name, tmp_path)
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(TESTS.parent / "tools", tmp_path / "tools", ignore=ignore)
     return tmp_path
 
 
@@ -407,7 +409,7 @@ def test_download_of_the_wrong_size(project):
     assert result.returncode == 1, result.stderr
     assert "548,105,171" in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr
-    left = {p.name for p in project.iterdir()} - {"__pycache__"}
+    left = {p.name for p in project.iterdir()} - {"__pycache__", "tools"}
     assert left == set(SCRIPTS)
 
 
@@ -417,7 +419,8 @@ def test_no_network(project):
     assert time.monotonic() - start < 10
     assert result.returncode == 3
     assert len(result.stderr.splitlines()) == 1 and "127.0.0.1" in result.stderr
-    assert {p.name for p in project.iterdir()} - {"__pycache__"} == set(SCRIPTS)
+    left = {p.name for p in project.iterdir()} - {"__pycache__", "tools"}
+    assert left == set(SCRIPTS)
 
 
 def test_random_model_without_the_tokenizer(project, monkeypatch, capsys):

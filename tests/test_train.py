@@ -45,6 +45,8 @@ def make_project(folder):
     folder.mkdir(parents=True, exist_ok=True)
     for path in PROJECT.glob("*.py"):
         shutil.copy(path, folder)
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(PROJECT / "tools", folder / "tools", ignore=ignore)
     return folder
 
 
