@@ -525,7 +525,8 @@ class UserError(SystemExit):
     """A user's mistake: ends the program with one line on standard error and exit status 1."""
 
     def __init__(self, text):
-        super().__init__(f"{Path(sys.argv[0]).name}: {' '.join(str(text).split())}")
+        self.text = " ".join(text.split())
+        super().__init__(f"{Path(sys.argv[0]).name}: {self.text}")
 
 
 def read_header(path, magic, versions, size_of, hint):

@@ -13,7 +13,7 @@ import heapq
 from array import array
 from collections import Counter
 
-from common import UserError
+from train_gpt2 import UserError
 from prepro import END_OF_TEXT, WORDS
 
 import regex  # comes with tiktoken, and knows \p{L}, which the standard library's re doesn't

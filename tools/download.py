@@ -26,7 +26,8 @@ except ImportError:  # on Windows
 
     fcntl = None
 
-from common import NoNetwork, UserError
+from tools.console import NoNetwork
+from train_gpt2 import UserError
 
 import requests
 import urllib3
