@@ -16,8 +16,8 @@ from train_gpt2 import UserError
 
 VAL_EVERY = 10  # one topic in so many is for validation
 EXAMPLES = """examples:
-  python prepro_pythondocs.py                     to data/python_docs_*.bin
-  python prepro_pythondocs.py --name /tmp/docs    to /tmp/docs_train.bin, ...
+  python prepro_pythondocs.py                     in data/python_docs_*.bin
+  python prepro_pythondocs.py --name /tmp/docs    in /tmp/docs_train.bin, ...
 """
 
 

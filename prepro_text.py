@@ -26,15 +26,7 @@ from tools.encoding import (
     text_pieces,
     vocabulary_of,
 )
-from tools.token_files import (
-    DATA,
-    add_name_flag,
-    is_gpt2,
-    prefix_of,
-    shown,
-    write_splits,
-    writing_to,
-)
+from tools.token_files import add_name_flag, is_gpt2, prefix_of, shown, write_splits, writing_to
 from train_gpt2 import FLAGS, UserError
 
 import numpy as np
@@ -49,10 +41,10 @@ OF_OTHERS = {  # datasets whose documents are cut in another way
     "python_docs": "prepro_pythondocs.py",
 }
 EXAMPLES = """examples:
-  python prepro_text.py diary.txt                      GPT-2's tokens, to data/diary_*.bin
-  python prepro_text.py a.txt b.txt --vocab-size 4096  a vocabulary made for these texts
-  python prepro_text.py diary.txt --bytes              needs no network, and no other package
-  python prepro_text.py diary.txt --name /tmp/diary    to /tmp/diary_train.bin, ...
+  python prepro_text.py me.txt                    GPT-2's tokens, in data/me_*.bin
+  python prepro_text.py a b --vocab-size 4096     a vocabulary for these texts
+  python prepro_text.py me.txt --bytes            needs no network
+  python prepro_text.py me.txt --name /tmp/me     in /tmp/me_train.bin, ...
 """
 
 
@@ -158,7 +150,7 @@ def parse_args(argv):
         args.name = os.path.splitext(os.path.basename(first))[0]
     prefix = prefix_of(args.name)
     other = OF_OTHERS.get(prefix.name)
-    if other and prefix.parent.resolve() == DATA.resolve():
+    if other and prefix.resolve() == prefix_of(prefix.name).resolve():
         what = f"{shown(prefix)} is what {other} makes"
         parser.error(f"{what}; give another name, as in --name my_{prefix.name}")
     return args, prefix

@@ -19,8 +19,8 @@ URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshake
 SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 VAL_TOKENS = 32768  # llm.c's
 EXAMPLES = """examples:
-  python prepro_tinyshakespeare.py                      to data/tiny_shakespeare_*.bin
-  python prepro_tinyshakespeare.py --name /tmp/plays    to /tmp/plays_train.bin, ...
+  python prepro_tinyshakespeare.py                  in data/tiny_shakespeare_*
+  python prepro_tinyshakespeare.py --name /tmp/it   in /tmp/it_train.bin, ...
 """
 
 

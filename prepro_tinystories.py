@@ -36,9 +36,9 @@ URL = "https://huggingface.co/datasets/roneneldan/TinyStories/resolve/main/TinyS
 SEED = 1337
 MOST_WORKERS = 60  # Windows can't wait for more than 61 processes
 EXAMPLES = """examples:
-  python prepro_tinystories.py                        to data/TinyStories_*.bin
+  python prepro_tinystories.py                        in data/TinyStories_*.bin
   python prepro_tinystories.py --workers 2            where memory is short
-  python prepro_tinystories.py --name /big/stories    all of it to the folder /big
+  python prepro_tinystories.py --name /big/stories    all of it in the folder /big
 """
 
 
@@ -47,7 +47,7 @@ DAMAGE = tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, OverflowError
 
 
 def plain(member, folder):
-    """Return member by tarfile's data filter: nothing leaves the folder. TarError for links, too."""
+    """Apply tarfile's data filter: nothing leaves the folder. Raises TarError, for links too."""
     if member.issym() or member.islnk():
         raise tarfile.TarError(f"{member.name} is a link")
     return tarfile.data_filter(member, folder)
