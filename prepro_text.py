@@ -41,7 +41,7 @@ OF_OTHERS = {  # datasets whose documents are cut in another way
     "python_docs": "prepro_pythondocs.py",
 }
 EXAMPLES = """examples:
-  python prepro_text.py me.txt                    GPT-2's tokens, in data/me_*.bin
+  python prepro_text.py me.txt                    GPT-2's, in data/me_*.bin
   python prepro_text.py a b --vocab-size 4096     a vocabulary for these texts
   python prepro_text.py me.txt --bytes            needs no network
   python prepro_text.py me.txt --name /tmp/me     in /tmp/me_train.bin, ...

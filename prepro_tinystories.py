@@ -38,7 +38,7 @@ MOST_WORKERS = 60  # Windows can't wait for more than 61 processes
 EXAMPLES = """examples:
   python prepro_tinystories.py                        in data/TinyStories_*.bin
   python prepro_tinystories.py --workers 2            where memory is short
-  python prepro_tinystories.py --name /big/stories    all of it in the folder /big
+  python prepro_tinystories.py --name /big/stories    all of it in /big
 """
 
 
