@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 import train_gpt2 as gpt2
-from tools import checkpoints, console, encoding, huggingface, memory, torch_engine
+from tools import checkpoints, console, driver, encoding, huggingface, memory, torch_engine
 from tools.console import NoNetwork, number
 from tools.huggingface import HF_MODELS
 from train_gpt2 import UserError
@@ -283,7 +283,7 @@ def file_of(model, out):
         random = gpt2.named_config(model, gpt2.GPT2_VOCAB_SIZE)
         stem = f"gpt2_{model}" if random else Path(model).resolve().name
         out = gpt2.HERE / f"{stem.removesuffix('.safetensors')}.bin"
-        if out.exists() and checkpoints.about(out):
+        if out.exists() and checkpoints.read_about(out):
             raise UserError(f"{out}: is a checkpoint, made by training; give another --out")
     for name, (owner, _, file) in HF_MODELS.items():
         if out.name.lower() == file.lower():
@@ -308,7 +308,8 @@ def parse_args(argv):
     add("--small", type=Path, metavar="FOLDER", help="write what tests/ has, and nothing else")
     exported = {"nargs": 2, "type": Path, "metavar": ("FILE", "FOLDER")}
     add("--export", **exported, help="write a weight file as a folder for transformers, no more")
-    torch_engine.add_switches(add)
+    driver.add_switches(add)
+    parser.set_defaults(**{name: driver.DEFAULTS[name] for name in driver.SWITCHES})
     return parser.parse_args(argv)
 
 
@@ -332,7 +333,7 @@ def export(path, folder):
     """Write a weight file as a folder for transformers, with its tokenizer. Raises UserError."""
     huggingface.check_folder(folder)  # before what takes time
     flat, config = gpt2.load_weights(path)
-    huggingface.check_finite(path, flat, config)
+    checkpoints.check_finite(path, flat)
     tokenizer = checkpoints.tokenizer_of(path)
     if tokenizer == gpt2.TOKENIZER_FILE and config.V == gpt2.GPT2_VOCAB_SIZE:
         write_tokenizer(tokenizer, required=False)
@@ -349,6 +350,7 @@ def make_files(args, device):
         flat, config = huggingface.load_named(args.model)
     else:
         flat, config = huggingface.load(args.model)
+    checkpoints.check_finite(args.model, flat)
     if T > config.maxT:
         raise UserError(f"--seq-len {T}: {args.model} takes {config.maxT} at most; lower it")
     print(f"{config}, {gpt2.num_parameters(config):,} parameters", flush=True)
@@ -379,11 +381,9 @@ def make_files(args, device):
 def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
     if "--train" in argv:
-        from tools import driver  # here, because it is for training alone
-
         return driver.main([flag for flag in argv if flag != "--train"], engine="torch")
     args = parse_args(argv)
-    if torch_engine.processes().world > 1:
+    if torch_engine.WORLD > 1:
         raise UserError("torchrun has several processes train; add --train")
     if args.small:
         return write_small(args.small)

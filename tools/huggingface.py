@@ -57,14 +57,6 @@ def hf_views(flat, config):
             yield HF_NAMES[name].format(l), part.T if conv1d else part
 
 
-def check_finite(path, flat, config):
-    """Raise UserError if the weights of the file or folder have a number that is not finite."""
-    for name, view in gpt2.tensors(flat, config).items():
-        if not np.isfinite(view).all():
-            hint = "take weights from before their training went wrong"
-            raise UserError(f"{path}: its {name} has numbers that are not finite; {hint}")
-
-
 # ----------------------------------------------------------------------------
 # In
 
@@ -137,7 +129,6 @@ def load(path):
             raise UserError(f"{path}: {why}; {HF_HINT}")
     if found:
         raise UserError(f"{path}: its tensor {min(found)!r} is none of a GPT-2's; {HF_HINT}")
-    check_finite(path, flat, config)
     return flat, config
 
 

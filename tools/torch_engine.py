@@ -11,7 +11,6 @@ import gc
 import itertools
 import math
 import os
-from collections import namedtuple
 
 # which imports this module in its turn: neither uses the other before both are there
 import reference_gpt2 as reference
@@ -21,9 +20,7 @@ import torch
 from torch import distributed, nn
 
 # ----------------------------------------------------------------------------
-# Flags, devices and processes
-
-Processes = namedtuple("Processes", "rank local_rank world")
+# Devices and processes
 
 
 def processes():
@@ -31,22 +28,14 @@ def processes():
     defaults = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}  # which torchrun sets
     found = {name: os.environ.get(name, default) for name, default in defaults.items()}
     if all(map(str.isdecimal, found.values())):
-        numbers = Processes(*map(int, found.values()))
-        if numbers.rank < numbers.world:
-            return numbers
+        rank, local_rank, world = map(int, found.values())
+        if rank < world:
+            return rank, local_rank, world
     given = ", ".join(f"{name}={value!r}" for name, value in found.items())
     raise UserError(f"{given}: no process has these; unset them, or have torchrun set them")
 
 
-def add_switches(add):
-    """Add the flags that say how PyTorch computes; add is a parser's add_argument."""
-    add("--device", default="cpu", help="cpu (default), cuda, cuda:1, mps")
-    add("--dtype", choices=("float32", "bfloat16"), default="float32", help="of products, autocast")
-    add("--flash", action="store_true", help="attention by PyTorch's fused kernel")
-    add("--compile", action="store_true", help="run what torch.compile makes of the model")
-    add("--tensorcores", action="store_true", help="allow TF32 in products of float32")
-    add("--inference-only", action="store_true", help="only forward passes; writes no file")
-    add("--no-write", action="store_true", help="write no file")
+RANK, LOCAL_RANK, WORLD = processes()
 
 
 @contextlib.contextmanager
@@ -57,25 +46,24 @@ def open_device(args):
     Turns PyTorch's own errors into a UserError: no such device, no compiler, no memory, a process
     that has ended.
     """
-    rank, local_rank, world = processes()
     try:
         device = torch.device(args.device)
         if not torch.get_device_module(device).is_available():
             raise RuntimeError("PyTorch finds none on this machine")
         if device.type == "cuda":
-            device = torch.device("cuda", local_rank if world > 1 else device.index or 0)
+            device = torch.device("cuda", LOCAL_RANK if WORLD > 1 else device.index or 0)
             torch.cuda.set_device(device)
         torch.set_float32_matmul_precision("high" if args.tensorcores else "highest")
-        if world > 1:
+        if WORLD > 1:
             connect("nccl" if device.type == "cuda" else "gloo")
         yield device
         if device.type == "cuda":
             print(f"peak memory: {torch.cuda.max_memory_allocated() / 2**20:,.0f} MiB")
-        if world > 1:
+        if WORLD > 1:
             gc.collect()  # what DistributedDataParallel left, or threads outlive the group
             distributed.destroy_process_group()
     except RuntimeError as error:
-        which = f" (rank {rank})" if world > 1 else ""
+        which = f" (rank {RANK})" if WORLD > 1 else ""
         text = str(error).strip().splitlines()[0]
         why, hint = text.split(". ")[0], "try --device cpu"
         if args.compile and "ompiler" in why:
@@ -95,9 +83,9 @@ def connect(backend):
         raise UserError(f"{error}; have torchrun start the processes") from error
 
 
-def wait_for_all():
+def barrier():
     """Wait until each process has come here."""
-    if processes().world > 1:
+    if WORLD > 1:
         distributed.barrier()
 
 
@@ -135,13 +123,12 @@ class TorchEngine:
     because DistributedDataParallel averages the gradients.
 
     flat, m and v are flat float32 vectors, which are copied; without m and v, these begin as zeros.
-    args has the flags of add_switches and of training; step is the number of steps taken before.
+    step is the number of steps taken before; args has the driver's flags.
     """
 
-    def __init__(self, args, device, flat, config, m=None, v=None, step=0):
-        self.rank, _, self.world = processes()
-        self.device, self.grad_clip = device, args.grad_clip
-        self.learn = not args.inference_only
+    def __init__(self, args, flat, config, m=None, v=None, step=0, *, device):
+        self.rank, self.world = RANK, WORLD
+        self.args, self.device, self.learn = args, device, not args.inference_only
         self.model = prepared_model(flat, config, device, args)
         self.optimizer = reference.adamw(self.model, args.lr, args.weight_decay, fused=True)
         load_moments(self.model, self.optimizer, m, v, step)
@@ -169,7 +156,7 @@ class TorchEngine:
             losses.append(loss.detach())
         loss = self.sums(sum(loss.item() for loss in losses))[0] / self.world
         if self.learn:  # PyTorch divides by norm + 1e-6; AdamW hardly sees a factor common to all
-            limit = self.grad_clip or math.inf
+            limit = self.args.grad_clip or math.inf
             norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit).item()
         if math.isfinite(loss + norm):
             for group in self.optimizer.param_groups:
