@@ -21,9 +21,9 @@ import time
 from pathlib import Path
 
 import train_gpt2 as gpt2
-from tools import checkpoints, console, driver, encoding, huggingface, memory, torch_engine
-from tools.console import NoNetwork, number
-from tools.huggingface import HF_MODELS
+from tools import checkpoints, console, driver, huggingface, memory, torch_engine
+from tools.console import number
+from tools.huggingface import HF_MODELS, OPENAI
 from train_gpt2 import UserError
 
 import numpy as np
@@ -33,8 +33,7 @@ try:
     from torch import nn
     from torch.nn import functional as F
 except ImportError:
-    hint = "`pip install -r requirements.txt` installs it"
-    raise UserError(f"PyTorch is missing; {hint}") from None
+    raise UserError("PyTorch is missing; `pip install -r requirements.txt` installs it") from None
 
 # ----------------------------------------------------------------------------
 # Model: each module is named after its tensors; qkvw and qkvb are qkv.weight and qkv.bias
@@ -87,20 +86,15 @@ class GPT2(nn.Module):
         return logits, None if y is None else F.cross_entropy(logits.flatten(0, 1), y.flatten())
 
 
-def module_name(name):
-    """Split one of train_gpt2.py's names as PyTorch does: qkvb -> qkv, bias; wte -> wte, weight."""
-    if name in ("wte", "wpe"):
-        return name, "weight"
-    return name[:-1], {"w": "weight", "b": "bias"}[name[-1]]
-
-
 def named_parameters(model):
     """Return {name: its parameters}, by train_gpt2.py's names: one for each block, or just one."""
     found = {}
-    for name in gpt2.tensor_shapes(model.config):
-        stem, kind = module_name(name)
+    for name in gpt2.TENSORS:
+        path = f"{name[:-1]}.{'weight' if name[-1] == 'w' else 'bias'}"
+        if name in ("wte", "wpe"):
+            path = f"{name}.weight"
         owners = model.blocks if name in gpt2.IN_BLOCKS else [model]
-        found[name] = [getattr(getattr(owner, stem), kind) for owner in owners]
+        found[name] = [owner.get_parameter(path) for owner in owners]
     return found
 
 
@@ -238,9 +232,8 @@ def write_small(folder):
     folder.mkdir(parents=True, exist_ok=True)
     console.check_writable(folder / "small_weights.bin")
     flat = np.random.default_rng(1337).standard_normal(gpt2.num_parameters(SMALL), np.float32)
-    for name, view in gpt2.tensors(
-        flat, SMALL
-    ).items():  # no 0 and 1, which can hide a wrong gradient
+    # no 0 and 1, which can hide a wrong gradient
+    for name, view in gpt2.tensors(flat, SMALL).items():
         view *= 0.2 if name in gpt2.DECAYING else 0.5
         view += 1 if gpt2.TENSORS[name][1] == gpt2.SCALE else 0
     model = model_from_flat(flat, SMALL)
@@ -275,33 +268,35 @@ def model_name(text):
     raise argparse.ArgumentTypeError(f"{text} is {what}")
 
 
-def file_of(model, out):
-    """Return the weight file to make of a model: out, or one that has its name. UserError."""
+def file_of(model):
+    """Return the weight file to make of a model. Raises UserError if that is a checkpoint."""
     if model in HF_MODELS:
-        return out or gpt2.HERE / HF_MODELS[model][2]
-    if out is None:
-        random = gpt2.named_config(model, gpt2.GPT2_VOCAB_SIZE)
-        stem = f"gpt2_{model}" if random else Path(model).resolve().name
-        out = gpt2.HERE / f"{stem.removesuffix('.safetensors')}.bin"
-        if out.exists() and checkpoints.read_about(out):
-            raise UserError(f"{out}: is a checkpoint, made by training; give another --out")
-    for name, (owner, _, file) in HF_MODELS.items():
-        if out.name.lower() == file.lower():
-            raise UserError(f"{out}: is only for the {name} of {owner}; give another --out")
+        return gpt2.HERE / HF_MODELS[model][2]
+    random = gpt2.named_config(model, gpt2.GPT2_VOCAB_SIZE)
+    stem = f"gpt2_{model}" if random else Path(model).resolve().name
+    out = gpt2.HERE / f"{stem.removesuffix('.safetensors')}.bin"
+    if out.exists() and checkpoints.read_about(out):
+        raise UserError(f"{out}: is a checkpoint, made by training; give another --out")
     return out
+
+
+def check_name(out, model):
+    """Raise UserError if a file is to have the name of a model of OpenAI's, and is another."""
+    for name, (owner, _, file) in HF_MODELS.items():
+        if owner == OPENAI and model != name and out.name.lower() == file.lower():
+            raise UserError(f"{out}: {model} is not OpenAI's {name}; give another --out")
 
 
 def parse_args(argv):
     parser = console.Parser(description="GPT-2 in PyTorch: weights, and a reference.")
-    add, positive = parser.add_argument, number(int, 1)
+    add = parser.add_argument
     add("--train", action="store_true", help="as train_gpt2.py does; with --help, how")
     models = ", ".join(HF_MODELS) + "; dN: N layers at random; or a folder or .safetensors file"
     add("--model", type=model_name, default="gpt2", help=f"{models} (default: gpt2)")
     add("--out", type=Path, help="default: by the model's name; gpt2_124M.bin for gpt2")
     add("--weights-only", action="store_true", help="stop after the weights and the tokenizer")
-    add("--batch-size", type=positive, default=4)
-    add("--seq-len", type=positive, default=64)
-    add("--steps", type=positive, default=10)
+    for flag, default in ("--batch-size", 4), ("--seq-len", 64), ("--steps", 10):
+        add(flag, type=number(int, 1), default=default)
     add("--lr", type=number(float, 0), default=1e-4, help="learning rate")
     add("--weight-decay", type=number(float, 0), default=0.01)
     add("--seed", type=number(int, 0), default=1337, help="of random weights")
@@ -313,36 +308,10 @@ def parse_args(argv):
     return parser.parse_args(argv)
 
 
-def write_tokenizer(path, required):
-    """Write GPT-2's, unless a good one is there. Without a network: go on if not required."""
-    try:
-        gpt2.load_tokenizer(path)
-        return
-    except UserError:
-        pass
-    try:
-        encoding.write_gpt2_tokenizer(path)
-        print(f"wrote {path}")
-    except NoNetwork as error:
-        if required:
-            raise
-        print(f"{path.name} is missing: {error.text}")  # it says what to run
-
-
-def export(path, folder):
-    """Write a weight file as a folder for transformers, with its tokenizer. Raises UserError."""
-    huggingface.check_folder(folder)  # before what takes time
-    flat, config = gpt2.load_weights(path)
-    checkpoints.check_finite(path, flat)
-    tokenizer = checkpoints.tokenizer_of(path)
-    if tokenizer == gpt2.TOKENIZER_FILE and config.V == gpt2.GPT2_VOCAB_SIZE:
-        write_tokenizer(tokenizer, required=False)
-    huggingface.export(flat, config, tokenizer, folder)
-
-
 def make_files(args, device):
     """Write the weights, the tokenizer and the debug state of --model. Raises UserError."""
-    B, T, out = args.batch_size, args.seq_len, file_of(args.model, args.out)
+    B, T, out = args.batch_size, args.seq_len, args.out or file_of(args.model)
+    check_name(out, args.model)
     write = not (args.no_write or args.inference_only)
     if config := gpt2.named_config(args.model, gpt2.GPT2_VOCAB_SIZE):
         flat = gpt2.init_weights(config, args.seed)
@@ -358,7 +327,9 @@ def make_files(args, device):
     if write:
         out.parent.mkdir(parents=True, exist_ok=True)
         if config.V == gpt2.GPT2_VOCAB_SIZE:
-            write_tokenizer(out.parent / "gpt2_tokenizer.bin", required=args.model in HF_MODELS)
+            huggingface.write_tokenizer(
+                out.parent / "gpt2_tokenizer.bin", required=args.model in HF_MODELS
+            )
         gpt2.write_weights(out, flat, config)
         print(f"wrote {out}", flush=True)
     if args.weights_only:
@@ -388,7 +359,7 @@ def main(argv=None):
     if args.small:
         return write_small(args.small)
     if args.export:
-        return export(*args.export)
+        return huggingface.export(*args.export)
     with torch_engine.open_device(args) as device:
         make_files(args, device)
 

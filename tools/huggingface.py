@@ -2,7 +2,7 @@
 GPT-2 as Hugging Face keeps it: a folder with model.safetensors, config.json, and a tokenizer.
 
 What may enter: the names and layouts of the transformers library, in and out, and where its GPT-2s
-are to be had. The safetensors format itself is in tools/safetensors.py.
+and their tokenizer are to be had. The safetensors format itself is in tools/safetensors.py.
 """
 
 import itertools
@@ -12,17 +12,19 @@ import re
 from pathlib import Path
 
 import train_gpt2 as gpt2
-from tools import safetensors
+from tools import checkpoints, encoding, safetensors
+from tools.console import NoNetwork
 from tools.download import download
 from train_gpt2 import UserError
 
 import numpy as np
 
+OPENAI = "openai-community"
 HF_MODELS = {  # whose it is; its L, NH and C; the file to make, by llm.c's name
-    "gpt2": ("openai-community", (12, 12, 768), "gpt2_124M.bin"),
-    "gpt2-medium": ("openai-community", (24, 16, 1024), "gpt2_355M.bin"),
-    "gpt2-large": ("openai-community", (36, 20, 1280), "gpt2_774M.bin"),
-    "gpt2-xl": ("openai-community", (48, 25, 1600), "gpt2_1558M.bin"),
+    "gpt2": (OPENAI, (12, 12, 768), "gpt2_124M.bin"),
+    "gpt2-medium": (OPENAI, (24, 16, 1024), "gpt2_355M.bin"),
+    "gpt2-large": (OPENAI, (36, 20, 1280), "gpt2_774M.bin"),
+    "gpt2-xl": (OPENAI, (48, 25, 1600), "gpt2_1558M.bin"),
     "distilgpt2": ("distilbert", (6, 12, 768), "distilgpt2.bin"),
 }
 HF_GPT2_SIZE = 548_105_171
@@ -153,6 +155,23 @@ def load_named(name):
 # ----------------------------------------------------------------------------
 # Out: the tokenizer
 
+
+def write_tokenizer(path, required):
+    """Write GPT-2's, unless a good one is there. Without a network: go on if not required."""
+    try:
+        gpt2.load_tokenizer(path)
+        return
+    except UserError:
+        pass
+    try:
+        encoding.write_gpt2_tokenizer(path)
+        print(f"wrote {path}")
+    except NoNetwork as error:
+        if required:
+            raise
+        print(f"{path.name} is missing: {error.text}")  # it says what to run
+
+
 UNSEEN = (byte for byte in range(256) if byte == ord(" ") or not chr(byte).isprintable())
 LETTERS = {byte: 256 + i for i, byte in enumerate(UNSEEN)}  # for bytes that Latin-1 doesn't show
 
@@ -210,21 +229,21 @@ EXPORTED = "model.safetensors", "config.json", "generation_config.json"
 EXPORTED_TOKENIZER = "vocab.json", "merges.txt", "tokenizer_config.json"
 
 
-def check_folder(folder):
-    """Return the names of the files in a folder to export to. UserError if any is of no export."""
+def export(path, folder):
+    """
+    Write a weight file as a folder that transformers' from_pretrained reads. Raises UserError.
+
+    With its tokenizer; without, saying so, where there is none of this model.
+    """
     there = {file.name for file in folder.iterdir()} if folder.exists() else set()
     if others := there.difference(EXPORTED, EXPORTED_TOKENIZER):
         raise UserError(f"{folder}: has {min(others)}, which is of no export; give a new folder")
-    return there
-
-
-def export(flat, config, tokenizer, folder):
-    """
-    Write weights as a folder that transformers' from_pretrained reads, with the tokenizer file's
-    tokens; without them, saying so, if it is not there or not of this model. Raises UserError.
-    """
-    there, files, end_of_text = check_folder(folder), {}, None
+    flat, config = gpt2.load_weights(path)
+    checkpoints.check_finite(path, flat)
+    tokenizer, files, end_of_text = checkpoints.tokenizer_of(path), {}, None
     try:
+        if tokenizer == gpt2.TOKENIZER_FILE and config.V == gpt2.GPT2_VOCAB_SIZE:
+            write_tokenizer(tokenizer, required=False)
         files, end_of_text = tokenizer_files(tokenizer, config)
     except UserError as error:
         print(f"without a tokenizer: {error.text}")
