@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+import test_gpt2
 import train_gpt2 as gpt2
 from tools import encoding
 from tools.console import NoNetwork
@@ -229,6 +230,19 @@ def test_bad_flag(flags, capsys):
     with pytest.raises(SystemExit) as caught:
         reference.main(flags)
     assert caught.value.code == 2 and flags[0] in capsys.readouterr().err
+
+
+def test_state_beside_the_weights(tmp_path, capsys):
+    """test_gpt2.py finds by itself what --model d1 wrote."""
+    out = tmp_path / "gpt2_d1.bin"
+    path = write_safetensors(tmp_path / "tiny.safetensors", hf_tensors(random_flat(TINY), TINY))
+    flags = ["--batch-size", "2", "--seq-len", "5", "--steps", "2"]
+    reference.main(["--model", str(path), "--out", str(out), *flags])
+    assert test_gpt2.state_of(out) == tmp_path / "gpt2_d1_debug_state.bin"
+    assert len(test_gpt2.load_state(test_gpt2.state_of(out), TINY).losses) == 2
+    test_gpt2.state_of(out).unlink()
+    with pytest.raises(UserError, match="gpt2_d1_debug_state.bin: there is no file"):
+        test_gpt2.main(["--weights", str(out)])
 
 
 def test_missing_file_is_one_line(project):

@@ -58,18 +58,18 @@ def test_steps_of_both_engines(grad_clip):
         (loss, norm), (their_loss, their_norm) = (
             e.step(own, 1e-2 / (1 + step), step) for e in engines
         )
-        assert their_loss == pytest.approx(loss, rel=3e-6)  # measured: 3e-7
-        assert their_norm == pytest.approx(norm, rel=1e-5)  # measured: 1e-6
+        assert their_loss == pytest.approx(loss, rel=1e-6)  # measured: 9.9e-8
+        assert their_norm == pytest.approx(norm, rel=1e-6)  # measured: 9.2e-8
     ours, theirs = ([e.parameters(), *e.moments()] for e in engines)
     for a, b in zip(ours, theirs, strict=True):
         assert b.dtype == np.float32 and b.shape == flat.shape
         a, b = without_keys_bias(a, config), without_keys_bias(b, config)
-        assert error(b, a) < 1e-5  # measured: 1e-6
+        assert error(b, a) < 2e-5  # measured: 1.5e-6
     found = [e.evaluate(iter(batches(3, config, 9))) for e in engines]
-    assert found[1] == pytest.approx(found[0], rel=3e-6)
+    assert found[1] == pytest.approx(found[0], rel=1e-6)  # measured: 3.2e-8
 
 
-def test_going_on(tmp_path):
+def test_going_on():
     """An engine that begins with the vectors of another goes on as that one does."""
     flat, config = gpt2.load_weights(WEIGHTS)
     first = in_pytorch(flags(), flat, config)
@@ -80,10 +80,8 @@ def test_going_on(tmp_path):
     second = in_pytorch(flags(), given[0], config, *given[1:], 3)
     for engine in first, second:
         engine.step(batches(1, config, 3), 1e-2, 3)
-    for a, b in zip(
-        (first.parameters(), *first.moments()), (second.parameters(), *second.moments())
-    ):
-        assert np.array_equal(a, b)
+    ours, theirs = ([engine.parameters(), *engine.moments()] for engine in (first, second))
+    assert all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
     assert all(np.array_equal(a, b) for a, b in zip(given, copies, strict=True))  # copied
 
 
@@ -206,8 +204,8 @@ def test_two_processes(tmp_path):
     expected = [x for step in (0, 1) for x in one.step(batches(4, config, step), 1e-2, step)]
     expected.append(one.evaluate(batches(3, config, 9)))
     *found, agreed, disagreed = results[0][len(flat) :]
-    assert found == pytest.approx(expected, rel=3e-6)
+    assert found == pytest.approx(expected, rel=1e-6)
     assert (agreed, disagreed) == (1, 0)
     parameters = results[0][: len(flat)].astype(np.float32)
     ours, theirs = (without_keys_bias(p, config) for p in (parameters, one.parameters()))
-    assert error(ours, theirs) < 1e-5
+    assert error(ours, theirs) < 2e-5
