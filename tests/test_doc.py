@@ -278,7 +278,7 @@ def test_sections_and_pages_name_each_other(page):
 def test_length_and_order(page):
     text = read(page)
     assert 600 <= len(prose(text)) <= 1500, f"{len(prose(text))} words outside of code"
-    assert max(map(len, text.splitlines())) <= 120
+    assert not [line for line in text.splitlines() if len(line) > 100 and line[0] not in "|!"]
     found = [name for name in re.findall(r"^## (.*)$", text, re.M) if name in HEADINGS]
     assert found == [name for name in HEADINGS if name in found]
     if page in LAYERS:
