@@ -333,6 +333,13 @@ def test_pictures_are_plain_and_have_both_colours(path):
     assert any(f"]({path.name})" in read(page) for page in PAGES)
 
 
+def test_figures_of_the_start_page():
+    pages = sum(len(list(page_mutants(read(page)))) for page in PAGES)
+    lessons = sum(len(list(lesson_mutants(page))) for page in LAYERS if page in sections())
+    counts = f"{pages} mutants of them, {lessons} of the lesson, 0 not seen"
+    assert f"{len(PAGES)} pages, {counts}" in read("README")
+
+
 def test_harness_sees_what_is_wrong():
     start = "```python\n>>> import train_gpt2 as gpt2\n>>> gpt2.TILE = 3\n"
     assert failure(start + "```\n```python\ndef f():\n    return gpt2.TILE\n```\n") is None
@@ -368,6 +375,6 @@ if __name__ == "__main__":
         counts = f"{pages} mutants of the page, {lessons} of the lesson, {len(alive)} not seen"
         print("\n".join([f"{page}: {len(prose(read(page)))} words, {counts}", *alive]))
         totals = [a + b for a, b in zip(totals, (pages, lessons, len(alive)), strict=True)]
-    counts = "{} mutants of the pages, {} of the lesson, {} not seen".format(*totals)
-    print(f"{len(PAGES)} pages: {counts}")
+    counts = "{} mutants of them, {} of the lesson, {} not seen".format(*totals)
+    print(f"{len(PAGES)} pages, {counts}")
     sys.exit(bool(totals[2]))
