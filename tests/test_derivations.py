@@ -7,7 +7,7 @@ change one number, compute what follows from it, and look by how much the result
 A formula is a chain a = b = c; a line that begins with = goes on with the one before. Three spaces
 separate formulas, or a formula from a remark; "if" is a condition, what comes behind "because" is a
 formula, too. x_nc is an element, of the last row where its first indices are left out; sum_c is the
-sum over c of the product to its right; [c = j] is 1 or 0; x y is a product. A formula in NumPy (it
+sum over c of the product to its right; [c = j] is 1 or 0. A formula in NumPy (it
 has @ or .sum) is evaluated as Python.
 """
 
@@ -115,8 +115,8 @@ class Formula:
             negated = self.product()
             return lambda v, at: -negated(v, at)
         f = self.power()
-        while self.peek() and self.peek() not in "+-)]=^":
-            divided = (self.take() if self.peek() in "*/" else "*") == "/"
+        while self.peek() in ("*", "/"):
+            divided = self.take("*", "/") == "/"
             f = both(operator.truediv if divided else operator.mul, f, self.power())
         return f
 
@@ -332,16 +332,17 @@ def first_wrong(page, text):
     return None
 
 
-# Mutants that are as true: the sum of x_c - mean, and with it what it is multiplied by, is 0
+# Mutants that are as true, because ∂out_nc/∂b_c is 1, and the sum of x_c - mean is 0
 AS_TRUE = """
-∂variance/∂x_j = (1/C) sum_c 2 (x_c + mean) ([c = j] - 1/C)
-∂variance/∂x_j = (1/C) sum_c 2 (x_c - mean) ([c = j] + 1/C)
-∂variance/∂x_j = (1/C) sum_c 2 (x_c - mean) ([c = j] - 2/C)
-∂variance/∂x_j = (1/C) sum_c 2 (x_c - mean) ([c = j] - 1*C)
-               = (2/C) (x_j - mean) + (2/C^2) sum_c (x_c - mean)
-               = (2/C) (x_j - mean) - (3/C^2) sum_c (x_c - mean)
-               = (2/C) (x_j - mean) - (2*C^2) sum_c (x_c - mean)
-               = (2/C) (x_j - mean) - (2/C^3) sum_c (x_c - mean)
+db_c     = sum_n dout_nc / ∂out_nc/∂b_c = sum_n dout_nc
+∂variance/∂x_j = (1/C) * sum_c 2 * (x_c + mean) * ([c = j] - 1/C)
+∂variance/∂x_j = (1/C) * sum_c 2 * (x_c - mean) * ([c = j] + 1/C)
+∂variance/∂x_j = (1/C) * sum_c 2 * (x_c - mean) * ([c = j] - 2/C)
+∂variance/∂x_j = (1/C) * sum_c 2 * (x_c - mean) * ([c = j] - 1*C)
+               = (2/C) * (x_j - mean) + (2/C^2) * sum_c (x_c - mean)
+               = (2/C) * (x_j - mean) - (3/C^2) * sum_c (x_c - mean)
+               = (2/C) * (x_j - mean) - (2*C^2) * sum_c (x_c - mean)
+               = (2/C) * (x_j - mean) - (2/C^3) * sum_c (x_c - mean)
 """.splitlines()
 
 
@@ -393,12 +394,14 @@ def test_reader_of_formulas():
     def true(formula):
         return not wrong(next(statements(f"```text\n{formula}\n```"))[1], world)
 
-    assert true("y_i = x_i^2 = x_i x_i") and not true("y_i = x_i^3") and not true("y_i = -x_i^2")
-    assert true("∂y_j/∂x_i = 2 [i = j] x_i") and not true("∂y_j/∂x_i = 2 x_i")
-    assert true("dx_i = 2 x_i     because sum_j x_j = 5") and true("dx_i = sum_j dy_j ∂y_j/∂x_i")
+    assert true("y_i = x_i^2 = x_i * x_i") and not true("y_i = x_i^3") and not true("y_i = -x_i^2")
+    assert true("∂y_j/∂x_i = 2 * [i = j] * x_i") and not true("∂y_j/∂x_i = 2 * x_i")
+    assert true("dx_i = 2 * x_i     because sum_j x_j = 5") and true(
+        "dx_i = sum_j dy_j * ∂y_j/∂x_i"
+    )
     assert true("sum_i x_i - 1 = 4") and true("x_i / sum_j x_j = x_i / (2 + 3)")
     assert true("x_i = 2   if i < 1, else 3") and not true("x_i = 2   if i < 1, else 4")
-    assert true("sum_i sum_j x_i x_j = 5^2") and true("exp(-x_i) = 1/exp(x_i)")
+    assert true("sum_i sum_j x_i * x_j = 5^2") and true("exp(-x_i) = 1/exp(x_i)")
     with pytest.raises(SyntaxError):
         true("y_i = x_i ? 2")
 
