@@ -266,8 +266,14 @@ def test_mutants_are_red(page):
 
 def test_course_is_whole():
     assert PAGES == COURSE
-    listed = re.findall(r"\]\((\w+)\.md\)", (DOC / "README.md").read_text(encoding="utf-8"))
+    listed = re.findall(r"\]\((\w+)\.md\)", read("README"))
     assert list(dict.fromkeys(name for name in listed if name in COURSE)) == COURSE
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_minutes_of_a_page(page):
+    row = re.search(rf"^\|.*\]\({page}\.md\).*\| ([0-9]+) \|$", read("README"), re.M)
+    assert abs(int(row[1]) - len(prose(read(page))) / 40) <= 5  # the start page says: 40 words
 
 
 @pytest.mark.parametrize("page", sections())
