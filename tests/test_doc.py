@@ -173,10 +173,18 @@ def flips(code, rows=range(10**6)):
                 yield row - 1, column, text, OTHER[text]
 
 
+def other_numbers(code):
+    """Yield (row, column, number, another) for each number but 1e-6 and the like."""
+    for token in tokenize.generate_tokens(io.StringIO(code).readline):
+        if token.type == tokenize.NUMBER and "e" not in token.string:
+            new = token.string[:-1] + str((int(token.string[-1]) + 1) % 10)
+            yield token.start[0] - 1, token.start[1], token.string, new
+
+
 def page_mutants(text):
     """
-    Yield (line, changed page): a sign or operator in what is executed, one number of each shown
-    output and one sign, and the signs and numbers of the quotations.
+    Yield (line, changed page): an operator in what is executed, a number in a definition, one
+    number and one sign of each shown output, and the signs and numbers of the quotations.
     """
     lines = text.splitlines()
 
@@ -193,7 +201,7 @@ def page_mutants(text):
                     new = OTHER.get(found[0]) or str((int(found[0]) + 1) % 10)
                     yield changed(block.line + row, found.start(), found[0], new)
         if block.kind == "definition":
-            for row, column, old, new in flips(code):
+            for row, column, old, new in [*flips(code), *other_numbers(code)]:
                 yield changed(block.line + row, column, old, new)
         if block.kind == "prompts":
             for example in doctest.DocTestParser().get_examples(code):
