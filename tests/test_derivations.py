@@ -49,7 +49,8 @@ class Values(dict):
         self.world, self.sizes = world, world.sizes
         self.update(changed)
         for name, step in world.steps.items():
-            self[name] = dict(changed).get(name, None) if name in dict(changed) else step(self)
+            if name not in changed:
+                self[name] = step(self)
         last = list(world.steps)[-1]
         self["loss"] = (world.weights * self[last]).sum()
 
@@ -86,15 +87,15 @@ class Formula:
             found = TOKEN.match(text, end)
             if not found:
                 raise SyntaxError(text[end:])
-            self.tokens.append((found[1], end != found.start(1)))  # the token, a space before it
+            self.tokens.append(found[1])
             end = found.end()
-        self.i, self.f = 0, None
+        self.i = 0
         self.f = self.sum()
         if self.i < len(self.tokens):
             raise SyntaxError(text)
 
     def peek(self):
-        return self.tokens[self.i][0] if self.i < len(self.tokens) else ""
+        return self.tokens[self.i] if self.i < len(self.tokens) else ""
 
     def take(self, *wanted):
         token = self.peek()
