@@ -104,9 +104,9 @@ def layernorm_backward(dout, cache, dw, db):
 
     def rows(dout, norm, rstd, dx):
         dnorm = dout * w
-        # norm = (x - mean) * rstd. If x changes by e, mean changes by mean(e), and 1 / rstd by
-        # mean(norm * e); so norm by (e - mean(e) - norm * mean(norm * e)) * rstd. As a matrix, this
-        # is its own transpose: what it is of e for a change, it is of dnorm for the gradient.
+        # norm_i = (x_i - mean) * rstd; d mean / d x_j = 1 / C; d (1 / rstd) / d x_j = norm_j / C.
+        # So d norm_i / d x_j = ((1 if i = j, else 0) - 1 / C - norm_i * norm_j / C) * rstd. Times
+        # dnorm_i, summed over i: (dnorm_j - mean(dnorm) - norm_j * mean(dnorm * norm)) * rstd.
         along_norm = (dnorm * norm).mean(-1, keepdims=True)  # (N, 1)
         dx[:] = (dnorm - dnorm.mean(-1, keepdims=True) - norm * along_norm) * rstd
 
@@ -131,16 +131,16 @@ def linear_forward(x, w, b):
 def linear_backward(dout, cache, dw, db):
     """dout (N, OC) -> dx (N, C). Fills dw (OC, C) and db (OC,)."""
     x, w = cache
-    # y = a @ u has da = dy @ u.T and du = a.T @ dy; a is x, u is w.T, so dw = du.T = dout.T @ x
+    # y = a @ u: y_ij = sum_k a_ik * u_kj, so da = dy @ u.T, du = a.T @ dy. Here u = w.T: dw = du.T
     matmul(dout.T, x, out=dw)
     dout.sum(0, out=db)
     return matmul(dout, w)
 
 
 # ----------------------------------------------------------------------------
-# Attention: the row qkv of a token has a query, a key and a value for each head. The token takes a
-# weighted mean of the values of the tokens up to it, where a weight depends on how well its query
-# matches the other token's key (Vaswani et al. 2017, section 3.2; doc/attention.md)
+# Attention: a token's row qkv has, for each head, a query, a key and a value, of HS numbers each.
+# Its out has, for each head, a mean of the values of the tokens up to it: the better its query
+# matches a key, the more that value weighs (Vaswani et al. 2017, section 3.2; doc/attention.md)
 
 # Queries are taken TILE at a time, so that the keys after a tile can be skipped: a step at T = 1024
 # takes 0.7 times as long, and less memory. Up to T = TILE there is one tile, and S = t = T.
@@ -155,7 +155,7 @@ def softmax(x):
 
 def split_heads(x, B, n, NH):
     """x (B*T, n*C), n = 3 for q, k and v side by side -> a view of it, (n, NH, B, T, HS)."""
-    return x.reshape(B, len(x) // B, n, NH, -1).transpose(2, 3, 0, 1, 4)
+    return x.reshape(B, len(x) // B, n, NH, -1).transpose(2, 3, 0, 1, 4)  # of (B, T, n, NH, HS)
 
 
 def attention_forward(qkv, B, NH):
@@ -163,7 +163,7 @@ def attention_forward(qkv, B, NH):
     q, k, v = split_heads(qkv, B, 3, NH)  # each (NH, B, T, HS)
     T, HS = q.shape[2:]
     out = np.empty((B * T, NH * HS), q.dtype)
-    future = np.triu(np.full((TILE, TILE), -np.inf, q.dtype), 1)  # -inf above the diagonal
+    future = np.triu(np.full((TILE, TILE), -np.inf, q.dtype), 1)  # -inf: the key is in the future
     # a tile is queries S - t to S - 1, counted from 0; together they see the keys 0 to S - 1
     tiles = [(min(TILE, T - start), min(start + TILE, T)) for start in range(0, T, TILE)]
     atts = [np.empty((NH, B, t, S), q.dtype) for t, S in tiles]
@@ -173,7 +173,7 @@ def attention_forward(qkv, B, NH):
             t, S = att.shape[2:]
             tile = slice(S - t, S)
             preatt = q[:, :, tile] @ k[:, :, :S].mT / math.sqrt(HS)  # (heads, B, t, S)
-            preatt[..., tile] += future[:t, :t]  # -inf where the key comes after the query
+            preatt[..., tile] += future[:t, :t]  # all keys before the tile are seen; exp(-inf) = 0
             att[:] = softmax(preatt)
             out[:, :, tile] = att @ v[:, :, :S]  # (heads, B, t, HS)
 
@@ -192,14 +192,14 @@ def attention_backward(dout, cache):
         for att in atts:
             t, S = att.shape[2:]
             tile = slice(S - t, S)
-            # out = att @ v
+            # out = att @ v; as in linear_backward, y = a @ u has da = dy @ u.mT and du = a.mT @ dy
             datt = dout[:, :, tile] @ v[:, :, :S].mT  # (heads, B, t, S)
             dv[:, :, :S] += att.mT @ dout[:, :, tile]
-            # For one query, and keys j and m: att_m = exp(preatt_m) / sum_j exp(preatt_j), so that
+            # One preatt_j changes every att_m = exp(preatt_m) / sum_i exp(preatt_i) of its query:
             # d att_m / d preatt_j = att_m * ((1 if m = j, else 0) - att_j). Times datt_m, summed
             # over m: att_j * (datt_j - sum_m datt_m * att_m). Where masked, att_j is 0: so is this.
             dpreatt = att * (datt - (datt * att).sum(-1, keepdims=True))
-            # preatt = q @ k.mT / sqrt(HS)
+            # preatt = q @ k.mT / sqrt(HS). With a = q, u = k.mT: dk = du.mT = dy.mT @ q
             dpreatt /= math.sqrt(HS)  # from here on the gradient of q @ k.mT
             dq[:, :, tile] = dpreatt @ k[:, :, :S]
             dk[:, :, :S] += dpreatt.mT @ q[:, :, tile]
@@ -304,7 +304,7 @@ def block_backward(dout, cache, g):
     """dout (B*T, C) -> dx (B*T, C). Fills g, the gradients of the block's 12 tensors."""
     ln1_cache, qkv_cache, att_cache, attproj_cache, ln2_cache, fc_cache, *rest = cache
     gelu_cache, fcproj_cache = rest
-    # out = mid + fcproj: the gradient of a sum is that of each of its terms
+    # out = mid + fcproj: so dout is the gradient of fcproj, and a part of that of mid
     dgelu = linear_backward(dout, fcproj_cache, g["fcprojw"], g["fcprojb"])
     dfc = gelu_backward(dgelu, gelu_cache)
     dln2 = linear_backward(dfc, fc_cache, g["fcw"], g["fcb"])
