@@ -221,8 +221,9 @@ def lesson():
         page = gpt2.HERE / re.findall(r"doc/\w+\.md", source[:begin])[-1]  # its section names it
         text = page.read_text(encoding="utf-8") if page.exists() else ""
         said[name] = {"page": page.name, "text": re.sub(r"!?\[([^]]*)\]\([^)]*\)", r"\1", text)}
-        for way, code in zip(("forward", "backward"), passes, strict=True):
-            wanted = SUMS.get(name) or rf"_{way}\(.*\b{cache}\b|\b{cache} = .*_{way}\("
+        calls = rf"\b{cache} = ", rf"_backward\(.*\b{cache}\b"
+        for way, code, call in zip(("forward", "backward"), passes, calls, strict=True):
+            wanted = SUMS.get(name, call)
             lines = [line.strip() for line in code.splitlines() if re.search(wanted, line)]
             function = getattr(gpt2, f"{layer}_{way}", None)
             whole = inspect.getsource(function) if function else ""
