@@ -142,9 +142,11 @@ class Browser:
 
     def key(self, name):
         """Press a key."""
-        for kind in "rawKeyDown", "keyUp":
-            code = KEYS[name]
-            self.call("Input.dispatchKeyEvent", type=kind, key=name, windowsVirtualKeyCode=code)
+        text = {"text": "\r"} if name == "Enter" else {}  # a button is pressed by a letter
+        down = "keyDown" if text else "rawKeyDown"
+        code = {"key": name, "windowsVirtualKeyCode": KEYS[name]}
+        self.call("Input.dispatchKeyEvent", type=down, **code, **text)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **code)
 
     def picture(self, path, selector=None):
         """Write a PNG of the page, or of an element."""

@@ -55,6 +55,7 @@ OTHERS = {
     "lnf": ("dx", "layernorm", "lnf_cache"),
     "logits": (None, "head", "head_cache"),
 }
+LINKS = r"!?\[([^]]*)\]\([^)]*\)|https?://"  # in Markdown; what we show of them is the text
 SUMS = {"mid": r"mid = x|mid was|dmid =", "out": r"out = mid|return dmid"}  # their lines
 
 
@@ -220,7 +221,7 @@ def lesson():
         begin = source.index(f"def {layer or 'block'}_forward")
         page = gpt2.HERE / re.findall(r"doc/\w+\.md", source[:begin])[-1]  # its section names it
         text = page.read_text(encoding="utf-8") if page.exists() else ""
-        said[name] = {"page": page.name, "text": re.sub(r"!?\[([^]]*)\]\([^)]*\)", r"\1", text)}
+        said[name] = {"page": page.name, "text": re.sub(LINKS, r"\1", text)}
         calls = rf"\b{cache} = ", rf"_backward\(.*\b{cache}\b"
         for way, code, call in zip(("forward", "backward"), passes, calls, strict=True):
             wanted = SUMS.get(name, call)
