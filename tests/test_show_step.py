@@ -125,9 +125,9 @@ def torch_step(flat, config, x, y):
     return params, losses, kept
 
 
-def close(ours, theirs, rel=2e-5):
-    """Measured: 1e-6 at most, float32 against float64."""
-    assert ours == pytest.approx(theirs.item(), rel=rel)
+def close(ours, theirs):
+    """Measured: 1.1e-6 at most, float32 against float64."""
+    assert ours == pytest.approx(theirs.item(), rel=1e-5)
 
 
 # ----------------------------------------------------------------------------
@@ -207,18 +207,17 @@ def test_numbers_are_pytorchs(folder, checkpoint):
         close(row["weight"], before[name][at].norm())
         assert row["shape"] == list(step.shape)
         if name == "qkvb" and not checkpoint:
-            continue  # the gradient of its keys is rounding noise, and AdamW's first step divides it
+            continue  # its keys' gradient is rounding noise, which AdamW's first step magnifies
         close(row["gradient"], params[name].grad[at].norm())
-        close(row["step"], step.norm(), rel=2e-3)  # where a gradient is near eps; measured: 3e-4
+        close(row["step"], step.norm())
 
 
 def test_first_step_of_adamw_is_of_the_learning_rate(folder):
     data = data_of(page_of(folder, *BATCH, "--lr", "0.001").read_text())
     for row in data["parameters"]:
         if row["name"] in ("fcb", "ln2w"):
-            assert row["step"] == pytest.approx(
-                0.001 * math.sqrt(math.prod(row["shape"])), rel=0.01
-            )
+            size = math.sqrt(math.prod(row["shape"]))
+            assert row["step"] == pytest.approx(0.001 * size, rel=0.01)
 
 
 @pytest.mark.parametrize("text", ["to be, or not to be", "ß\n\u4e2d", "a", HOSTILE[:14]])
@@ -335,10 +334,8 @@ def test_text_cannot_become_markup(folder):
 def test_page_names_no_address_and_nothing_of_the_machine(folder):
     page = page_of(folder, *BATCH, weights=str(folder / "w.bin"), data=str(folder / "x"))
     text = page.read_text(encoding="utf-8")
-    assert not re.search(
-        r"https?:|//[a-z]|url\(|src=|href=\"[^#]", text.lower().split("<script>")[0]
-    )
-    assert "http" not in text and "import(" not in text and "fetch(" not in text
+    for address in "http:", "https:", "src=", "url(", "import(", "fetch(", "XMLHttpRequest":
+        assert address not in text
     assert str(folder) not in text and folder.name not in text and str(gpt2.HERE) not in text
     data = data_of(text)
     assert data["model"] == "w.bin"
@@ -575,11 +572,12 @@ def test_colours_say_the_sign(opened, page):
         pixels = np.reshape(pixels, (width, width, 4))
         for query, key in zip(*np.tril_indices(8), strict=True):
             x, y = cell(opened, query, key)
-            red, green, blue, _ = pixels[int(y + 0.2 * size), int(x + 0.2 * size)]
+            red, _, blue, _ = pixels[int(y + 0.2 * size), int(x + 0.2 * size)]
             if abs(values[query, key]) > 0.02 * np.nanmax(abs(values)):
                 assert (red > blue) == (values[query, key] > 0)
-            x, y = cell(opened, key - 1, query)  # above the diagonal: masked, the page's own colour
-            assert pixels[int(y), int(x), 3] == 0 or key == 0
+        for query, key in zip(*np.triu_indices(8, 1), strict=True):  # masked: the page's own colour
+            x, y = cell(opened, query, key)
+            assert pixels[int(y), int(x), 3] == 0
 
 
 @needs_chromium
