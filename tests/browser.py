@@ -27,6 +27,7 @@ FLAGS = (
     "--host-resolver-rules=MAP * ~NOTFOUND",
 )
 KEYS = {"Enter": 13, "Tab": 9, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
+KEYS |= {"0": 48, "+": 187, "-": 189}
 
 
 class Browser:
@@ -82,7 +83,8 @@ class Browser:
         elif method == "Runtime.consoleAPICalled" and what["type"] in ("error", "warning"):
             self.errors.append(what["args"])
         elif method == "Log.entryAdded" and what["entry"]["level"] in ("error", "warning"):
-            self.errors.append(what["entry"]["text"])
+            if "willReadFrequently" not in what["entry"]["text"]:  # it is the tests that read
+                self.errors.append(what["entry"]["text"])
         elif method == "Network.requestWillBeSent":
             self.requests.append(what["request"]["url"])
         return message
@@ -132,13 +134,25 @@ class Browser:
         self.js(f"{found}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
         box = self.js(f"(({{x, y, width, height}}) => [x, y, width, height])"
                       f"({found}.getBoundingClientRect())")  # fmt: skip
-        where = {
-            "x": box[0] + (box[2] / 2 if x is None else x),
-            "y": box[1] + (box[3] / 2 if y is None else y),
-        }
-        for kind in ("mouseMoved", *(("mousePressed", "mouseReleased") if click else ())):
-            button = {} if kind == "mouseMoved" else {"button": "left", "clickCount": 1}
-            self.call("Input.dispatchMouseEvent", type=kind, **where, **button)
+        x = box[0] + (box[2] / 2 if x is None else x)
+        y = box[1] + (box[3] / 2 if y is None else y)
+        self.mouse("mouseMoved", x, y)
+        if click:
+            self.mouse("mousePressed", x, y)
+            self.mouse("mouseReleased", x, y)
+        return x, y
+
+    def drag(self, selector, x, to_x, y):
+        """Press the mouse at x, y of an element, move it to to_x, y, and let go."""
+        start, y = self.move(selector, x, y)
+        self.mouse("mousePressed", start, y)
+        for part in 0.3, 0.6, 1:
+            self.mouse("mouseMoved", start + part * (to_x - x), y, buttons=1)
+        self.mouse("mouseReleased", start + to_x - x, y)
+
+    def mouse(self, kind, x, y, **more):
+        button = {} if kind == "mouseMoved" else {"button": "left", "clickCount": 1}
+        self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **button, **more)
 
     def key(self, name):
         """Press a key."""
