@@ -112,9 +112,10 @@ class Browser:
         )
         feature = {"name": "prefers-color-scheme", "value": scheme}
         self.call("Emulation.setEmulatedMedia", features=[feature])
+        self.js("window.before = true")  # to tell the page that was here, if it is opened again
         self.call("Page.navigate", url=path.as_uri())
-        until = time.monotonic() + 30
-        while self.js("document.readyState + location.href") != f"complete{path.as_uri()}":
+        until, now = time.monotonic() + 30, "document.readyState + location.href + !window.before"
+        while self.js(now) != f"complete{path.as_uri()}true":
             assert time.monotonic() < until, f"{path} doesn't open"
             time.sleep(0.02)
 

@@ -18,11 +18,11 @@ import tempfile
 import types
 from pathlib import Path
 
-import common
-import prepro
 import train_gpt2 as gpt2
 
+import common
 import numpy as np
+import prepro
 import pytest
 
 resource = pytest.importorskip("resource")

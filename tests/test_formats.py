@@ -11,12 +11,12 @@ import tempfile
 import tracemalloc
 from pathlib import Path
 
-import common
-import prepro
 import test_gpt2
 import train_gpt2 as gpt2
 
+import common
 import numpy as np
+import prepro
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st

@@ -15,12 +15,12 @@ import random
 import struct
 import tracemalloc
 
-import common
-import prepro
 import test_gpt2
 import train_gpt2 as gpt2
 
+import common
 import numpy as np
+import prepro
 import pytest
 
 ROUNDS = 2000  # for each reader, besides a cut at each boundary in its files

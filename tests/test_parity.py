@@ -6,10 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import common
 import test_gpt2
 import train_gpt2 as gpt2
 
+import common
 import numpy as np
 import pytest
 

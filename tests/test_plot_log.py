@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from common import LOG_COLUMNS
+from tools.log import COLUMNS as LOG_COLUMNS
 
 import numpy as np
 import pytest

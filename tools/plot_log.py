@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from common import LOG_COLUMNS
 from tools.console import Parser, check_writable, run
+from tools.log import COLUMNS as LOG_COLUMNS
 from tools.page import write_page
 from train_gpt2 import UserError, replacing
 

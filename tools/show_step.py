@@ -21,8 +21,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import train_gpt2 as gpt2
-from prepro import encoding_of
 from tools.console import Parser, check_writable, file_name, number, run
+from tools.encoding import encoding_of
 from tools.page import write_page
 from train_gpt2 import UserError
 
