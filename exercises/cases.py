@@ -143,8 +143,8 @@ def sizes(names, *rows):
     return [dict(zip(names.split(), row, strict=True)) for row in rows]
 
 
-MODEL = sizes("B T NH HS L V maxT", (2, 3, 2, 2, 2, 5, 4), (3, 2, 1, 4, 1, 7, 5))
-PARTS = [MODEL[0] | {"parts": 2}, MODEL[1] | {"parts": 3}]
+MODEL = sizes("B T NH HS L V maxT", (2, 3, 1, 3, 2, 5, 4), (3, 2, 2, 2, 1, 7, 5))
+PARTS = sizes("B T NH HS L V maxT parts", (2, 3, 1, 3, 1, 5, 4, 2), (1, 2, 3, 1, 1, 4, 2, 3))
 BLOCK = sizes("B T NH HS", (2, 3, 2, 2), (3, 2, 1, 5))
 EXERCISES = {
     "product": layer(
@@ -238,6 +238,11 @@ def parts(name, gradients, inputs):
     return gradients
 
 
+def whole(batches):
+    """Return tokens and targets of one batch that has all of these batches."""
+    return [np.concatenate(arrays) for arrays in zip(*batches, strict=True)]
+
+
 def lesson_functions(lesson=gpt2):
     """
     Return the lesson's functions under the names that they have in the exercises.
@@ -292,8 +297,7 @@ def lesson_functions(lesson=gpt2):
         return probs, (probs,)
 
     def accumulate(params, config, batches, grads):
-        whole = [np.concatenate(arrays) for arrays in zip(*batches, strict=True)]
-        loss, cache = gpt2.gpt2_forward(params, config, *whole)
+        loss, cache = gpt2.gpt2_forward(params, config, *whole(batches))
         lesson.gpt2_backward(1.0, cache, grads)
         return loss
 
@@ -312,7 +316,7 @@ def loss_of(name, inputs):
     """Return out, or the loss, of the forward pass as it is given: the lesson's."""
     if name == "accumulate":
         params, config, batches = inputs.values()
-        return np.mean([gpt2.gpt2_forward(params, config, *batch)[0] for batch in batches])
+        return gpt2.gpt2_forward(params, config, *whole(batches))[0]
     return getattr(LESSON, EXERCISES[name].forward)(*inputs.values())[0]
 
 
@@ -358,7 +362,7 @@ def adamw_changes(module, inputs, unchanged=None):
     for step, grads in enumerate(inputs["steps"], 1):
         settings = inputs["lr"], 0.9, 0.99, inputs["eps"], inputs["weight_decay"]
         given = cast(grads, None)
-        module.adamw_update(params, given, m, v, step, *settings)
+        module.adamw_update(dict(params), given, dict(m), dict(v), step, *settings)
         if unchanged:
             unchanged(grads, given, "adamw_update")
     changes = {name: p - inputs["params"][name] for name, p in params.items()}

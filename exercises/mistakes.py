@@ -59,9 +59,13 @@ only the first row counts
 - dout.sum(0, out=db)
 + dout.mean(0, out=db)
 
-the sum is over the channels, not over the rows
+the sum is over positions and channels, not over sequences and positions
 - dout.sum(0, out=db)
-+ dout.sum(1, out=db)
++ db[:] = dout.reshape(len(db), len(db), -1).sum((1, 2))
+
+the sum is over sequences and channels, not over sequences and positions
+- dout.sum(0, out=db)
++ db[:] = dout.reshape(len(db), len(db), -1).sum((0, 2))
 
 * it is added to what was there, where it should fill it
 - matmul(dout.T, x, out=dw)
@@ -105,6 +109,10 @@ the sum is over the positions, not over the sequences
 - dwpe[:T] = dout.sum(0)
 + dwpe[:T] = dout.sum(1)
 
+the sum is over the channels, not over the sequences
+- dwpe[:T] = dout.sum(0)
++ dwpe[:T] = dout.sum(2)
+
 the sum is over all tokens, so that every position gets the same
 - dwpe[:T] = dout.sum(0)
 + dwpe[:T] = dout.sum((0, 1))
@@ -113,7 +121,7 @@ the tokens' rows get the gradient, not the positions' rows
 - dwpe[:T] = dout.sum(0)
 + d = np.zeros((99, dwpe.shape[1])); np.add.at(d, tokens, dout); dwpe[:T] = d[:T]
 
-* it is the mean over the sequences, not their sum
+it is the mean over the sequences, not their sum
 - dwpe[:T] = dout.sum(0)
 + dwpe[:T] = dout.mean(0)
 
@@ -129,7 +137,7 @@ the tokens' rows get the gradient, not the positions' rows
 
 == layernorm_backward
 
-* the factor w is left out
+the factor w is left out
 - dnorm = dout * w
 + dnorm = dout * 1
 
@@ -169,6 +177,10 @@ the factor rstd comes twice
 - along_norm) * rstd
 + along_norm) * rstd * rstd
 
+in the term through the variance, the factor rstd comes twice: norm has one already
+- - norm * along_norm
++ - norm * along_norm * rstd
+
 it is divided by rstd, not multiplied
 - along_norm) * rstd
 + along_norm) / rstd
@@ -183,7 +195,7 @@ the mean of the term through the mean is over the rows, not over the channels
 - - dnorm.mean(-1, keepdims=True)
 + - dnorm.mean(0, keepdims=True)
 
-* the mean of the term through the variance is over the rows, not over the channels
+the mean of the term through the variance is over the rows, not over the channels
 - (dnorm * norm).mean(-1, keepdims=True)
 + (dnorm * norm).mean(0, keepdims=True)
 
@@ -213,7 +225,7 @@ the factor norm is left out
 - np.einsum("nc,nc->c", dout, norm, out=dw)
 + dout.sum(0, out=dw)
 
-* the factor w is in it, which belongs to dx
+the factor w is in it, which belongs to dx
 - np.einsum("nc,nc->c", dout, norm, out=dw)
 + np.einsum("nc,nc->c", dout * w, norm, out=dw)
 
@@ -275,7 +287,7 @@ only the first row counts
 - dq, dk, dv = split_heads
 + dk, dq, dv = split_heads
 
-* dk and dv are swapped
+dk and dv are swapped
 - dq, dk, dv = split_heads
 + dq, dv, dk = split_heads
 
@@ -311,11 +323,11 @@ the row's sum has the gradient alone, where it should be weighted
 - (datt * att).sum(-1, keepdims=True)
 + datt.sum(-1, keepdims=True)
 
-* a plain mean of the gradient, where the weighted one belongs
+a plain mean of the gradient, where the weighted one belongs
 - (datt * att).sum(-1, keepdims=True)
 + datt.mean(-1, keepdims=True)
 
-* the softmax's sum is over the wrong axis
+the softmax's sum is over the wrong axis
 - (datt * att).sum(-1, keepdims=True)
 + (datt * att).sum(-2, keepdims=True)
 
@@ -323,7 +335,7 @@ the softmax's sum is over all rows, not over one
 - (datt * att).sum(-1, keepdims=True)
 + (datt * att).sum((-1, -2), keepdims=True)
 
-* the weights in front of the softmax's gradient are left out
+the weights in front of the softmax's gradient are left out
 - dpreatt = att * (datt
 + dpreatt = 1 * (datt
 
@@ -406,12 +418,6 @@ the keys are used, where the values belong
 the values are not transposed
 - @ v[:, :, :S].mT
 + @ v[:, :, :S]
-
-== gelu_forward
-
-* the 0.5 is left out
-- 0.5 * x * (1
-+ x * (1
 
 == gelu_backward
 
@@ -497,12 +503,6 @@ this is the slope of the approximation with a sigmoid, not of the one with tanh
 - dx[:] = dout * (0.5 * (1 + tanh) + 0.5 * x * slope)
 + s = 1 / (1 + np.exp(-1.702 * x)); dx[:] = dout * (s + 1.702 * x * s * (1 - s))
 
-== head_forward
-
-* the maximum is that of the column, not of the row
-- probs.max(-1, keepdims=True)
-+ probs.max(0, keepdims=True) / 2
-
 == head_backward
 
 * the 1 at the target is missing
@@ -537,19 +537,13 @@ the gradient through the softmax is taken twice
 - (matmul(probs, wte) - wte[targets])
 + (d := probs - wte[targets], probs * (d - (d * probs).sum(-1, keepdims=True)))[1]
 
-* dloss is left out
+dloss is left out
 - - wte[targets]) * (dloss / len(x))
 + - wte[targets]) / len(x)
 
 * the target is left out of dwte
 - np.subtract.at(dwte, targets, x)
 + pass
-
-== block_forward
-
-* the second residual starts at ln2
-- out = mid + fcproj
-+ out = ln2 + fcproj
 
 == block_backward
 
@@ -664,12 +658,6 @@ the step is one too large
 the step is one too large where m is corrected
 - beta1**step
 + beta1 ** (step + 1)
-
-the betas are multiplied with the step, where they should have its power
-- beta1**step
-+ beta1 * step
-- beta2**step
-+ beta2 * step
 
 both biases are corrected with beta1
 - beta2**step
@@ -833,21 +821,21 @@ def lesson_with(mistake):
     return cases.lesson_functions(SimpleNamespace(**names))
 
 
-# Which of the lesson's functions an exercise's mistakes are made in
-FUNCTIONS = {
-    "product": ("linear_backward",),
-    "bias": ("linear_backward", "embedding_backward"),
-    "softmax": ("attention_backward",),
-    "crossentropy": ("head_backward",),
-    "gelu": ("gelu_backward",),
-    "layernorm": ("layernorm_backward",),
-    "embedding": ("embedding_backward",),
-    "attention_head": ("attention_backward",),
-    "attention": ("attention_backward",),
-    "block": ("block_backward",),
-    "tied": ("gpt2_backward",),
-    "adamw": ("adamw_update",),
-    "accumulate": ("gpt2_backward",),
+# Which of the lesson's functions an exercise's mistakes are made in, and in which pieces of it
+WHERE = {
+    "product": ("linear_backward", "matmul"),
+    "bias": ("linear_backward|embedding_backward", r"dout\.sum"),
+    "softmax": ("attention_backward", r"\(datt"),
+    "crossentropy": ("head_backward", r"- wte\[|matmul\(probs, wte"),
+    "gelu": ("gelu_backward", ""),
+    "layernorm": ("layernorm_backward", ""),
+    "embedding": ("embedding_backward", ""),
+    "attention_head": ("attention_backward", "math|@|datt|dq, dk, dv = split_heads$"),
+    "attention": ("attention_backward", ""),
+    "block": ("block_backward", ""),
+    "tied": ("gpt2_backward", ""),
+    "adamw": ("adamw_update", ""),
+    "accumulate": ("gpt2_backward", "embedding"),
 }
 
 
@@ -864,8 +852,9 @@ def one_batch(which):
 
 def known_mistakes(exercise):
     """Yield the name of each known mistake of an exercise, and functions that make it."""
+    function, piece = WHERE[exercise]
     for mistake in KNOWN:
-        if mistake.function in FUNCTIONS[exercise]:
+        if re.fullmatch(function, mistake.function) and re.search(piece, mistake.edits[0][0]):
             yield mistake.name, lesson_with(mistake)
     if exercise == "accumulate":
         yield "only the last batch counts: gpt2_backward overwrites what was there", one_batch(-1)
