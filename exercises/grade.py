@@ -85,7 +85,7 @@ def guarded(path, f, *args):
     """Return f(*args); Stop, with one line, for anything that an answer may raise."""
     try:
         return f(*args)
-    except Stop:
+    except (Stop, UnicodeDecodeError):
         raise
     except NotImplementedError as error:
         raise Stop(f"{where(error, path)}: not begun", EMPTY) from None
@@ -106,7 +106,10 @@ def load(path, function):
 
     if not path.is_file():
         raise Stop(f"{path.name}: there is no such file; `git checkout` brings it back")
-    module = guarded(path, run)
+    try:
+        module = guarded(path, run)
+    except UnicodeDecodeError:
+        raise Stop(f"{path.name}: is not a text in UTF-8") from None
     if not callable(getattr(module, function, None)):
         raise Stop(f"{path.name}: has no function {function}")
     return module
@@ -184,6 +187,9 @@ def call(name, functions, inputs, begin=math.nan, strict=False):
                 grads[which] = what_was_there(inputs[which])
         result = getattr(functions, exercise.function)(dout, cache, *grads.values())
         found = returned(name, result)
+        if name == "attention" and found["dqkv"].shape != inputs["qkv"].shape:
+            shapes = f"{found['dqkv'].shape}, it should be {inputs['qkv'].shape}"
+            raise Stop(f"dqkv has the shape {shapes}")
         for which in exercise.adds:
             grads[which] -= what_was_there(inputs[which])
         found |= {f"d{leaf}": a for g, tree in grads.items() for leaf, a in flat(tree, g)}
@@ -282,6 +288,26 @@ def factor_phrase(ratios, letters):
     if letter:  # the result is too small by N
         phrase += " (a mean, where a sum belongs?)"
     return f"{phrase}, and {sign}" if sign else phrase
+
+
+def sizes_phrase(ratios, letters):
+    """Say how much too large a result is, if by something that has no name; or None."""
+    if any(r is None for r in ratios) or all(math.isclose(r, 1, rel_tol=1e-4) for r in ratios):
+        return None
+    each = (f"{r:.4g} with {named_sizes(sizes)}" for r, sizes in zip(ratios, letters, strict=True))
+    return f"right but for a factor: {'; '.join(each)}"
+
+
+def almost(g, tried):
+    """Say that a result is nearly right, if it is; or None."""
+    off = max(
+        np.abs(c.got[g] - c.want[g]).max() / np.abs(c.want[g]).max(initial=1e-3) for c in tried
+    )
+    if off < 3e-3:
+        return (
+            f"nearly right, off by {off:.1e} of the largest element: a constant that was rounded?"
+        )
+    return None
 
 
 def term_phrase(term, lambdas, letters):
@@ -442,6 +468,8 @@ def diagnose(name, tried, zeros):
             continue
         found[g] = factor_phrase([ratio(c.got[g], c.want[g]) for c in tried], letters)
         found[g] = found[g] or explained_by_terms(g, tried, terms)
+        ratios = [ratio(c.got[g], c.want[g]) for c in tried]
+        found[g] = found[g] or sizes_phrase(ratios, letters) or almost(g, tried)
         for mistake, results in flat_list:
             pairs = list(zip(results, tried, strict=True))
             if not found[g] and not any(r is None or close(r[g], c.want[g]) for r, c in pairs):
@@ -452,7 +480,7 @@ def diagnose(name, tried, zeros):
             found[g] = "it is 0 everywhere"
             if name == "adamw":
                 found[g] = (
-                    "not changed: p[name] = ... gives the name to another array, [:] = changes"
+                    "not changed: m[name] = ... stores another array, m[name][:] = ... changes it"
                 )
     return found
 

@@ -425,6 +425,22 @@ the values are not transposed
 - (1 - tanh * tanh)
 + (1 + tanh * tanh)
 
+in the tanh, x^2 is used, where x^3 belongs
+- tanh = gelu_tanh(x)
++ tanh = np.tanh(GELU_SCALE * (x + GELU_CUBIC * (x * x)))
+
+the tanh is of x itself
+- tanh = gelu_tanh(x)
++ tanh = np.tanh(x)
+
+in the tanh, sqrt(2 / pi) is left out
+- tanh = gelu_tanh(x)
++ tanh = np.tanh(x + GELU_CUBIC * (x * x * x))
+
+in the tanh, the cube is left out
+- tanh = gelu_tanh(x)
++ tanh = np.tanh(GELU_SCALE * x)
+
 1 - tanh is used, where 1 - tanh^2 belongs
 - (1 - tanh * tanh)
 + (1 - tanh)
@@ -775,6 +791,14 @@ it is only the last gradient's square, not a running mean
 - (1 - beta2) * (g * g)
 + g * g
 
+the parameters move with the gradient, where they should move against it
+- p -= (lr
++ p += (lr
+
+m and v are swapped
+- * m / (np.sqrt(v_scale * v) + eps)
++ * v / (np.sqrt(v_scale * abs(m)) + eps)
+
 the corrected value is stored, where the running mean should stay
 - p -= (lr * m_scale)
 + m *= m_scale; v *= v_scale; p -= lr
@@ -790,9 +814,10 @@ class Mistake(NamedTuple):
     hunted: bool
 
 
-def read_mistakes():
+def read_mistakes(text):
+    """Return the mistakes that a text like MISTAKES has."""
     found = []
-    for section in re.split(r"^== ", MISTAKES, flags=re.M)[1:]:
+    for section in re.split(r"^== ", text, flags=re.M)[1:]:
         function, *entries = re.split(r"\n{2,}", section.strip("\n"))
         for entry in entries:
             name, *edits = re.split(r"\n[-+] ?", entry)
@@ -801,7 +826,7 @@ def read_mistakes():
     return found
 
 
-KNOWN = read_mistakes()
+KNOWN = read_mistakes(MISTAKES)
 HUNTS = [mistake for mistake in KNOWN if mistake.hunted]
 
 
