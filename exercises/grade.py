@@ -300,13 +300,9 @@ def sizes_phrase(ratios, letters):
 
 def almost(g, tried):
     """Say that a result is nearly right, if it is; or None."""
-    off = max(
-        np.abs(c.got[g] - c.want[g]).max() / np.abs(c.want[g]).max(initial=1e-3) for c in tried
-    )
-    if off < 3e-3:
-        return (
-            f"nearly right, off by {off:.1e} of the largest element: a constant that was rounded?"
-        )
+    off = [np.abs(c.got[g] - c.want[g]).max() / np.abs(c.want[g]).max(initial=1e-3) for c in tried]
+    if max(off) < 3e-3:
+        return f"nearly right, off by {max(off):.1e} of the largest element: a rounded constant?"
     return None
 
 
@@ -361,7 +357,7 @@ def explained_by_layout(g, tried):
     for other in want[0]:
         if other != g and all(close(a[g], b[other]) for a, b in zip(got, want, strict=True)):
             both = all(close(a[other], b[g]) for a, b in zip(got, want, strict=True))
-            one, two = sorted((g, other))
+            one, two = (name for name in want[0] if name in (g, other))
             return f"{one} and {two} are swapped" if both else f"this is what {other} should be"
     shapes = [(a[g].shape, b[g].shape) for a, b in zip(got, want, strict=True)]
     if any(a != b for a, b in shapes):
@@ -441,9 +437,8 @@ def diagnose(name, tried, zeros):
     open_ = [g for g in wrong if not found[g]]
     if not open_:
         return found
-    produced = {}  # what known mistakes give
-    for mistake, functions in mistakes.known_mistakes(name):
-        produced.setdefault(mistake, []).append([attempt(name, functions, c) for c in tried])
+    known = [known_results(name, i) for i in range(len(tried))]
+    known = [(results[0][0], [r for _, r in results]) for results in zip(*known, strict=True)]
 
     def explains(results, g):
         pairs = list(zip(results, tried, strict=True))
@@ -451,15 +446,14 @@ def diagnose(name, tried, zeros):
             return False
         return any(not close(r[g], c.want[g]) for r, c in pairs)
 
-    flat_list = [(m, results) for m, several in produced.items() for results in several]
     while open_:  # the mistake that explains most, first
-        counts = [sum(explains(results, g) for g in open_) for _, results in flat_list]
+        counts = [sum(explains(results, g) for g in open_) for _, results in known]
         if not counts or not max(counts):
             break
-        mistake, results = flat_list[counts.index(max(counts))]
+        mistake, results = known[counts.index(max(counts))]
         found |= {g: mistake for g in open_ if explains(results, g)}
         open_ = [g for g in open_ if not found[g]]
-    terms = {m.removesuffix(" is missing"): r for m, r in flat_list if m.endswith(" is missing")}
+    terms = {m.removesuffix(" is missing"): r for m, r in known if m.endswith(" is missing")}
     letters = [c.letters for c in tried]
     for g in open_:
         layout = explained_by_layout(g, tried)
@@ -470,7 +464,7 @@ def diagnose(name, tried, zeros):
         found[g] = found[g] or explained_by_terms(g, tried, terms)
         ratios = [ratio(c.got[g], c.want[g]) for c in tried]
         found[g] = found[g] or sizes_phrase(ratios, letters) or almost(g, tried)
-        for mistake, results in flat_list:
+        for mistake, results in known:
             pairs = list(zip(results, tried, strict=True))
             if not found[g] and not any(r is None or close(r[g], c.want[g]) for r, c in pairs):
                 phrase = factor_phrase([ratio(c.got[g], r[g]) for r, c in pairs], letters)
@@ -485,12 +479,16 @@ def diagnose(name, tried, zeros):
     return found
 
 
-def attempt(name, functions, case):
-    """Return a mistake's gradients, None if it raises an error."""
-    try:
-        return call(name, functions, case.inputs, 0.0)
-    except Exception:
-        return None
+@functools.cache
+def known_results(name, i):
+    """Return (name of a known mistake, what it gives in case i; None if it raises an error)."""
+    found, inputs = [], prepared(name, i).inputs
+    for mistake, functions in mistakes.known_mistakes(name):
+        try:
+            found.append((mistake, call(name, functions, inputs, 0.0)))
+        except Exception:
+            found.append((mistake, None))
+    return found
 
 
 # ----------------------------------------------------------------------------

@@ -50,7 +50,8 @@ def main():
     if args.number is None:
         layers = {}
         for i, mistake in enumerate(mistakes.HUNTS, 1):
-            layers.setdefault(mistake.function.rpartition("_")[0] or "softmax", []).append(str(i))
+            layer = mistake.function.rpartition("_")[0].replace("gpt2", "model") or "softmax"
+            layers.setdefault(layer, []).append(str(i))
         print("\n".join(f"{layer:>12}: {' '.join(n)}" for layer, n in layers.items()))
         return 0
     if not 1 <= args.number <= total:

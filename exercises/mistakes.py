@@ -27,6 +27,10 @@ the two are multiplied in the wrong order
 - return matmul(dout, w)
 + return matmul(w.T, dout)
 
+the two are multiplied in the wrong order
+- return matmul(dout, w)
++ return matmul(w, dout)
+
 the two are multiplied element by element, not by a matrix product
 - return matmul(dout, w)
 + return dout * w.T
