@@ -17,8 +17,6 @@ import train_gpt2 as gpt2  # noqa: E402
 
 import numpy as np  # noqa: E402
 
-gpt2.THREADS = 1  # the arrays here are small
-
 ORDER = (
     "product bias softmax crossentropy gelu layernorm embedding attention_head attention block "
     "tied adamw accumulate"
