@@ -35,6 +35,10 @@ the two are multiplied element by element, not by a matrix product
 - return matmul(dout, w)
 + return dout * w.T
 
+x is used, where dout belongs
+- return matmul(dout, w)
++ return matmul(x, w)
+
 x is not transposed
 - matmul(dout.T, x, out=dw)
 + matmul(dout.T, x.T, out=dw)
@@ -97,6 +101,10 @@ a repeated token counts once, and what was there before is overwritten
 - np.add.at(dwte, tokens, dout)
 + dwte[tokens] = dout
 
+tokens and rows are not in the same order: a transpose too many, or too few
+- np.add.at(dwte, tokens, dout)
++ np.add.at(dwte, tokens.T.reshape(B, T), dout)
+
 it starts again from 0, where it should add to what is there
 - np.add.at(dwte, tokens, dout)
 + dwte[:] = 0; np.add.at(dwte, tokens, dout)
@@ -104,6 +112,10 @@ it starts again from 0, where it should add to what is there
 * only the first of the B sequences counts
 - dwpe[:T] = dout.sum(0)
 + dwpe[:T] = dout[0]
+
+the rows are cut into (T, B), where they are (B, T)
+- dwpe[:T] = dout.sum(0)
++ dwpe[:T] = dout.reshape(T, B, -1).sum(1)
 
 only the last of the B sequences counts
 - dwpe[:T] = dout.sum(0)
@@ -202,6 +214,18 @@ the mean of the term through the mean is over the rows, not over the channels
 the mean of the term through the variance is over the rows, not over the channels
 - (dnorm * norm).mean(-1, keepdims=True)
 + (dnorm * norm).mean(0, keepdims=True)
+
+keepdims=True is forgotten, so that what belongs to a row is taken from a column
+- dnorm.mean(-1, keepdims=True)
++ dnorm.mean(-1)
+- (dnorm * norm).mean(-1, keepdims=True)
++ (dnorm * norm).mean(-1)
+
+the means are over the whole array, not over each row
+- dnorm.mean(-1, keepdims=True)
++ dnorm.mean()
+- (dnorm * norm).mean(-1, keepdims=True)
++ (dnorm * norm).mean()
 
 the means are sums: a factor of 1/C is missing in two terms
 - (dnorm * norm).mean(-1, keepdims=True)
@@ -311,6 +335,10 @@ dout is cut into heads by a reshape without the transpose that belongs to it
 - split_heads(dout, B, 1, NH)[0]
 + dout.reshape(NH, B, T, HS)
 
+dout is cut into (B, NH, ...), where the cache has (NH, B, ...)
+- split_heads(dout, B, 1, NH)[0]
++ split_heads(dout, B, 1, NH)[0].swapaxes(0, 1)
+
 dout is cut into heads as if the channels of different heads alternated
 - split_heads(dout, B, 1, NH)[0]
 + dout.reshape(B, T, HS, NH).transpose(3, 0, 1, 2)
@@ -318,6 +346,10 @@ dout is cut into heads as if the channels of different heads alternated
 * the sum over the row is missing
 - - (datt * att).sum(-1, keepdims=True)
 +
+
+the row's sum lacks the weight in front
+- dpreatt = att * (datt - (datt * att).sum(-1, keepdims=True))
++ dpreatt = att * datt - (datt * att).sum(-1, keepdims=True)
 
 only the diagonal of the softmax's Jacobian is used: the row's sum is left out
 - (datt * att).sum(-1, keepdims=True)
@@ -334,6 +366,10 @@ a plain mean of the gradient, where the weighted one belongs
 the softmax's sum is over the wrong axis
 - (datt * att).sum(-1, keepdims=True)
 + (datt * att).sum(-2, keepdims=True)
+
+keepdims=True is forgotten, so that what belongs to a row is taken from a column
+- (datt * att).sum(-1, keepdims=True)
++ np.expand_dims((datt * att).sum(-1), -2)
 
 the softmax's sum is over all rows, not over one
 - (datt * att).sum(-1, keepdims=True)
@@ -355,7 +391,7 @@ sqrt(C) is used where sqrt(HS) belongs
 - math.sqrt(HS)
 + math.sqrt(NH * HS)
 
-HS is used where sqrt(HS) belongs
+it is divided by HS, not by sqrt(HS): the root is left out, or taken twice
 - math.sqrt(HS)
 + HS
 
@@ -374,6 +410,20 @@ the weights are not transposed
 the gradient of the weights is used, where the weights belong
 - += att.mT @
 + += datt.mT @
+
+the gradient of the scores is used, where the weights belong
+- dv[:, :, :S] += att.mT @ dout[:, :, tile]
++ pass
+- dpreatt /= math.sqrt(HS)
++ dpreatt /= math.sqrt(HS); dv[:, :, :S] += dpreatt.mT @ dout[:, :, tile]
+
+the keys are transposed, which they should not be
+- @ k[:, :, :S]
++ @ k[:, :, :S].mT
+
+the queries are transposed, which they should not be
+- @ q[:, :, tile]
++ @ q[:, :, tile].mT
 
 the gradient of the scores is not transposed
 - dpreatt.mT @
@@ -477,6 +527,10 @@ sqrt(2 / pi) is left out of the inner derivative
 - GELU_SCALE * (1
 + (1
 
+in the inner derivative, sqrt(2 / pi) should be a factor of both terms
+- (GELU_SCALE * (1 + 3 * GELU_CUBIC * (x * x)))
++ (GELU_SCALE + 3 * GELU_CUBIC * (x * x))
+
 the 1 of the inner derivative is left out
 - (1 + 3 * GELU_CUBIC
 + (3 * GELU_CUBIC
@@ -537,7 +591,15 @@ this is the slope of the approximation with a sigmoid, not of the one with tanh
 - - wte[targets]
 + - wte[np.unique(targets)].sum(0)
 
-the target's probability is set to -1 or 0, where 1 should be subtracted
+1 is subtracted from whole rows: [targets] for [rows, targets]
+- - wte[targets]
++ - np.isin(np.arange(len(x)), targets)[:, None]
+
+the logarithm of the probabilities is used, where the probabilities belong
+- matmul(probs, wte)
++ matmul(np.log(probs), wte)
+
+the target's probability is set to -1, where 1 should be subtracted
 - (matmul(probs, wte) - wte[targets])
 + (matmul(np.where(np.eye(len(wte))[targets] > 0, -1, probs), wte))
 
@@ -572,6 +634,12 @@ dloss is left out
 + dmid = layernorm_backward
 
 the first residual's way past attention is left out (mid = x + attproj)
+- return dmid + layernorm_backward
++ return layernorm_backward
+
+both residuals' ways past are left out (mid = x + attproj, out = mid + fcproj)
+- dmid = dout + layernorm_backward
++ dmid = layernorm_backward
 - return dmid + layernorm_backward
 + return layernorm_backward
 
@@ -686,6 +754,10 @@ both biases are corrected with beta1
 both biases are corrected with beta2
 - beta1**step
 + beta2**step
+
+the correction of v is outside the root
+- np.sqrt(v_scale * v)
++ v_scale * np.sqrt(v)
 
 eps is inside the root
 - (np.sqrt(v_scale * v) + eps)
