@@ -18,6 +18,8 @@ from train_gpt2 import (  # noqa: F401, those of the backward pass are for your 
     linear_forward,
 )
 
+import numpy as np  # noqa: F401, for your lines
+
 
 def block_forward(x, p, B, NH):
     """x (B*T, C), p the block's 12 tensors by name -> out (B*T, C)."""

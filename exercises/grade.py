@@ -347,7 +347,7 @@ def explained_by_terms(g, tried, terms):
             else:
                 letters = [each for _, each in lambdas]
                 each = zip(some, zip(*(x for x, _ in lambdas), strict=True), strict=True)
-                if lambdas and np.abs([x for x, _ in lambdas]).min() > 1e-4:
+                if lambdas and np.abs([x for x, _ in lambdas]).max(0).min() > 1e-4:
                     phrases = [term_phrase(t, x, letters) for t, x in each]
                     if all(phrases):
                         return "; and ".join(phrases)
@@ -368,6 +368,10 @@ def explained_by_layout(g, tried):
             both = all(close(a[other], b[g]) for a, b in zip(got, want, strict=True))
             one, two = (name for name in want[0] if name in (g, other))
             return f"{one} and {two} are swapped" if both else f"this is what {other} should be"
+        ratios = [ratio(a[g], b[other]) for a, b in zip(got, want, strict=True)]
+        phrase = factor_phrase(ratios, [case.letters for case in tried]) if other != g else None
+        if phrase:
+            return f"this is what {other} should be; and {phrase}"
     shapes = [(a[g].shape, b[g].shape) for a, b in zip(got, want, strict=True)]
     if any(a != b for a, b in shapes):
         a, b = next((a, b) for a, b in shapes if a != b)
@@ -407,10 +411,7 @@ def explained_by_filling(g, tried, zeros):
             )
     if any(u.any() and not u.all() for u in unset):
         u = next(u for u in unset if u.any() and not u.all())
-        first = ", ".join(str(int(i)) for i in np.argwhere(u)[0])
-        return (
-            f"{int(u.sum())} of {u.size} elements are left unfilled, or nan: the first is [{first}]"
-        )
+        return f"left unfilled, or nan, in part: from [{np.argwhere(u)[0][0]}] on"
     return None
 
 
@@ -447,8 +448,12 @@ def explained_by_dout(g, tried, doubled):
     return "it is not proportional to dout: there is a term without dout, or with it twice"
 
 
-def diagnose(name, module, tried, zeros):
-    """Return {gradient: what is wrong with it, or None where it can't be named}."""
+def diagnose(name, module, tried, zeros, stopped):
+    """
+    Return {gradient: what is wrong with it, or None where it can't be named}.
+
+    zeros: what came of arrays of 0, where it was asked for. stopped: the next case was an error.
+    """
     wrong = [g for g in tried[0].want if not all(close(c.got[g], c.want[g]) for c in tried)]
     found = {g: explained_by_filling(g, tried, zeros) for g in wrong}
     if zeros:  # go on with what came of the zeros, or all would be nan
@@ -456,7 +461,11 @@ def diagnose(name, module, tried, zeros):
     open_ = [g for g in wrong if not found[g]]
     if not open_:
         return found
-    known = [known_results(name, i) for i in range(len(tried))]
+    known = [known_results(name, i) for i in range(len(tried) + stopped)]
+    if stopped:  # those first that are an error there, too
+        raised = [result is None for _, result in known.pop()]
+        order = sorted(range(len(raised)), key=lambda i: not raised[i])
+        known = [[results[i] for i in order] for results in known]
     known = [(results[0][0], [r for _, r in results]) for results in zip(*known, strict=True)]
 
     def explains(results, g):
@@ -574,7 +583,7 @@ def grade(name, path):
     if any(not np.isfinite(array).all() for c in tried for array in c.got.values()):
         zeros = [guarded(path, call, name, module, c.inputs, 0.0) for c in tried]
     groups = {}
-    findings = diagnose(name, module, tried, zeros)
+    findings = diagnose(name, module, tried, zeros, bool(stopped))
     for g, text in findings.items():
         groups.setdefault(text or "wrong", []).append(g)
     if zeros:

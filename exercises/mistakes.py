@@ -105,6 +105,10 @@ tokens and rows are not in the same order: a transpose too many, or too few
 - np.add.at(dwte, tokens, dout)
 + np.add.at(dwte, tokens.T.reshape(B, T), dout)
 
+it is the mean over a token's places, where their sum belongs
+- np.add.at(dwte, tokens, dout)
++ np.add.at(dwte, tokens, dout / np.bincount(tokens.ravel())[tokens][..., None])
+
 it starts again from 0, where it should add to what is there
 - np.add.at(dwte, tokens, dout)
 + dwte[:] = 0; np.add.at(dwte, tokens, dout)
@@ -196,6 +200,18 @@ the factor rstd comes twice
 in the term through the variance, the factor rstd comes twice: norm has one already
 - - norm * along_norm
 + - norm * along_norm * rstd
+
+in the term through the mean, the factor rstd is left out
+- - dnorm.mean(-1, keepdims=True)
++ - dnorm.mean(-1, keepdims=True) / rstd
+
+in the term through the variance, the factor rstd is left out
+- - norm * along_norm
++ - norm * along_norm / rstd
+
+eps is added once more: rstd has it already
+- along_norm) * rstd
++ along_norm) / np.sqrt(1 / rstd**2 + LAYERNORM_EPS)
 
 it is divided by rstd, not multiplied
 - along_norm) * rstd
@@ -411,6 +427,14 @@ the gradient of the weights is used, where the weights belong
 - += att.mT @
 + += datt.mT @
 
+the scores are used, where the weights belong
+- += att.mT @
++ += (q[:, :, tile] @ k[:, :, :S].mT).mT @
+
+the gradient of the weights is transposed, which it should not be
+- datt = dout[:, :, tile] @ v[:, :, :S].mT
++ datt = v[:, :, :S] @ dout[:, :, tile].mT
+
 the gradient of the scores is used, where the weights belong
 - dv[:, :, :S] += att.mT @ dout[:, :, tile]
 + pass
@@ -486,6 +510,12 @@ in the tanh, x^2 is used, where x^3 belongs
 the tanh is of x itself
 - tanh = gelu_tanh(x)
 + tanh = np.tanh(x)
+
+the tanh is of x itself, and so is its slope
+- tanh = gelu_tanh(x)
++ tanh = np.tanh(x)
+- * (GELU_SCALE * (1 + 3 * GELU_CUBIC * (x * x)))
++
 
 in the tanh, sqrt(2 / pi) is left out
 - tanh = gelu_tanh(x)
@@ -594,6 +624,14 @@ this is the slope of the approximation with a sigmoid, not of the one with tanh
 1 is subtracted from whole rows: [targets] for [rows, targets]
 - - wte[targets]
 + - np.isin(np.arange(len(x)), targets)[:, None]
+
+1 is subtracted only in the last row
+- - wte[targets]
++ - wte[targets] * (np.arange(len(x)) == len(x) - 1)[:, None]
+
+the target's element has the wrong sign
+- (matmul(probs, wte) - wte[targets])
++ (matmul(probs, wte) - wte[targets]) * (1 - 2 * wte[targets])
 
 the logarithm of the probabilities is used, where the probabilities belong
 - matmul(probs, wte)

@@ -633,6 +633,334 @@ LEARNERS = r"""
             g += some[name]
         losses.append(loss)
     return np.mean(losses)
+== layernorm | a factor of (C-1)/C is missing
+    dw[:] = (dout * norm).sum(0)
+    db[:] = dout.sum(0)
+    d, C = dout * w, len(w)
+    dvar_term = norm * (d * norm).sum(1, keepdims=True) / (C - 1)
+    return (d - d.mean(1, keepdims=True) - dvar_term) * rstd
+== layernorm | keepdims=True is forgotten
+    dw[:] = (dout * norm).sum(0)
+    db[:] = dout.sum(0)
+    d = dout * w
+    return (d - d.mean(1) - norm * (d * norm).mean(1)) * rstd
+== layernorm | a factor of 1/2 is missing, and the sign is wrong
+    dw[:] = (dout * norm).sum(0)
+    db[:] = dout.sum(0)
+    d, C = dout * w, len(w)
+    centered = norm / rstd
+    drstd = (d * centered).sum(1, keepdims=True)
+    dvar = drstd * rstd**3
+    dcentered = d * rstd + dvar * 2 / C * centered
+    return dcentered - dcentered.mean(1, keepdims=True)
+== layernorm | dw: the factor norm is left out
+    dw[:] = dout.sum(0)
+    db[:] = (dout * norm).sum(0)
+    d = dout * w
+    return (d - d.mean(1, keepdims=True) - norm * (d * norm).mean(1, keepdims=True)) * rstd
+== layernorm | means are over the whole array
+    dw[:] = (dout * norm).sum(0)
+    db[:] = dout.sum(0)
+    d = dout * w
+    return (d - d.mean() - norm * (d * norm).mean()) * rstd
+== attention_head | keepdims=True is forgotten
+    datt = dout @ v.T
+    d = att * (datt - (datt * att).sum(-1)) / math.sqrt(q.shape[1])
+    return d @ k, d.T @ q, att.T @ dout
+== attention_head | dq: the keys are transposed
+    datt = dout @ v.T
+    d = att * (datt - (datt * att).sum(-1, keepdims=True)) / math.sqrt(q.shape[1])
+    return d @ k.T, q.T @ d, d.T @ dout
+== attention_head | only the diagonal of the softmax's Jacobian
+    datt = dout @ v.T
+    d = datt * att * (1 - att) / math.sqrt(len(q))
+    return d @ k, d.T @ q, att.T @ dout
+== attention_head | dk: the factor 1/sqrt(HS) is left out
+    datt = dout @ v.T
+    d = att * (datt - (datt * att).sum(-1, keepdims=True))
+    return d @ k / math.sqrt(q.shape[1]), d.T @ q, att.T @ dout
+== attention_head | divided by HS, not by sqrt(HS)
+    datt = dout @ v.T / math.sqrt(q.shape[1])
+    d = att * (datt - (datt * att).sum(-1, keepdims=True)) / math.sqrt(q.shape[1])
+    return d @ k, d.T @ q, att.T @ dout
+== crossentropy | 1 is subtracted from whole rows
+    d = probs.copy()
+    d[targets] -= 1
+    return d * dloss / len(targets)
+== crossentropy | a factor of V is missing
+    d = probs.copy()
+    d[np.arange(len(targets)), targets] -= 1
+    return d * dloss / d.size
+== crossentropy | the softmax is left out
+    d = np.zeros_like(probs)
+    rows = np.arange(len(targets))
+    d[rows, targets] = -1 / probs[rows, targets]
+    return d * dloss / len(targets)
+== crossentropy | the logarithm of the probabilities
+    d = np.log(probs)
+    d[np.arange(len(targets)), targets] -= 1
+    return d * dloss / len(targets)
+== crossentropy | a factor of 1/2 is missing
+    onehot = np.eye(probs.shape[1])[targets]
+    return 2 * (probs - onehot) * dloss / len(targets)
+== crossentropy | set to 0, where 1 should be
+    onehot = np.eye(probs.shape[1])[targets]
+    return probs * (1 - onehot) * dloss / len(targets)
+== crossentropy | float32 becomes float64
+    return (probs - np.eye(probs.shape[1])[targets]) * dloss / len(targets)
+== product | dx: x is used, where dout belongs
+    dw[:] = x.T @ dout
+    return x @ w.T
+== product | a factor of N is missing
+    dw[:] = (x.T @ dout) / len(x)
+    return dout @ w.T
+== product | dx: the sums are multiplied
+    dw[:] = x.T @ dout
+    return dout.sum(1, keepdims=True) * w.sum(1)
+== bias | a factor of T is missing
+    dp[:] = dout.sum(0)
+    db[:] = dp.mean(0)
+    return dout
+== bias | does not depend on dout
+    dp[:] = dout.sum(0)
+    db[:] = dout.sum(0).sum(0)
+    return np.ones_like(dout)
+== softmax | not proportional to dout
+    return probs * (dout - probs)
+== softmax | not proportional to dout
+    return probs * (1 - dout)
+== softmax | the row's sum lacks the weight
+    s = (dout * probs).sum(1, keepdims=True)
+    return dout * probs - s
+== softmax | wrong sign
+    d = np.empty_like(dout)
+    for n, p in enumerate(probs):
+        J = np.diag(p) + np.outer(p, p)
+        d[n] = J @ dout[n]
+    return d
+== gelu | not proportional to dout
+    t = np.tanh(GELU_SCALE * (x + GELU_CUBIC * x**3))
+    return dout * 0.5 * (1 + t) + 0.5 * x * (1 - t**2) * GELU_SCALE * (1 + 3 * GELU_CUBIC * x**2)
+== gelu | the factor x is left out
+    t = np.tanh(GELU_SCALE * (x + GELU_CUBIC * x**3))
+    return dout * 0.5 * (1 + t) + dout * 0.5 * (1 - t**2) * GELU_SCALE * (1 + 3 * GELU_CUBIC * x**2)
+== gelu | x^3 is used
+    t = np.tanh(GELU_SCALE * (x + GELU_CUBIC * x**3))
+    return dout * (0.5 * (1 + t) + 0.5 * x * (1 - t**2) * GELU_SCALE * (1 + 3 * GELU_CUBIC * x**3))
+== gelu | should be a factor of both
+    t = np.tanh(GELU_SCALE * (x + GELU_CUBIC * x**3))
+    return dout * (0.5 * (1 + t) + 0.5 * x * (1 - t**2) * (GELU_SCALE + 3 * GELU_CUBIC * x**2))
+== embedding | counts once
+    B, T = tokens.shape
+    for n, t in enumerate(tokens.ravel()):
+        dwte[t] = dout[n]
+    dwpe[:] = 0
+    dwpe[:T] = dout.reshape(B, T, -1).sum(0)
+== embedding | the rows are cut into (T, B)
+    B, T = tokens.shape
+    np.add.at(dwte, tokens.ravel(), dout)
+    dwpe[:] = 0
+    dwpe[:T] = dout.reshape(T, B, -1).sum(1)
+== embedding | not in the same order
+    B, T = tokens.shape
+    np.add.at(dwte, tokens.T.ravel(), dout)
+    dwpe[:] = 0
+    dwpe[:T] = dout.reshape(B, T, -1).sum(0)
+== attention | sqrt(C) is used
+    dout = split_heads(dout, B, 1, NH)[0]
+    dqkv = np.empty((B * T, 3 * NH * HS), dout.dtype)
+    datt = dout @ v.mT
+    d = att * (datt - (datt * att).sum(-1, keepdims=True)) / math.sqrt(HS * NH)
+    split_heads(dqkv, B, 3, NH)[:] = d @ k, d.mT @ q, att.mT @ dout
+    return dqkv
+== attention | dout is cut into (B, NH
+    dout = dout.reshape(B, T, NH, HS).transpose(0, 2, 1, 3)
+    dqkv = np.empty((B * T, 3 * NH * HS), dout.dtype)
+    datt = dout @ v.mT
+    d = att * (datt - (datt * att).sum(-1, keepdims=True)) / math.sqrt(HS)
+    split_heads(dqkv, B, 3, NH)[:] = d @ k, d.mT @ q, att.mT @ dout
+    return dqkv
+== attention | dk and dv are swapped
+    dout = split_heads(dout, B, 1, NH)[0]
+    datt = dout @ v.mT
+    d = att * (datt - (datt * att).sum(-1, keepdims=True)) / math.sqrt(HS)
+    parts = [a.transpose(1, 2, 0, 3).reshape(B * T, -1) for a in (d @ k, att.mT @ dout, d.mT @ q)]
+    return np.concatenate(parts, 1)
+== tied | left unfilled, or nan, in part: from [1] on
+    dx = head_backward(dloss, head_cache, grads["wte"])
+    dx = layernorm_backward(dx, lnf_cache, grads["lnfw"], grads["lnfb"])
+    for l in reversed(range(len(block_caches))):
+        dx = block_backward(dx, block_caches[l], block_tensors(grads, 0))
+    embedding_backward(dx, embedding_cache, grads["wte"], grads["wpe"])
+== tied | dwte: it is added to what was there
+    d = np.zeros_like(grads["wte"])
+    dx = head_backward(dloss, head_cache, d)
+    dx = layernorm_backward(dx, lnf_cache, grads["lnfw"], grads["lnfb"])
+    for l in reversed(range(len(block_caches))):
+        dx = block_backward(dx, block_caches[l], block_tensors(grads, l))
+    embedding_backward(dx, embedding_cache, grads["wte"], grads["wpe"])
+    grads["wte"] += d
+== adamw | the decay comes after the step
+    for n, p in params.items():
+        m[n][:] = beta1 * m[n] + (1 - beta1) * grads[n]
+        v[n][:] = beta2 * v[n] + (1 - beta2) * grads[n] ** 2
+        mhat, vhat = m[n] / (1 - beta1**step), v[n] / (1 - beta2**step)
+        p -= lr * mhat / (np.sqrt(vhat) + eps)
+        if n in DECAYING:
+            p -= lr * weight_decay * p
+== adamw | the correction of v is outside the root
+    for n, p in params.items():
+        m[n] *= beta1
+        m[n] += (1 - beta1) * grads[n]
+        v[n] *= beta2
+        v[n] += (1 - beta2) * grads[n] ** 2
+        p -= lr * m[n] / (1 - beta1**step) / (np.sqrt(v[n]) / (1 - beta2**step) + eps)
+        p -= p * lr * weight_decay * (n in DECAYING)
+== adamw | the corrected value is stored
+    for n, p in params.items():
+        m[n] *= beta1
+        m[n] += (1 - beta1) * grads[n]
+        v[n] *= beta2
+        v[n] += (1 - beta2) * grads[n] ** 2
+        m[n] /= 1 - beta1**step
+        v[n] /= 1 - beta2**step
+        if n in DECAYING:
+            p *= 1 - lr * weight_decay
+        p -= lr * m[n] / (np.sqrt(v[n]) + eps)
+== adamw | the decay is not scaled by lr
+    for n, p in params.items():
+        m[n] *= beta1
+        m[n] += (1 - beta1) * grads[n]
+        v[n] *= beta2
+        v[n] += (1 - beta2) * grads[n] ** 2
+        if n in DECAYING:
+            p *= 1 - weight_decay
+        p -= lr * m[n] / (1 - beta1**step) / (np.sqrt(v[n] / (1 - beta2**step)) + eps)
+== accumulate | the returned loss: a factor
+    total = 0
+    some = {n: np.zeros_like(g) for n, g in grads.items()}
+    for n in grads: grads[n][:] = 0
+    for tokens, targets in batches:
+        loss, cache = gpt2_forward(params, config, tokens, targets)
+        gpt2_backward(1.0, cache, some)
+        for n in grads: grads[n] += some[n]
+        total += loss
+    for n in grads: grads[n] /= len(batches)
+    return total
+== accumulate | the batches have different weights
+    total = 0
+    for i, (tokens, targets) in enumerate(batches):
+        loss, cache = gpt2_forward(params, config, tokens, targets)
+        before = {n: g.copy() for n, g in grads.items()}
+        gpt2_backward(1 / len(batches), cache, grads)
+        if i:
+            for n in grads: grads[n] += before[n] / 2
+        total += loss / len(batches)
+    return total
+== block | both residuals
+    dgelu = linear_backward(dout, fcproj_cache, g["fcprojw"], g["fcprojb"])
+    dln2 = linear_backward(gelu_backward(dgelu, gelu_cache), fc_cache, g["fcw"], g["fcb"])
+    dmid = layernorm_backward(dln2, ln2_cache, g["ln2w"], g["ln2b"])
+    d = linear_backward(dmid, attproj_cache, g["attprojw"], g["attprojb"])
+    d = linear_backward(attention_backward(d, att_cache), qkv_cache, g["qkvw"], g["qkvb"])
+    return layernorm_backward(d, ln1_cache, g["ln1w"], g["ln1b"])
+== block | dln2w and dln2b are swapped
+    dgelu = linear_backward(dout, fcproj_cache, g["fcprojw"], g["fcprojb"])
+    dln2 = linear_backward(gelu_backward(dgelu, gelu_cache), fc_cache, g["fcw"], g["fcb"])
+    dmid = dout + layernorm_backward(dln2, ln2_cache, g["ln2b"], g["ln2w"])
+    d = linear_backward(dmid, attproj_cache, g["attprojw"], g["attprojb"])
+    d = linear_backward(attention_backward(d, att_cache), qkv_cache, g["qkvw"], g["qkvb"])
+    return dmid + layernorm_backward(d, ln1_cache, g["ln1w"], g["ln1b"])
+== layernorm | in the term through the mean, the factor rstd
+    dw[:] = (dout * norm).sum(0)
+    db[:] = dout.sum(0)
+    d = dout * w
+    return d * rstd - d.mean(1, keepdims=True) - norm * (d * norm).mean(1, keepdims=True) * rstd
+== layernorm | a factor of N/C is missing
+    dw[:] = (dout * norm).sum(0)
+    db[:] = dout.sum(0)
+    d, N = dout * w, len(dout)
+    return (d - d.sum(1, keepdims=True) / N - norm * (d * norm).sum(1, keepdims=True) / N) * rstd
+== layernorm | eps is added once more
+    dw[:] = (dout * norm).sum(0)
+    db[:] = dout.sum(0)
+    d = dout * w
+    s = np.sqrt(1 / rstd**2 + LAYERNORM_EPS)
+    return (d - d.mean(1, keepdims=True) - norm * (d * norm).mean(1, keepdims=True)) / s
+== layernorm | the factor rstd comes twice
+    dw[:] = (dout * norm).sum(0)
+    db[:] = dout.sum(0)
+    d = dout * w
+    return (d - d.mean(1, keepdims=True) - norm * (d * norm).mean(1, keepdims=True)) * rstd**2
+== layernorm | the term through the variance is missing
+    dw[:] = (dout * norm).sum(0)
+    db[:] = dout.sum(0)
+    d = dout * w
+    mean = d.mean(1, keepdims=True)
+    return (d - mean - norm * mean * norm.mean(1, keepdims=True)) * rstd
+== attention_head | not proportional to dout
+    datt = dout @ v.T
+    d = softmax(datt) / math.sqrt(q.shape[1])
+    return d @ k, d.T @ q, att.T @ dout
+== attention_head | this is what dk should be; and a factor of 1/sqrt(HS)
+    datt = dout @ v.T
+    d = att * (datt - (datt * att).sum(1, keepdims=True))
+    return d.T @ q, d @ k, att.T @ dout
+== attention_head | the scores are used
+    datt = dout @ v.T
+    d = att * (datt - (datt * att).sum(1, keepdims=True)) / math.sqrt(q.shape[1])
+    return d @ k, d.T @ q, (q @ k.T).T @ dout
+== attention_head | wrong axis
+    datt = dout @ v.T
+    d = att * (datt - (datt * att).sum(0, keepdims=True)) / math.sqrt(q.shape[1])
+    return d @ k, d.T @ q, att.T @ dout
+== attention_head | the gradient of the weights is transposed
+    datt = (dout @ v.T).T
+    d = att * (datt - (datt * att).sum(1, keepdims=True)) / math.sqrt(q.shape[1])
+    return d @ k, d.T @ q, att.T @ dout
+== crossentropy | a factor of N is missing
+    d = probs / len(targets)
+    d[np.arange(len(targets)), targets] -= 1 / len(targets)
+    return d * dloss / len(targets)
+== crossentropy | only in the last row
+    d = np.zeros_like(probs)
+    for n, t in enumerate(targets):
+        d = probs.copy()
+        d[n, t] -= 1
+    return d * dloss / len(targets)
+== crossentropy | not proportional to dout
+    d = probs.copy()
+    d[np.arange(len(targets)), targets] -= dloss
+    return d / len(targets)
+== crossentropy | the target's element has the wrong sign
+    d = probs.copy()
+    d[np.arange(len(targets)), targets] = 1 - d[np.arange(len(targets)), targets]
+    return d * dloss / len(targets)
+== softmax | the exponential of the weights
+    e = np.exp(probs)
+    return e * (dout - (dout * e).sum(1, keepdims=True))
+== softmax | keepdims=True is forgotten
+    return probs * (dout - (dout * probs).sum(1))
+== gelu | the tanh is of x itself
+    return dout * (0.5 * (1 + np.tanh(x)) + 0.5 * x * (1 - np.tanh(x)**2))
+== embedding | starts again from 0
+    B, T = tokens.shape
+    d = np.zeros_like(dwte)
+    np.add.at(d, tokens.ravel(), dout)
+    dwte[:] = d
+    dwpe[:] = 0
+    dwpe[:T] = dout.reshape(B, T, -1).sum(0)
+== embedding | the mean over a token's places
+    B, T = tokens.shape
+    for t in np.unique(tokens):
+        dwte[t] += dout[tokens.ravel() == t].mean(0)
+    dwpe[:] = 0
+    dwpe[:T] = dout.reshape(B, T, -1).sum(0)
+== embedding | only the first of the B sequences
+    B, T = tokens.shape
+    np.add.at(dwte, tokens.ravel(), dout)
+    dwpe[:] = 0
+    dwpe[:T] = dout[:T]
 """
 
 
