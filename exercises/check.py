@@ -46,8 +46,9 @@ def run_grade(name, path=None, seconds=grade.SECONDS):
 
 
 def relative(path):
-    path = os.path.relpath(path)
-    return path if not path.startswith("..") else str(cases.FOLDER / Path(path).name)
+    """Return a path as it is seen from here."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def check_one(name):
