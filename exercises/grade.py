@@ -590,7 +590,8 @@ def grade(name, path):
         tried = [c._replace(got=z) for c, z in zip(tried, zeros, strict=True)]
     lines = []
     for text, which in groups.items():
-        lines.append(text if " are swapped" in text else f"{', '.join(which)}: {text}")
+        names = "every gradient" if 3 < len(which) == len(tried[0].want) else ", ".join(which)
+        lines.append(text if " are swapped" in text else f"{names}: {text}")
         if line := worst(which[0], tried):
             lines.append("    " + line)
     fine = [g for g in tried[0].want if g not in findings]
