@@ -9,6 +9,7 @@ not begun.
 import faulthandler
 import functools
 import io
+import itertools
 import math
 import os
 import sys
@@ -159,9 +160,8 @@ def call(name, functions, inputs, begin=math.nan, strict=False, scale=1):
     """
     Run a pair of functions -> gradients by name, arrays to be filled holding begin before.
 
-    scale: that of dout.
-
-    strict: Stop if the forward pass is not the one that was given, or the backward pass not pure.
+    scale: that of dout. strict: Stop if the forward pass is not the one that was given, or the
+    backward pass is not pure.
     """
     exercise = EXERCISES[name]
     inputs = cases.cast(inputs, None)
@@ -169,10 +169,10 @@ def call(name, functions, inputs, begin=math.nan, strict=False, scale=1):
         return cases.adamw_changes(functions, inputs, strict and unchanged)
     if name == "accumulate":
         before, grads = leaves_copy(inputs), filled_like(inputs["params"], begin)
-        loss = functions.accumulate(*inputs.values(), grads)
+        loss = functions.accumulate(*inputs.values(), dict(grads))
         if strict:
             unchanged(before, inputs, exercise.function)
-            if not isinstance(loss, float | np.floating):
+            if loss is None or np.ndim(loss):
                 raise Stop(f"accumulate returns {type(loss).__name__}, not the mean of the losses")
         return {"the returned loss": np.array(loss)} | {f"d{n}": g for n, g in grads.items()}
     out, cache = getattr(functions, exercise.forward)(*inputs.values())
@@ -187,7 +187,9 @@ def call(name, functions, inputs, begin=math.nan, strict=False, scale=1):
                 grads[which] = filled_like(inputs[which], begin)
             elif which in exercise.adds:
                 grads[which] = what_was_there(inputs[which])
-        result = getattr(functions, exercise.function)(dout, cache, *grads.values())
+        # copies of the dicts, because g[name] = ... fills nothing either
+        lent = [dict(g) if isinstance(g, dict) else g for g in grads.values()]
+        result = getattr(functions, exercise.function)(dout, cache, *lent)
         found = returned(name, result)
         if name == "attention" and found["dqkv"].shape != inputs["qkv"].shape:
             shapes = f"{found['dqkv'].shape}, it should be {inputs['qkv'].shape}"
@@ -271,10 +273,8 @@ def name_factor(values, letters):
     """Return what these factors, one for each case, are called, or None."""
     table = [factors(each) for each in letters]
     for name in table[0]:
-        if all(
-            math.isclose(v, t.get(name, 0), rel_tol=1e-4)
-            for v, t in zip(values, table, strict=True)
-        ):
+        named = [each.get(name, 0) for each in table]
+        if all(math.isclose(a, b, rel_tol=1e-4) for a, b in zip(values, named, strict=True)):
             return name
     same = all(math.isclose(value, values[0], rel_tol=1e-4) for value in values)
     return f"{values[0]:.4g}" if same else None
@@ -327,9 +327,8 @@ def term_phrase(term, lambdas, letters):
 
 def explained_by_terms(g, tried, terms):
     """Name one or two terms that are missing, or have a wrong sign or factor; or None."""
-    letters = [case.letters for case in tried]
     for count in 1, 2:
-        for some in combinations_of(list(terms), count):
+        for some in itertools.combinations(terms, count):
             lambdas = []
             for i, case in enumerate(tried):
                 off = [terms[t][i] for t in some]
@@ -352,12 +351,6 @@ def explained_by_terms(g, tried, terms):
                     if all(phrases):
                         return "; and ".join(phrases)
     return None
-
-
-def combinations_of(items, count):
-    if count == 1:
-        return [(item,) for item in items]
-    return [(a, b) for i, a in enumerate(items) for b in items[i + 1 :]]
 
 
 def explained_by_layout(g, tried):
@@ -458,6 +451,9 @@ def diagnose(name, module, tried, zeros, stopped):
     found = {g: explained_by_filling(g, tried, zeros) for g in wrong}
     if zeros:  # go on with what came of the zeros, or all would be nan
         tried = [c._replace(got=z) for c, z in zip(tried, zeros, strict=True)]
+    for g in wrong:
+        if not found[g] and not all(np.isfinite(c.got[g]).all() for c in tried):
+            found[g] = "it is nan or infinite: a division by 0, or a logarithm of 0?"
     open_ = [g for g in wrong if not found[g]]
     if not open_:
         return found
@@ -612,6 +608,8 @@ def main(name, path, seconds=SECONDS):
         status = WRONG if lines else RIGHT
     except Stop as stop:
         lines, status = [str(stop)], stop.status
+    except Exception as error:  # arrays of texts, and what else nobody thought of
+        lines, status = [f"{path.name}: what it gives can't be judged: {one_line(error)}"], WRONG
     prints, sys.stdout = sys.stdout.lines, out
     sys.stdout.reconfigure(encoding="utf-8", errors="replace")
     print("\n".join([*prints, *lines, END]), flush=True)

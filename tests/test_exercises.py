@@ -606,6 +606,11 @@ LEARNERS = r"""
         v[n][:] = beta2 * v[n] + (1 - beta2) * grads[n] ** 2
         mhat, vhat = m[n] / (1 - beta1**step), v[n] / (1 - beta2**step)
         p -= lr * (mhat / np.sqrt(vhat + eps) + weight_decay * p * (n in DECAYING))
+== block | dln1w: left unfilled
+    names = "ln1w ln1b qkvw qkvb attprojw attprojb ln2w ln2b fcw fcb fcprojw fcprojb".split()
+    for name in names:
+        g[name] = np.zeros_like(g[name])
+    return 0 * dout
 == accumulate | only the last batch counts
     losses = []
     for tokens, targets in batches:
@@ -993,6 +998,12 @@ ENDINGS = r"""
     ...
 == dx is a int, not an array
     return 0
+== can't be judged
+    return np.full(dout.shape, "text")
+== dx: it is nan or infinite
+    dw[:] = (dout * norm).sum(0)
+    db[:] = dout.sum(0)
+    return dout / 0
 == has no function layernorm_backward
     return 0
 
@@ -1042,9 +1053,7 @@ def differs(name, functions):
 def assert_in_readme(*figures):
     """The figures that exercises/README.md gives are these: tried, accepted, named."""
     text = (FOLDER / "README.md").read_text(encoding="utf-8")
-    assert f"| {' | '.join(map(str, figures))} |" in text, (
-        f"exercises/README.md should say {figures}"
-    )
+    assert f"| {' | '.join(map(str, figures))} |" in text, f"it should say {figures}"
 
 
 def exercises_of(mistake):
@@ -1109,6 +1118,7 @@ def test_mutants_of_layers():
     assert_in_readme(counted, 0, named)
 
 
+@pytest.mark.filterwarnings("ignore:invalid value")
 def test_answers_of_learners(tmp_path):
     readme = (FOLDER / "README.md").read_text(encoding="utf-8")
     counted, named, unnamed = 0, 0, []
@@ -1142,7 +1152,7 @@ def test_every_ending_is_a_line(tmp_path):
             assert status == grade.WRONG
             assert "Traceback" not in "\n".join(lines)
             assert expected.replace("LINE", line) in lines[0], (expected, lines)
-            assert len(lines) == 1 or "prints" in lines[0]
+            assert len(lines) == 1 or "prints" in lines[0] or "nan" in lines[0]
             assert path.name in lines[0] or "layernorm_backward" in lines[0] or "dx" in lines[0]
     path.write_bytes(b"\xff\xfe")
     assert check.run_grade("layernorm", path)[1] == [f"{path.name}: is not a text in UTF-8"]
