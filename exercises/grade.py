@@ -146,6 +146,8 @@ def returned(name, result):
     for which, array in zip(names, results, strict=True):
         if not isinstance(array, np.ndarray):
             raise Stop(f"d{which} is a {type(array).__name__}, not an array")
+        if array.dtype.kind != "f":
+            raise Stop(f"d{which} is an array of {array.dtype}, not of floating-point numbers")
     return {f"d{which}": array for which, array in zip(names, results, strict=True)}
 
 
@@ -398,10 +400,7 @@ def explained_by_filling(g, tried, zeros):
                 return "it is added to what was there, where it should fill it: = for +="
             return "right, but where it is 0 it is left unfilled: what was there before stays"
         if all(u.all() and not z[g].any() for u, z in zip(unset, zeros, strict=True)):
-            short = g.split("[")[0]
-            return (
-                f"left unfilled: `{short} = ...` only names another array, `{short}[:] = ...` fills"
-            )
+            return "left unfilled: = alone names another array, [:] = fills the one that is lent"
     if any(u.any() and not u.all() for u in unset):
         u = next(u for u in unset if u.any() and not u.all())
         return f"left unfilled, or nan, in part: from [{np.argwhere(u)[0][0]}] on"

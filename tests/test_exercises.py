@@ -606,7 +606,7 @@ LEARNERS = r"""
         v[n][:] = beta2 * v[n] + (1 - beta2) * grads[n] ** 2
         mhat, vhat = m[n] / (1 - beta1**step), v[n] / (1 - beta2**step)
         p -= lr * (mhat / np.sqrt(vhat + eps) + weight_decay * p * (n in DECAYING))
-== block | dln1w: left unfilled
+== block | left unfilled: = alone
     names = "ln1w ln1b qkvw qkvb attprojw attprojb ln2w ln2b fcw fcb fcprojw fcprojb".split()
     for name in names:
         g[name] = np.zeros_like(g[name])
@@ -998,7 +998,7 @@ ENDINGS = r"""
     ...
 == dx is a int, not an array
     return 0
-== can't be judged
+== dx is an array of <U4
     return np.full(dout.shape, "text")
 == dx: it is nan or infinite
     dw[:] = (dout * norm).sum(0)
