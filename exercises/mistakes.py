@@ -253,6 +253,18 @@ the term through the variance has dout where dnorm (dout * w) belongs
 - (dnorm * norm)
 + (dout * norm)
 
+the means have dout where dnorm (dout * w) belongs
+- (dnorm * norm)
++ (dout * norm)
+- - dnorm.mean(
++ - dout.mean(
+
+w is multiplied with at the end, where it belongs at the start: the means are of dout * w
+- dnorm = dout * w
++ dnorm = dout
+- along_norm) * rstd
++ along_norm) * rstd * w
+
 the term through the mean has dout where dnorm (dout * w) belongs
 - - dnorm.mean(
 + - dout.mean(
@@ -362,6 +374,10 @@ dout is cut into heads as if the channels of different heads alternated
 * the sum over the row is missing
 - - (datt * att).sum(-1, keepdims=True)
 +
+
+this is the gradient of the logarithm of the softmax
+- dpreatt = att * (datt - (datt * att).sum(-1, keepdims=True))
++ dpreatt = datt - att * datt.sum(-1, keepdims=True)
 
 the row's sum lacks the weight in front
 - dpreatt = att * (datt - (datt * att).sum(-1, keepdims=True))
@@ -489,6 +505,10 @@ the values are used, where the queries belong
 - @ q[:, :, tile]
 + @ v[:, :, tile]
 
+the values are left out: dout is taken for the gradient of the weights
+- @ v[:, :, :S].mT
++
+
 the keys are used, where the values belong
 - @ v[:, :, :S].mT
 + @ k[:, :, :S].mT
@@ -580,6 +600,10 @@ the term where x itself is derived is missing
 the factor x is left out of the second term
 - + 0.5 * x * slope
 + + 0.5 * slope
+
+the factor 0.5 * x is left out of the second term
+- + 0.5 * x * slope
++ + slope
 
 the 0.5 is left out of the second term
 - + 0.5 * x * slope

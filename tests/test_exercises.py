@@ -966,6 +966,92 @@ LEARNERS = r"""
     np.add.at(dwte, tokens.ravel(), dout)
     dwpe[:] = 0
     dwpe[:T] = dout[:T]
+== product | dw: x is not transposed
+    dw[:] = x @ dout
+    return dout @ w.T
+== bias | dx: the sum belongs to dp
+    dp[:] = dout.sum(0)
+    db[:] = dout.sum((0, 1))
+    return dout.mean(0) + np.zeros_like(dout)
+== softmax | the sign is wrong
+    return probs * ((dout * probs).sum(1, keepdims=True) - dout)
+== softmax | the logarithm of the softmax
+    return dout - probs * dout.sum(1, keepdims=True)
+== crossentropy | a factor of dloss/N is missing
+    d = probs.copy()
+    d[np.arange(len(targets)), targets] -= 1
+    return d
+== crossentropy | the 1 at the target has the wrong sign
+    d = probs.copy()
+    d[np.arange(len(targets)), targets] += 1
+    return d * dloss / len(targets)
+== gelu | the factor 0.5 * x is left out
+    t = np.tanh(GELU_SCALE * (x + GELU_CUBIC * x**3))
+    return dout * (0.5 * (1 + t) + (1 - t**2) * GELU_SCALE * (1 + 3 * GELU_CUBIC * x**2))
+== gelu | sqrt(2 / pi) is left out
+    t = np.tanh(GELU_SCALE * (x + GELU_CUBIC * x**3))
+    return dout * (0.5 * (1 + t) + 0.5 * x * (1 - t**2) * (1 + 3 * GELU_CUBIC * x**2))
+== layernorm | dx: the means have dout
+    dw[:] = (dout * norm).sum(0)
+    db[:] = dout.sum(0)
+    d = dout * w
+    return (d - dout.mean(1, keepdims=True) - norm * (dout * norm).mean(1, keepdims=True)) * rstd
+== layernorm | a factor of 1/C is missing
+    dw[:] = (dout * norm).sum(0)
+    db[:] = dout.sum(0)
+    d = dout * w
+    return (d - d.mean(1, keepdims=True) - norm * (d * norm).sum(1, keepdims=True)) * rstd
+== layernorm | dx: w is multiplied with at the end
+    dw[:] = (dout * norm).sum(0)
+    db[:] = dout.sum(0)
+    d = dout - dout.mean(1, keepdims=True) - norm * (dout * norm).mean(1, keepdims=True)
+    return d * rstd * w
+== layernorm | dx: the term through the mean is missing
+    dw[:] = (dout * norm).mean(0)
+    db[:] = dout.mean(0)
+    d = dout * w
+    return (d - norm * (d * norm).mean(1, keepdims=True)) * rstd
+== embedding | it starts again from 0
+    B, T = tokens.shape
+    dwte[:] = np.eye(len(dwte))[tokens.ravel()].T @ dout
+    dwpe[:] = 0
+    dwpe[:T] = dout.reshape(B, T, -1).sum(0)
+== attention_head | dv: a factor of sqrt(HS)
+    s = math.sqrt(q.shape[1])
+    datt = dout @ v.T
+    d = att * (datt - (datt * att).sum(1, keepdims=True)) / s
+    return d @ k, d.T @ q, att.T @ dout / s
+== attention_head | the weights in front
+    datt = dout @ v.T
+    d = (datt - (datt * att).sum(1, keepdims=True)) / math.sqrt(q.shape[1])
+    return d @ k, d.T @ q, att.T @ dout
+== attention_head | the values are left out
+    d = att * (dout - (dout * att).sum(1, keepdims=True)) / math.sqrt(q.shape[1])
+    return d @ k, d.T @ q, att.T @ dout
+== attention | dq and dv are swapped
+    dout, dqkv = split_heads(dout, B, 1, NH)[0], np.empty((B * T, 3 * NH * HS), dout.dtype)
+    datt = dout @ v.mT
+    d = att * (datt - (datt * att).sum(-1, keepdims=True)) / math.sqrt(HS)
+    split_heads(dqkv, B, 3, NH)[:] = att.mT @ dout, d.mT @ q, d @ k
+    return dqkv
+== adamw | there is no decay
+    for n, p in params.items():
+        m[n][:] = beta1 * m[n] + (1 - beta1) * grads[n]
+        v[n][:] = beta2 * v[n] + (1 - beta2) * grads[n] ** 2
+        p -= lr * (m[n] / (1 - beta1**step)) / (np.sqrt(v[n] / (1 - beta2**step)) + eps)
+== block | gelu_backward is left out
+    d = linear_backward(dout, fcproj_cache, g["fcprojw"], g["fcprojb"])
+    d = linear_backward(d, fc_cache, g["fcw"], g["fcb"])
+    dmid = dout + layernorm_backward(d, ln2_cache, g["ln2w"], g["ln2b"])
+    d = linear_backward(dmid, attproj_cache, g["attprojw"], g["attprojb"])
+    d = linear_backward(attention_backward(d, att_cache), qkv_cache, g["qkvw"], g["qkvb"])
+    return dmid + layernorm_backward(d, ln1_cache, g["ln1w"], g["ln1b"])
+== tied | the last layernorm's backward pass is left out
+    dx = head_backward(dloss, head_cache, grads["wte"])
+    layernorm_backward(dx, lnf_cache, grads["lnfw"], grads["lnfb"])
+    for l in reversed(range(len(block_caches))):
+        dx = block_backward(dx, block_caches[l], block_tensors(grads, l))
+    embedding_backward(dx, embedding_cache, grads["wte"], grads["wpe"])
 """
 
 
