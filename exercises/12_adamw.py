@@ -1,0 +1,23 @@
+"""
+Exercise 12 of 13: AdamW (doc/adamw.md).
+
+No gradient to derive: one step of the optimizer, in place. m is the running mean of the gradient, v
+that of its square; both start at 0, which is corrected for. Weight decay is for the tensors that
+DECAYING names, is scaled by lr, and does not go through m and v.
+
+    python exercises/check.py adamw
+"""
+
+from train_gpt2 import DECAYING  # noqa: F401
+
+import numpy as np  # noqa: F401, for your lines
+
+
+def adamw_update(params, grads, m, v, step, lr, beta1, beta2, eps, weight_decay):
+    """
+    Update params, m and v in place: dicts of arrays, under the same names as grads.
+
+    step is 1 at the first call. Kingma & Ba 2015, algorithm 1; Loshchilov & Hutter 2019. The decay
+    is taken from the parameters as they are before the step.
+    """
+    raise NotImplementedError  # your lines take the place of this one

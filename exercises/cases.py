@@ -1,0 +1,369 @@
+"""
+What the exercises are tried on: sizes, inputs, how to call an answer, and what is right.
+
+What may enter: what depends on which exercise it is. How answers are judged is in grade.py; which
+mistakes are known, in mistakes.py. There is no answer here: what is right is a finite difference of
+the forward pass, and where the lesson's functions are called for comparison, they are called.
+"""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import train_gpt2 as gpt2  # noqa: E402
+
+import numpy as np  # noqa: E402
+
+ORDER = (
+    "product bias softmax crossentropy gelu layernorm embedding attention_head attention block "
+    "tied adamw accumulate"
+).split()
+FOLDER = Path(__file__).resolve().parent
+
+
+class Exercise(NamedTuple):
+    """
+    function: what the learner writes, and forward, what is given. shapes: the sizes of each case.
+
+    inputs(rng, **sizes) -> a dict, in the order of forward's parameters. The backward pass returns
+    the gradients of those in returns, and fills or adds to those of the others.
+    """
+
+    page: str
+    function: str
+    forward: str
+    shapes: list
+    inputs: object
+    returns: tuple = ()
+    fills: tuple = ()
+    adds: tuple = ()
+
+
+def path_of(name):
+    return FOLDER / f"{ORDER.index(name) + 1:02}_{name}.py"
+
+
+# ----------------------------------------------------------------------------
+# Inputs. Where a layer allows it, the first case is square, so that a missing transpose gives
+# numbers that can be recognised, and not an error; in the other cases no two sizes are the same.
+
+
+def product(rng, N, C, OC):
+    return {"x": rng.standard_normal((N, C)), "w": rng.standard_normal((C, OC))}
+
+
+def bias(rng, B, T, C):
+    shapes = {"x": (B, T, C), "p": (T, C), "b": (C,)}
+    return {name: rng.standard_normal(shape) for name, shape in shapes.items()}
+
+
+def softmax(rng, N, S):
+    return {"x": rng.standard_normal((N, S))}
+
+
+def crossentropy(rng, N, V):
+    targets = rng.integers(V, size=N)
+    targets[-1] = targets[0]  # at least one comes twice
+    return {"logits": rng.standard_normal((N, V)), "targets": targets}
+
+
+def gelu(rng, N, C):
+    return {"x": 2 * rng.standard_normal((N, C))}
+
+
+def layernorm(rng, N, C):
+    x = rng.standard_normal((N, C)) + 3
+    x[0] *= 0.05  # a row in which eps matters
+    return {"x": x, "w": 1 + rng.standard_normal(C), "b": rng.standard_normal(C)}
+
+
+def embedding(rng, B, T, C, V, maxT):
+    tokens = rng.integers(V, size=(B, T))
+    tokens[-1, -1] = tokens[0, 0]
+    tokens[tokens == V - 1] = 0  # the last one never comes
+    shapes = {"wte": (V, C), "wpe": (maxT, C)}
+    return {"tokens": tokens} | {name: rng.standard_normal(s) for name, s in shapes.items()}
+
+
+def attention_head(rng, T, S, HS):
+    shapes = {"q": (T, HS), "k": (S, HS), "v": (S, HS)}
+    return {name: rng.standard_normal(shape) for name, shape in shapes.items()}
+
+
+def attention(rng, B, T, NH, HS):
+    return {"qkv": rng.standard_normal((B * T, 3 * NH * HS)), "B": B, "NH": NH}
+
+
+def random_tensors(rng, config):
+    params = gpt2.tensors(np.empty(gpt2.num_parameters(config)), config)
+    for name, array in params.items():
+        array[:] = 0.4 * rng.standard_normal(array.shape)
+        if gpt2.TENSORS[name][1] == gpt2.SCALE:
+            array += 1
+    return params
+
+
+def block(rng, B, T, NH, HS):
+    config = gpt2.GPT2Config(1, 1, 1, NH, NH * HS)
+    p = gpt2.block_tensors(random_tensors(rng, config), 0)
+    return {"x": 2 * rng.standard_normal((B * T, NH * HS)), "p": p, "B": B, "NH": NH}
+
+
+def tied(rng, B, T, NH, HS, L, V, maxT):
+    config = gpt2.GPT2Config(maxT, V, L, NH, NH * HS)
+    tokens, targets = rng.integers(V, size=(2, B, T))
+    params = random_tensors(rng, config)
+    return {"params": params, "config": config, "tokens": tokens, "targets": targets}
+
+
+def accumulate(rng, parts, **sizes):
+    inputs = tied(rng, **sizes)
+    pairs = [tied(rng, **sizes) for _ in range(parts)]
+    batches = [(pair["tokens"], pair["targets"]) for pair in pairs]
+    return {"params": inputs["params"], "config": inputs["config"], "batches": batches}
+
+
+def adamw(rng, rows, C, weight_decay, eps):
+    shapes = {"wte": (rows, C), "ln1b": (1, C), "attprojw": (1, C, C)}
+    params = {name: rng.standard_normal(shape) for name, shape in shapes.items()}
+    steps = [{name: rng.standard_normal(shape) for name, shape in shapes.items()} for _ in "123"]
+    return {"params": params, "steps": steps, "lr": 0.1, "eps": eps, "weight_decay": weight_decay}
+
+
+def layer(page, name, shapes, inputs, **gradients):
+    return Exercise(page, f"{name}_backward", f"{name}_forward", shapes, inputs, **gradients)
+
+
+def sizes(names, *rows):
+    return [dict(zip(names.split(), row, strict=True)) for row in rows]
+
+
+MODEL = sizes("B T NH HS L V maxT", (2, 3, 1, 3, 2, 5, 4), (3, 2, 2, 2, 1, 7, 5))
+PARTS = sizes("B T NH HS L V maxT parts", (2, 3, 1, 3, 1, 5, 4, 2), (1, 2, 3, 1, 1, 4, 2, 3))
+BLOCK = sizes("B T NH HS", (2, 3, 2, 2), (3, 2, 1, 5))
+EXERCISES = {
+    "product": layer(
+        "linear", "product", sizes("N C OC", (3, 3, 3), (4, 3, 5), (1, 2, 3)), product,
+        returns=("x",), fills=("w",),
+    ),
+    "bias": layer(
+        "rules", "bias", sizes("B T C", (3, 3, 3), (2, 5, 3), (1, 4, 2)), bias,
+        returns=("x",), fills=("p", "b"),
+    ),
+    "softmax": layer(
+        "attention", "softmax", sizes("N S", (4, 4), (3, 5), (1, 6)), softmax, returns=("x",)
+    ),
+    "crossentropy": layer(
+        "head", "crossentropy", sizes("N V", (4, 4), (6, 5), (3, 7)), crossentropy,
+        returns=("logits",),
+    ),
+    "gelu": layer("gelu", "gelu", sizes("N C", (4, 4), (3, 5), (1, 7)), gelu, returns=("x",)),
+    "layernorm": layer(
+        "layernorm", "layernorm", sizes("N C", (4, 4), (3, 5), (1, 6)), layernorm,
+        returns=("x",), fills=("w", "b"),
+    ),
+    "embedding": layer(
+        "embedding", "embedding",
+        sizes("B T C V maxT", (3, 3, 3, 6, 5), (2, 5, 3, 4, 7), (1, 2, 4, 3, 2)), embedding,
+        fills=("wpe",), adds=("wte",),
+    ),
+    "attention_head": layer(
+        "attention", "attention_head", sizes("T S HS", (4, 4, 4), (3, 5, 2), (1, 4, 3)),
+        attention_head, returns=("q", "k", "v"),
+    ),
+    "attention": layer(
+        "attention", "attention",
+        sizes("B T NH HS", (2, 2, 2, 2), (3, 4, 2, 5), (1, 5, 3, 2)), attention, returns=("qkv",),
+    ),
+    "block": layer("block", "block", BLOCK, block, returns=("x",), fills=("p",)),
+    "tied": layer("model", "gpt2", MODEL, tied, fills=("params",)),
+    "adamw": Exercise(
+        "adamw", "adamw_update", "",
+        sizes("rows C weight_decay eps", (4, 3, 0.1, 1e-8), (2, 5, 0.3, 0.05)), adamw,
+    ),
+    "accumulate": Exercise("accumulation", "accumulate", "", PARTS, accumulate, fills=("params",)),
+}  # fmt: skip
+
+
+# ----------------------------------------------------------------------------
+# Calls
+
+
+def leaves(tree, name=""):
+    """Return the arrays in a nest of dicts and sequences, by name."""
+    if isinstance(tree, np.ndarray):
+        return {name: tree}
+    if isinstance(tree, dict):
+        branches = tree.items()
+    elif isinstance(tree, tuple | list):
+        branches = [(name, branch) for branch in tree]
+        if not all(isinstance(branch, np.ndarray) for branch in tree) or len(tree) > 1:
+            branches = [(f"{name}[{i}]", branch) for i, branch in enumerate(tree)]
+    else:
+        branches = []
+    return {leaf: a for key, branch in branches for leaf, a in leaves(branch, key).items()}
+
+
+def cast(tree, dtype):
+    """Return a copy of a nest, with its arrays of floating-point numbers in this dtype, if any."""
+    if isinstance(tree, np.ndarray):
+        return tree.astype(dtype if dtype and tree.dtype.kind == "f" else tree.dtype)
+    if isinstance(tree, dict):
+        return {name: cast(branch, dtype) for name, branch in tree.items()}
+    if isinstance(tree, tuple | list) and not hasattr(tree, "_fields"):
+        return type(tree)(cast(branch, dtype) for branch in tree)
+    return tree
+
+
+def letters(name, case):
+    """Return the sizes of a case by their letters, those that follow from others as well."""
+    found = {letter: size for letter, size in case.items() if isinstance(size, int)}
+    if "NH" in found:
+        found["C"] = found["NH"] * found["HS"]
+    if "B" in found:
+        found["N"] = found["B"] * found["T"]
+    return found
+
+
+def parts(name, gradients, inputs):
+    """Return gradients by the names that a report uses: dqkv is dq, dk and dv."""
+    if name == "attention":
+        split = gpt2.split_heads(gradients["dqkv"], inputs["B"], 3, inputs["NH"])
+        return dict(zip(("dq", "dk", "dv"), split, strict=True))
+    return gradients
+
+
+def whole(batches):
+    """Return tokens and targets of one batch that has all of these batches."""
+    return [np.concatenate(arrays) for arrays in zip(*batches, strict=True)]
+
+
+def lesson_functions(lesson=gpt2):
+    """
+    Return the lesson's functions under the names that they have in the exercises.
+
+    Softmax alone is attention whose keys and values pick one number each; one head is attention
+    with one head, of one tile; a bias is a linear layer's; and so on. So an error in the lesson's
+    function shows in the exercise. lesson: the module, or what some of its functions are replaced
+    by.
+    """
+
+    def product_backward(dout, cache, dw):
+        x, w = cache
+        return lesson.linear_backward(dout, (x, w.T), dw.T, np.empty_like(w[0]))
+
+    def bias_backward(dout, cache, dp, db):
+        B, T, C = dout.shape
+        dx, flat = np.zeros((B * T, C), dout.dtype), dout.reshape(-1, C)
+        lesson.embedding_backward(flat, (np.arange(B * T).reshape(B, T),), dx, dp)
+        lesson.linear_backward(flat, (flat, np.eye(C, dtype=dout.dtype)), np.empty((C, C)), db)
+        return dx.reshape(B, T, C)
+
+    def attention_head_forward(q, k, v):
+        att = lesson.softmax(q @ k.T / np.sqrt(q.shape[1], dtype=q.dtype))
+        return att @ v, (q, k, v, att)
+
+    def attention_head_backward(dout, cache):
+        q, k, v, att = cache
+        T, S = att.shape
+        if T > S:
+            raise ValueError("a tile has no more queries than keys")
+        missing = np.zeros((S - T, q.shape[1]), q.dtype)  # the queries before the tile
+        q, dout = np.concatenate((missing, q)), np.concatenate((missing, dout))
+        cache = *(array[None, None] for array in (q, k, v)), (att[None, None],)
+        dq, dk, dv = np.split(lesson.attention_backward(dout, cache), 3, 1)
+        return dq[S - T :], dk, dv
+
+    def softmax_backward(dout, cache):
+        (probs,) = cache
+        pick = np.eye(probs.shape[1], dtype=probs.dtype)
+        scaled = pick * np.sqrt(probs.shape[1], dtype=probs.dtype)
+        return attention_head_backward(dout, (probs, scaled, pick, probs))[0]
+
+    def crossentropy_forward(logits, targets):
+        pick = np.eye(logits.shape[1], dtype=logits.dtype)
+        return lesson.head_forward(logits, pick, targets)
+
+    def crossentropy_backward(dloss, cache):
+        return lesson.head_backward(dloss, cache, np.empty_like(cache[-1]))
+
+    def softmax_forward(x):
+        probs = lesson.softmax(x)
+        return probs, (probs,)
+
+    def accumulate(params, config, batches, grads):
+        loss, cache = gpt2.gpt2_forward(params, config, *whole(batches))
+        lesson.gpt2_backward(1.0, cache, grads)
+        return loss
+
+    own = (product_backward, bias_backward, attention_head_forward, attention_head_backward)
+    own += (softmax_forward, softmax_backward, crossentropy_forward, crossentropy_backward)
+    own = {function.__name__: function for function in (*own, accumulate)}
+    own["product_forward"] = lambda x, w: (gpt2.matmul(x, w), (x, w))
+    own["bias_forward"] = lambda x, p, b: (x + p + b, ())
+    return SimpleNamespace(**(vars(lesson) | own))
+
+
+LESSON = lesson_functions()
+
+
+def loss_of(name, inputs):
+    """Return out, or the loss, of the forward pass as it is given: the lesson's."""
+    if name == "accumulate":
+        params, config, batches = inputs.values()
+        return gpt2.gpt2_forward(params, config, *whole(batches))[0]
+    return getattr(LESSON, EXERCISES[name].forward)(*inputs.values())[0]
+
+
+def finite_difference(f, x, h=1e-4):
+    """
+    The gradient of f(), a number, with respect to the array x, which f reads and which we nudge.
+
+    Of four points, so that the error is O(h**4) (Abramowitz & Stegun, 25.3.6).
+    """
+    gradient, flat = np.empty(x.shape), x.reshape(-1)
+    for i in range(flat.size):
+        value, at = flat[i], {}
+        for nudge in (-2, -1, 1, 2):
+            flat[i] = value + nudge * h
+            at[nudge] = f()
+        flat[i] = value
+        gradient.flat[i] = (8 * (at[1] - at[-1]) - (at[2] - at[-2])) / (12 * h)
+    return gradient
+
+
+def truth(name, inputs, dout):
+    """Return the right gradients by name: by finite differences, but for AdamW, the lesson's."""
+    exercise = EXERCISES[name]
+    if name == "adamw":
+        return adamw_changes(gpt2, inputs)
+    gradients = {}
+    for which in (*exercise.returns, *exercise.fills, *exercise.adds):
+        for leaf, array in leaves(inputs[which], which).items():
+            gradients[f"d{leaf}"] = finite_difference(
+                lambda: float(np.sum(loss_of(name, inputs) * dout)), array
+            )
+    return parts(name, gradients, inputs)
+
+
+def adamw_changes(module, inputs, unchanged=None):
+    """
+    Return how much three steps change params, m and v. module has adamw_update.
+
+    unchanged(before, after, function) is called, if given, with the gradients of each step.
+    """
+    params = cast(inputs["params"], None)
+    m, v = ({name: np.zeros_like(p) for name, p in params.items()} for _ in "mv")
+    for step, grads in enumerate(inputs["steps"], 1):
+        settings = inputs["lr"], 0.9, 0.99, inputs["eps"], inputs["weight_decay"]
+        given = cast(grads, None)
+        module.adamw_update(dict(params), given, dict(m), dict(v), step, *settings)
+        if unchanged:
+            unchanged(grads, given, "adamw_update")
+    changes = {name: p - inputs["params"][name] for name, p in params.items()}
+    return changes | {
+        f"{kind} of {n}": a for kind, of in (("m", m), ("v", v)) for n, a in of.items()
+    }

@@ -1,0 +1,619 @@
+"""
+Grades one exercise: is an answer right, and if not, which mistake is it?
+
+What may enter: the judgement. check.py starts this in a process of its own, `grade.py NAME FILE`,
+because an answer may never end. The report is on standard output. Exit status: 0 right, 1 wrong, 2
+not begun.
+"""
+
+import faulthandler
+import functools
+import io
+import itertools
+import math
+import os
+import sys
+import traceback
+import types
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import cases
+import mistakes
+import numpy as np
+from cases import EXERCISES
+
+RIGHT, WRONG, EMPTY = range(3)
+END = "end of report"  # its last line: an answer may end Python itself
+SECONDS = 8  # an answer has to be there by then
+TOLERANCE = 1e-5  # of the largest element: above float32's rounding, below any mistake's effect
+
+
+class Stop(Exception):
+    """What ends a grading: a line for the learner, and the exit status."""
+
+    def __init__(self, line, status=WRONG):
+        super().__init__(line)
+        self.status = status
+
+
+class Case(NamedTuple):
+    """One set of sizes: what is right, and what came (None if it raised an error)."""
+
+    inputs: dict
+    letters: dict
+    want: dict
+    got: dict | None
+
+
+# ----------------------------------------------------------------------------
+# Running an answer
+
+
+class Prints(io.TextIOBase):
+    """Takes the place of standard output while an answer runs; keeps ten lines, and whence."""
+
+    def __init__(self, path):
+        self.path, self.lines, self.partial = path, [], ""
+
+    def write(self, text):
+        if len(self.lines) < 10 and len(self.partial) < 2000:
+            frame = sys._getframe(1)
+            while frame and frame.f_code.co_filename != str(self.path):
+                frame = frame.f_back
+            whence = f"{self.path.name}, line {frame.f_lineno if frame else '?'}, prints: "
+            *whole, self.partial = (self.partial + text).split("\n")
+            self.lines += [whence + line[:200] for line in whole]
+        return len(text)
+
+
+def one_line(error):
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
+
+
+def where(error, path):
+    """Return "file, line n" for an error in a learner's file."""
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        return f"{path.name}, line {error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    return f"{path.name}, line {lines[-1]}" if lines else path.name
+
+
+def guarded(path, f, *args):
+    """Return f(*args); Stop, with one line, for anything that an answer may raise."""
+    try:
+        return f(*args)
+    except (Stop, UnicodeDecodeError):
+        raise
+    except NotImplementedError as error:
+        raise Stop(f"{where(error, path)}: not begun", EMPTY) from None
+    except SyntaxError as error:
+        raise Stop(f"{where(error, path)}: {type(error).__name__}: {error.msg}") from None
+    except BaseException as error:  # sys.exit(), too
+        raise Stop(f"{where(error, path)}: {one_line(error)}") from None
+
+
+def load(path, function):
+    """Run a learner's file -> a module."""
+
+    def run():
+        module = types.ModuleType(path.stem)
+        module.__file__ = str(path)
+        exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), vars(module))
+        return module
+
+    if not path.is_file():
+        raise Stop(f"{path.name}: there is no such file; `git checkout` brings it back")
+    try:
+        module = guarded(path, run)
+    except UnicodeDecodeError:
+        raise Stop(f"{path.name}: is not a text in UTF-8") from None
+    if not callable(getattr(module, function, None)):
+        raise Stop(f"{path.name}: has no function {function}")
+    return module
+
+
+def filled_like(tree, value):
+    if isinstance(tree, dict):
+        return {name: filled_like(branch, value) for name, branch in tree.items()}
+    return np.full_like(tree, value)
+
+
+def what_was_there(array):
+    """Return what an array holds that is to be added to."""
+    return np.cos(np.arange(array.size)).reshape(array.shape).astype(array.dtype)
+
+
+def returned(name, result):
+    """Return the gradients that a backward pass returned, by name."""
+    names = EXERCISES[name].returns
+    function = EXERCISES[name].function
+    if not names:
+        return {}
+    wanted = " and ".join(filter(None, [", ".join(f"d{n}" for n in names[:-1]), f"d{names[-1]}"]))
+    if result is None:
+        raise Stop(f"{function} returns nothing: a line `return {wanted}` is missing")
+    results = result if len(names) > 1 else [result]
+    if len(names) > 1 and not (isinstance(result, tuple | list) and len(result) == len(names)):
+        raise Stop(f"{function} should return {wanted}: {len(names)} arrays")
+    if len(names) == 1 and isinstance(result, tuple | list):
+        fills = " and ".join(f"d{n}" for n in EXERCISES[name].fills)
+        also = f"; {fills} it should fill, with {fills.split()[0]}[:] = ..." if fills else ""
+        raise Stop(f"{function} returns a {type(result).__name__}; it should return {wanted}{also}")
+    for which, array in zip(names, results, strict=True):
+        if not isinstance(array, np.ndarray):
+            raise Stop(f"d{which} is a {type(array).__name__}, not an array")
+        if array.dtype.kind != "f":
+            raise Stop(f"d{which} is an array of {array.dtype}, not of floating-point numbers")
+    return {f"d{which}": array for which, array in zip(names, results, strict=True)}
+
+
+def dout_of(out):
+    rng = np.random.default_rng(2)
+    if np.ndim(out) == 0:
+        return 1.7  # not 1, so that it shows if dloss is left out
+    return rng.standard_normal(np.shape(out)).astype(out.dtype)
+
+
+def call(name, functions, inputs, begin=math.nan, strict=False, scale=1):
+    """
+    Run a pair of functions -> gradients by name, arrays to be filled holding begin before.
+
+    scale: that of dout. strict: Stop if the forward pass is not the one that was given, or the
+    backward pass is not pure.
+    """
+    exercise = EXERCISES[name]
+    inputs = cases.cast(inputs, None)
+    if name == "adamw":
+        return cases.adamw_changes(functions, inputs, strict and unchanged)
+    if name == "accumulate":
+        before, grads = leaves_copy(inputs), filled_like(inputs["params"], begin)
+        loss = functions.accumulate(*inputs.values(), dict(grads))
+        if strict:
+            unchanged(before, inputs, exercise.function)
+            if loss is None or np.ndim(loss):
+                raise Stop(f"accumulate returns {type(loss).__name__}, not the mean of the losses")
+        return {"the returned loss": np.array(loss)} | {f"d{n}": g for n, g in grads.items()}
+    out, cache = getattr(functions, exercise.forward)(*inputs.values())
+    if strict and not close(np.asarray(out), np.asarray(cases.loss_of(name, inputs))):
+        raise Stop(f"{exercise.forward} is not as it was given; `git checkout` brings it back")
+    dout, everything = scale * dout_of(out), {"cache": cache, **inputs}
+
+    def backward():
+        grads = {}
+        for which in inputs:
+            if which in exercise.fills:
+                grads[which] = filled_like(inputs[which], begin)
+            elif which in exercise.adds:
+                grads[which] = what_was_there(inputs[which])
+        # copies of the dicts, because g[name] = ... fills nothing either
+        lent = [dict(g) if isinstance(g, dict) else g for g in grads.values()]
+        result = getattr(functions, exercise.function)(dout, cache, *lent)
+        found = returned(name, result)
+        if name == "attention" and found["dqkv"].shape != inputs["qkv"].shape:
+            shapes = f"{found['dqkv'].shape}, it should be {inputs['qkv'].shape}"
+            raise Stop(f"dqkv has the shape {shapes}")
+        for which in exercise.adds:
+            grads[which] -= what_was_there(inputs[which])
+        found |= {f"d{leaf}": a for g, tree in grads.items() for leaf, a in flat(tree, g)}
+        return cases.parts(name, found, inputs)
+
+    before = leaves_copy({"dout": dout, **everything})
+    gradients = {which: np.array(gradient) for which, gradient in backward().items()}
+    if strict:
+        unchanged(before, {"dout": dout, **everything}, exercise.function)
+        again = backward()
+        if any(not np.array_equal(again[g], gradients[g], equal_nan=True) for g in gradients):
+            raise Stop(f"{exercise.function}: a second call gives another result than the first")
+    return gradients
+
+
+def flat(tree, name):
+    return cases.leaves(tree, name).items()
+
+
+def leaves_copy(tree):
+    return {name: array.copy() for name, array in cases.leaves(tree).items()}
+
+
+def unchanged(before, tree, function):
+    """Stop unless the arrays of a nest are what they were."""
+    after = cases.leaves(tree)
+    changed = [n for n in before if not np.array_equal(before[n], after[n], equal_nan=True)]
+    inputs = [name for name in changed if not name.startswith("cache")]
+    if changed:
+        what = inputs[0] if inputs else f"its cache ({changed[0]})"
+        raise Stop(
+            f"{function} changes {what}, which it is only lent: look for -=, *= or [...] = on it, "
+            "and take a copy"
+        )
+
+
+# ----------------------------------------------------------------------------
+# Naming mistakes
+
+
+def close(a, b, tolerance=TOLERANCE):
+    if np.shape(a) != np.shape(b):
+        return False
+    return bool(np.all(np.abs(a - b) <= tolerance * np.abs(b).max(initial=1e-3)))
+
+
+def ratio(a, b):
+    """Return the number r with a = r * b, or None."""
+    if np.shape(a) != np.shape(b) or not (square := float(np.sum(b * b))):
+        return None
+    r = float(np.sum(a * b)) / square
+    return r if close(a, r * b) and abs(r) > TOLERANCE else None
+
+
+SIZE_NAMES = {"parts": "the number of batches", "rows": "rows"}
+
+
+def factors(letters):
+    """Return values of what a factor may be, by name, the simple ones first: 2, N, 1/sqrt(HS)."""
+    letters = {SIZE_NAMES.get(letter, letter): size for letter, size in letters.items()}
+    found = {"2": 2, "1/2": 0.5, "4": 4, "1/4": 0.25, "3": 3, "1/3": 1 / 3}
+    found |= {a: size for a, size in letters.items()}
+    found |= {f"1/{a}": 1 / size for a, size in letters.items()}
+    found |= {f"sqrt({a})": size**0.5 for a, size in letters.items()}
+    found |= {f"1/sqrt({a})": size**-0.5 for a, size in letters.items()}
+    pairs = [(a, b) for a in letters for b in letters if a != b]
+    found |= {f"{a}/{b}": letters[a] / letters[b] for a, b in pairs}
+    found |= {f"sqrt({a}/{b})": (letters[a] / letters[b]) ** 0.5 for a, b in pairs}
+    found |= {f"({a}-1)/{a}": (size - 1) / size for a, size in letters.items()}
+    found |= {f"{a}/({a}-1)": size / (size - 1) for a, size in letters.items() if size != 1}
+    found |= {f"2/{a}": 2 / size for a, size in letters.items()}
+    found |= {f"1/{a}^2": size**-2.0 for a, size in letters.items()}
+    return found
+
+
+def name_factor(values, letters):
+    """Return what these factors, one for each case, are called, or None."""
+    table = [factors(each) for each in letters]
+    for name in table[0]:
+        named = [each.get(name, 0) for each in table]
+        if all(math.isclose(a, b, rel_tol=1e-4) for a, b in zip(values, named, strict=True)):
+            return name
+    same = all(math.isclose(value, values[0], rel_tol=1e-4) for value in values)
+    return f"{values[0]:.4g}" if same else None
+
+
+def factor_phrase(ratios, letters):
+    """Say what is wrong with a result that is the right one times these ratios; None: can't."""
+    if any(r is None for r in ratios):
+        return None
+    sign = "the sign is wrong" if all(r < 0 for r in ratios) else ""
+    if not sign and any(r < 0 for r in ratios):
+        return None
+    if all(math.isclose(abs(r), 1, rel_tol=1e-4) for r in ratios):
+        return sign or None
+    missing = name_factor([abs(1 / r) for r in ratios], letters)
+    if not missing:
+        return None
+    phrase = f"a factor of {missing} is missing"
+    letter = missing in letters[0] or missing in SIZE_NAMES.values()
+    if letter:  # the result is too small by N
+        phrase += " (a mean, where a sum belongs?)"
+    return f"{phrase}, and {sign}" if sign else phrase
+
+
+def sizes_phrase(ratios, letters):
+    """Say how much too large a result is, if by something that has no name; or None."""
+    if any(r is None for r in ratios) or all(math.isclose(r, 1, rel_tol=1e-4) for r in ratios):
+        return None
+    each = (f"{r:.4g} with {named_sizes(sizes)}" for r, sizes in zip(ratios, letters, strict=True))
+    return f"right but for a factor: {'; '.join(each)}"
+
+
+def almost(g, tried):
+    """Say that a result is nearly right, if it is; or None."""
+    off = [np.abs(c.got[g] - c.want[g]).max() / np.abs(c.want[g]).max(initial=1e-3) for c in tried]
+    if max(off) < 3e-3:
+        return f"nearly right, off by {max(off):.1e} of the largest element: a rounded constant?"
+    return None
+
+
+def term_phrase(term, lambdas, letters):
+    """Say what is wrong with a term, if the result is off by -lambda times it; None: can't."""
+    if all(math.isclose(x, 1, rel_tol=1e-4) for x in lambdas):
+        return f"{term} is missing"
+    if all(math.isclose(x, 2, rel_tol=1e-4) for x in lambdas):
+        return f"{term} has the wrong sign"
+    phrase = factor_phrase([1 - x for x in lambdas], letters)
+    return f"in {term}, {phrase}" if phrase else None
+
+
+def explained_by_terms(g, tried, terms):
+    """Name one or two terms that are missing, or have a wrong sign or factor; or None."""
+    for count in 1, 2:
+        for some in itertools.combinations(terms, count):
+            lambdas = []
+            for i, case in enumerate(tried):
+                off = [terms[t][i] for t in some]
+                if any(o is None or g not in o for o in off):
+                    break
+                columns = np.stack([(o[g] - case.want[g]).ravel() for o in off], 1)
+                difference = (case.got[g] - case.want[g]).ravel()
+                if np.linalg.matrix_rank(columns, 1e-6) < count:
+                    continue  # too small a case to tell
+                x = np.linalg.lstsq(columns, difference, None)[0]
+                scale = TOLERANCE * np.abs(case.want[g]).max()
+                if np.abs(columns @ x - difference).max() > scale:
+                    break
+                lambdas.append((x, case.letters))
+            else:
+                letters = [each for _, each in lambdas]
+                each = zip(some, zip(*(x for x, _ in lambdas), strict=True), strict=True)
+                if lambdas and np.abs([x for x, _ in lambdas]).max(0).min() > 1e-4:
+                    phrases = [term_phrase(t, x, letters) for t, x in each]
+                    if all(phrases):
+                        return "; and ".join(phrases)
+    return None
+
+
+def explained_by_layout(g, tried):
+    """Say that the right numbers stand elsewhere: in another gradient, or transposed; or None."""
+    got, want = [case.got for case in tried], [case.want for case in tried]
+    for other in want[0]:
+        if other != g and all(close(a[g], b[other]) for a, b in zip(got, want, strict=True)):
+            both = all(close(a[other], b[g]) for a, b in zip(got, want, strict=True))
+            one, two = (name for name in want[0] if name in (g, other))
+            return f"{one} and {two} are swapped" if both else f"this is what {other} should be"
+        ratios = [ratio(a[g], b[other]) for a, b in zip(got, want, strict=True)]
+        phrase = factor_phrase(ratios, [case.letters for case in tried]) if other != g else None
+        if phrase:
+            return f"this is what {other} should be; and {phrase}"
+    shapes = [(a[g].shape, b[g].shape) for a, b in zip(got, want, strict=True)]
+    if any(a != b for a, b in shapes):
+        a, b = next((a, b) for a, b in shapes if a != b)
+        turned = all(close(a[g].T, b[g]) for a, b in zip(got, want, strict=True))
+        return f"has the shape {a}, it should be {b}" + (": a transpose is missing" * turned)
+    for a, b in zip(got, want, strict=True):
+        turned = b[g].swapaxes(-1, -2) if b[g].ndim > 1 else b[g]
+        if b[g].ndim < 2 or not close(a[g], turned.reshape(a[g].shape)):
+            break
+    else:
+        return "right shape, transposed contents"
+    if not all(np.ptp(b[g]) == 0 for b in want):
+        backwards = [b[g][::-1] for b in want]
+        if all(close(a[g], b) for a, b in zip(got, backwards, strict=True)):
+            return "the right rows, in reverse order"
+    if all(close(np.sort(a[g], None), np.sort(b[g], None)) for a, b in zip(got, want, strict=True)):
+        return "the right numbers, at the wrong places (a reshape without its transpose?)"
+    return None
+
+
+def explained_by_filling(g, tried, zeros):
+    """Tell what isn't filled from what is added to; or None. zeros: what came of arrays of 0."""
+    if g == "the returned loss":
+        return None
+    unset = [~np.isfinite(case.got[g]) for case in tried]
+    if not any(u.any() for u in unset):
+        return None
+    if zeros:
+        if all(close(z[g], case.want[g]) for z, case in zip(zeros, tried, strict=True)):
+            if all(u.all() for u in unset):
+                return "it is added to what was there, where it should fill it: = for +="
+            return "right, but where it is 0 it is left unfilled: what was there before stays"
+        if all(u.all() and not z[g].any() for u, z in zip(unset, zeros, strict=True)):
+            return "left unfilled: = alone names another array, [:] = fills the one that is lent"
+    if any(u.any() and not u.all() for u in unset):
+        u = next(u for u in unset if u.any() and not u.all())
+        return f"left unfilled, or nan, in part: from [{np.argwhere(u)[0][0]}] on"
+    return None
+
+
+def named_sizes(letters):
+    return ", ".join(f"{letter}={size:g}" for letter, size in letters.items())
+
+
+def worst(g, tried):
+    """Return a line about the element that is furthest off."""
+    for case in tried:
+        got, want = case.got[g], case.want[g]
+        if got.shape == want.shape and not close(got, want):
+            off = np.nan_to_num(np.abs(got - want), nan=math.inf)
+            at = np.unravel_index(off.argmax(), off.shape)
+            bad = off > TOLERANCE * np.abs(want).max(initial=1e-3)
+            index = f"[{', '.join(str(int(i)) for i in at)}]" if at else ""
+            given = named_sizes(case.letters)
+            rows = sorted({int(i) for i in np.argwhere(bad)[:, 0]}) if at else []
+            few = f", all with first index {rows}" if 0 < len(rows) <= len(want) / 2 else ""
+            return (
+                f"{g}{index} is {got[at]:.5g}, it should be {want[at]:.5g}; "
+                f"{int(np.sum(bad))} of {bad.size} elements are wrong{few} ({given})"
+            )
+    return ""
+
+
+def explained_by_dout(g, tried, doubled):
+    """Tell a gradient that is not proportional to dout; or None. doubled: what came of 2 * dout."""
+    pairs = [(c.got[g], twice[g]) for c, twice in zip(tried, doubled, strict=True)]
+    if all(close(twice, once) for once, twice in pairs):
+        return "it does not depend on dout"
+    if all(close(twice, 2 * once) for once, twice in pairs):
+        return None
+    return "it is not proportional to dout: there is a term without dout, or with it twice"
+
+
+def diagnose(name, module, tried, zeros, stopped):
+    """
+    Return {gradient: what is wrong with it, or None where it can't be named}.
+
+    zeros: what came of arrays of 0, where it was asked for. stopped: the next case was an error.
+    """
+    wrong = [g for g in tried[0].want if not all(close(c.got[g], c.want[g]) for c in tried)]
+    found = {g: explained_by_filling(g, tried, zeros) for g in wrong}
+    if zeros:  # go on with what came of the zeros, or all would be nan
+        tried = [c._replace(got=z) for c, z in zip(tried, zeros, strict=True)]
+    for g in wrong:
+        if not found[g] and not all(np.isfinite(c.got[g]).all() for c in tried):
+            found[g] = "it is nan or infinite: a division by 0, or a logarithm of 0?"
+    open_ = [g for g in wrong if not found[g]]
+    if not open_:
+        return found
+    known = [known_results(name, i) for i in range(len(tried) + stopped)]
+    if stopped:  # those first that are an error there, too
+        raised = [result is None for _, result in known.pop()]
+        order = sorted(range(len(raised)), key=lambda i: not raised[i])
+        known = [[results[i] for i in order] for results in known]
+    known = [(results[0][0], [r for _, r in results]) for results in zip(*known, strict=True)]
+
+    def explains(results, g):
+        pairs = list(zip(results, tried, strict=True))
+        if any(r is None or not close(r[g], c.got[g]) for r, c in pairs):
+            return False
+        return any(not close(r[g], c.want[g]) for r, c in pairs)
+
+    while open_:  # the mistake that explains most, first
+        counts = [sum(explains(results, g) for g in open_) for _, results in known]
+        if not counts or not max(counts):
+            break
+        mistake, results = known[counts.index(max(counts))]
+        found |= {g: mistake for g in open_ if explains(results, g)}
+        open_ = [g for g in open_ if not found[g]]
+    terms = {m.removesuffix(" is missing"): r for m, r in known if m.endswith(" is missing")}
+    letters = [c.letters for c in tried]
+    for g in open_:
+        layout = explained_by_layout(g, tried)
+        if layout or any(c.got[g].shape != c.want[g].shape for c in tried):
+            found[g] = layout
+            continue
+        found[g] = factor_phrase([ratio(c.got[g], c.want[g]) for c in tried], letters)
+        found[g] = found[g] or explained_by_terms(g, tried, terms)
+        ratios = [ratio(c.got[g], c.want[g]) for c in tried]
+        found[g] = found[g] or sizes_phrase(ratios, letters) or almost(g, tried)
+        for mistake, results in known:
+            pairs = list(zip(results, tried, strict=True))
+            if not found[g] and not any(r is None or close(r[g], c.want[g]) for r, c in pairs):
+                phrase = factor_phrase([ratio(c.got[g], r[g]) for r, c in pairs], letters)
+                found[g] = f"{mistake}; and {phrase}" if phrase else None
+    for g in open_:
+        if not found[g] and name not in ("adamw", "accumulate"):
+            doubled = [call(name, module, c.inputs, 0.0, scale=2) for c in tried]
+            found[g] = explained_by_dout(g, tried, doubled)
+        if all(not c.got[g].any() for c in tried):
+            found[g] = "it is 0 everywhere"
+            if name == "adamw":
+                found[g] = (
+                    "not changed: m[name] = ... stores another array, m[name][:] = ... changes it"
+                )
+    return found
+
+
+@functools.cache
+def known_results(name, i):
+    """Return (name of a known mistake, what it gives in case i; None if it raises an error)."""
+    found, inputs = [], prepared(name, i).inputs
+    for mistake, functions in mistakes.known_mistakes(name):
+        try:
+            found.append((mistake, call(name, functions, inputs, 0.0)))
+        except Exception:
+            found.append((mistake, None))
+    return found
+
+
+# ----------------------------------------------------------------------------
+# The whole
+
+
+@functools.cache
+def prepared(name, i):
+    """Return case i of an exercise, with what is right in it."""
+    exercise = EXERCISES[name]
+    inputs = exercise.inputs(np.random.default_rng(i + 1), **exercise.shapes[i])
+    letters, dout = cases.letters(name, exercise.shapes[i]), 1.0
+    if name not in ("adamw", "accumulate"):
+        dout = dout_of(cases.loss_of(name, inputs))
+        letters |= {"dloss": dout} if np.ndim(dout) == 0 else {}
+    want = cases.truth(name, inputs, dout)
+    if name == "accumulate":
+        want = {"the returned loss": np.array(cases.loss_of(name, inputs))} | want
+    return Case(inputs, letters, want, None)
+
+
+def check_dtypes(name, module, path, case):
+    """Stop unless float32 gives float32, and float64 float64."""
+    for dtype in np.float64, np.float32:
+        gradients = guarded(path, call, name, module, cases.cast(case.inputs, dtype))
+        for g, array in gradients.items():
+            if array.dtype != dtype and g != "the returned loss":
+                if dtype == np.float64:
+                    raise Stop(f"{g}: float64 becomes {array.dtype}")
+                hint = "a NumPy number of float64, or an array without dtype=, does that"
+                raise Stop(f"{g}: right in float64, but float32 becomes {array.dtype}; {hint}")
+            if not close(array, case.want[g], 1e-3):
+                raise Stop(f"{g}: right in float64, but not in float32; {worst_of(g, array, case)}")
+
+
+def worst_of(g, array, case):
+    return worst(g, [case._replace(got={g: array})])
+
+
+def grade(name, path):
+    """Return the lines of the report. Stop if something other than a gradient is wrong."""
+    module = load(path, EXERCISES[name].function)
+    tried, stopped = [], None
+    for i, sizes in enumerate(EXERCISES[name].shapes):
+        inputs = EXERCISES[name].inputs(np.random.default_rng(i + 1), **sizes)
+        try:
+            got = guarded(path, call, name, module, inputs, math.nan, True)
+        except Stop as stop:
+            stopped = stop
+            if "Error: " in str(stop):
+                stopped = Stop(f"{stop} (with {named_sizes(cases.letters(name, sizes))})")
+            break
+        tried.append(prepared(name, i)._replace(got=got))
+    right = [all(close(c.got[g], c.want[g]) for g in c.want) for c in tried]
+    if stopped and all(right):
+        raise stopped
+    if all(right):
+        check_dtypes(name, module, path, tried[-1])
+        return []
+    zeros = None
+    if any(not np.isfinite(array).all() for c in tried for array in c.got.values()):
+        zeros = [guarded(path, call, name, module, c.inputs, 0.0) for c in tried]
+    groups = {}
+    findings = diagnose(name, module, tried, zeros, bool(stopped))
+    for g, text in findings.items():
+        groups.setdefault(text or "wrong", []).append(g)
+    if zeros:
+        tried = [c._replace(got=z) for c, z in zip(tried, zeros, strict=True)]
+    lines = []
+    for text, which in groups.items():
+        names = "every gradient" if 3 < len(which) == len(tried[0].want) else ", ".join(which)
+        lines.append(text if " are swapped" in text else f"{names}: {text}")
+        if line := worst(which[0], tried):
+            lines.append("    " + line)
+    fine = [g for g in tried[0].want if g not in findings]
+    if fine:
+        lines.append(f"right: {', '.join(fine)}")
+    if stopped:
+        lines.append(str(stopped))
+    return lines
+
+
+def main(name, path, seconds=SECONDS):
+    faulthandler.dump_traceback_later(float(seconds), exit=True)
+    warnings.simplefilter("ignore")
+    cases.gpt2.THREADS = 1  # the arrays are small
+    out, sys.stdout = sys.stdout, Prints(path)
+    try:
+        lines = grade(name, path)
+        status = WRONG if lines else RIGHT
+    except Stop as stop:
+        lines, status = [str(stop)], stop.status
+    except Exception as error:  # arrays of texts, and what else nobody thought of
+        lines, status = [f"{path.name}: what it gives can't be judged: {one_line(error)}"], WRONG
+    prints, sys.stdout = sys.stdout.lines, out
+    sys.stdout.reconfigure(encoding="utf-8", errors="replace")
+    print("\n".join([*prints, *lines, END]), flush=True)
+    os._exit(status)  # whatever threads the answer started
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])

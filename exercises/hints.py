@@ -1,0 +1,95 @@
+"""The steps of each derivation, one after the other: what check.py --hint shows. No answers."""
+
+HINTS = {
+    "product": (
+        "Write one element with all its indices: out[n, o] = sum over c of x[n, c] * w[c, o]. "
+        "Which elements of out does one x[n, c] reach?",
+        "x[n, c] reaches out[n, o] for every o, with the factor w[c, o]. So dx[n, c] is a sum "
+        "over o of dout[n, o] * w[c, o].",
+        "In a product a @ b the index that is summed is the last of a and the first of b. Which "
+        "of the two arrays in the sum has to be transposed for that? Then the same for dw.",
+    ),
+    "bias": (
+        "A value that is copied to many places gets the sum of the gradients of these places.",
+        "p[t, c] is in out[b, t, c] for every b. Which axis does the sum for dp run over?",
+        "b[c] is in out for every sequence and every position: a sum over two axes.",
+    ),
+    "softmax": (
+        "p_i = exp(x_i) / sum_m exp(x_m). Derive p_i with respect to x_j, for i = j and for "
+        "i != j; write both with p_i and p_j alone.",
+        "The two cases differ only by a term for i = j. dx_j is the sum over i of dout_i times "
+        "that derivative.",
+        "One part of the sum is a number for the whole row: the same for every j. Compute it "
+        "once, with keepdims=True.",
+    ),
+    "crossentropy": (
+        "The loss of a row is -log p_target. Put in p_target = exp(z_target) / sum_j exp(z_j), "
+        "and split the logarithm.",
+        "Derive the two terms with respect to z_j. One of them depends on z_j only if j is the "
+        "target; the other gives something that the cache has.",
+        "The loss is a mean over N rows, and dloss need not be 1. And the cache is only lent: "
+        "change a copy.",
+    ),
+    "gelu": (
+        "out is a product of two functions of x: 0.5 * x, and 1 + tanh(u). Use the product rule.",
+        "The first term is the slope of the one times the other: it has no x in front. The second "
+        "needs d tanh(u) / dx = (1 - tanh(u)^2) * du/dx.",
+        "u = GELU_SCALE * (x + GELU_CUBIC * x^3). Derive that, constants included.",
+    ),
+    "layernorm": (
+        "Begin at the end: out = norm * w + b. It gives dnorm, dw and db. Which of these are sums "
+        "over the rows, because every row uses the same w and b?",
+        "norm_i = (x_i - mean) * rstd. x_j changes norm_i directly (if i = j), through the mean, "
+        "and through rstd. Derive the mean and rstd with respect to x_j.",
+        "d mean / dx_j = 1 / C, and d rstd / dx_j = -rstd^2 * norm_j / C. Multiply dnorm_i with "
+        "each of the three ways, and sum over i.",
+        "Two of the sums over i are means over the channels of a row: of dnorm, and of something "
+        "with norm. Keep the axis, and mind that rstd is in all three.",
+    ),
+    "embedding": (
+        "out[b, t] = wte[tokens[b, t]] + wpe[t]. The gradient of a row that was copied is the sum "
+        "over its copies.",
+        "A token may stand in many places. `a[index] += values` stores only one of the values for "
+        "an index that repeats; look up np.add.at.",
+        "wpe[t] is used once in each sequence, and its rows from T on not at all.",
+    ),
+    "attention_head": (
+        "Read the forward pass upwards. The last line is a product: it gives the gradient of att "
+        "and that of v, as in exercise 1.",
+        "The gradient of the scores before the softmax comes from that of att, as in exercise 3.",
+        "The scores are a product as well, divided by sqrt(HS). k is used transposed there.",
+    ),
+    "attention": (
+        "Cut dout into heads as the forward pass did with out: split_heads(dout, B, 1, NH)[0].",
+        "Then it is exercise 8 with two axes in front, which @ and .mT leave alone. What the mask "
+        "hides has an att of 0: what does that make of its score's gradient?",
+        "Make an empty dqkv, split it as qkv was, and write the three gradients into the views.",
+    ),
+    "block": (
+        "Read block_forward upwards; each line has its backward pass. Start at out = mid + fcproj: "
+        "the gradient of a sum goes to each of its terms, unchanged.",
+        "mid is used twice: in out, and by ln2. The gradient of a value that is used twice is the "
+        "sum of both.",
+        "The same once more at x, which is used in mid and by ln1.",
+    ),
+    "tied": (
+        "Read gpt2_forward upwards: head, last layernorm, the blocks from the last to the first, "
+        "the embedding. Each gives the dx that the next one takes.",
+        "Which backward pass fills grads['wte'], and which adds to it? The order of the forward "
+        "pass read upwards is just right.",
+    ),
+    "adamw": (
+        "m becomes beta1 * m + (1 - beta1) * g, v the same with beta2 and g * g; both in place, so "
+        "with *= and +=, or [:] =.",
+        "After `step` steps, m is too small by 1 - beta1**step; divide by it, but do not store "
+        "that. The same for v.",
+        "The step is lr * (corrected m) / (sqrt of the corrected v, plus eps). Where DECAYING has "
+        "the name, p loses lr * weight_decay * p as well.",
+    ),
+    "accumulate": (
+        "The gradient of a mean of losses is the mean of their gradients.",
+        "gpt2_backward fills. So each batch needs arrays of its own to fill, which you then add; "
+        "and the first addition needs something that is not nan to add to.",
+        "dloss scales all gradients of a batch: what should it be for one of n batches?",
+    ),
+}

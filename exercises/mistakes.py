@@ -1,0 +1,1024 @@
+"""
+Mistakes that are known, each made by an edit of one of the lesson's own functions.
+
+What may enter: edits, and what applies them. check.py compares a wrong answer with what these
+produce on the same numbers; hunt.py hides one of them. Each edit takes the shortest piece that
+makes the mistake. DON'T READ ON while you solve the exercises or hunt.
+"""
+
+import inspect
+import re
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import cases
+
+# "== function", then for each mistake: what is wrong; a piece of that function that stands in it
+# once; what it becomes. A leading * marks one of the thirty of hunt.py. Where a name ends with
+# "is missing", it is a term of a sum, and grade.py recognises it with a wrong sign or factor, too.
+MISTAKES = r"""
+== linear_backward
+
+w is not transposed
+- return matmul(dout, w)
++ return matmul(dout, w.T)
+
+the two are multiplied in the wrong order
+- return matmul(dout, w)
++ return matmul(w.T, dout)
+
+the two are multiplied in the wrong order
+- return matmul(dout, w)
++ return matmul(w, dout)
+
+the two are multiplied element by element, not by a matrix product
+- return matmul(dout, w)
++ return dout * w.T
+
+x is used, where dout belongs
+- return matmul(dout, w)
++ return matmul(x, w)
+
+x is not transposed
+- matmul(dout.T, x, out=dw)
++ matmul(dout.T, x.T, out=dw)
+
+dout is transposed, which it should not be
+- matmul(dout.T, x, out=dw)
++ matmul(dout, x, out=dw)
+
+the two are multiplied element by element, not by a matrix product
+- matmul(dout.T, x, out=dw)
++ dw[:] = dout.T * x.T
+
+only the last row counts
+- matmul(dout.T, x, out=dw)
++ matmul(dout.T[:, -1:], x[-1:], out=dw)
+
+it is made of the gradient alone, without what it was multiplied with
+- matmul(dout.T, x, out=dw)
++ dw[:] = dout.sum(0)[:, None]
+
+only the first row counts
+- dout.sum(0, out=db)
++ db[:] = dout[0]
+
+* it is the mean over the rows, not their sum
+- dout.sum(0, out=db)
++ dout.mean(0, out=db)
+
+the sum is over positions and channels, not over sequences and positions
+- dout.sum(0, out=db)
++ db[:] = dout.reshape(len(db), len(db), -1).sum((1, 2))
+
+the sum is over sequences and channels, not over sequences and positions
+- dout.sum(0, out=db)
++ db[:] = dout.reshape(len(db), len(db), -1).sum((0, 2))
+
+* it is added to what was there, where it should fill it
+- matmul(dout.T, x, out=dw)
++ dw += dout.T @ x
+
+== linear_forward
+
+* the bias is subtracted
+- out += b
++ out -= b
+
+== embedding_forward
+
+* the positions are one off
+- wpe[:T]
++ np.roll(wpe, -1, 0)[:T]
+
+== embedding_backward
+
+* a repeated token counts once
+- np.add.at(dwte, tokens, dout)
++ dwte[tokens] += dout
+
+a repeated token counts once, and what was there before is overwritten
+- np.add.at(dwte, tokens, dout)
++ dwte[tokens] = dout
+
+tokens and rows are not in the same order: a transpose too many, or too few
+- np.add.at(dwte, tokens, dout)
++ np.add.at(dwte, tokens.T.reshape(B, T), dout)
+
+it is the mean over a token's places, where their sum belongs
+- np.add.at(dwte, tokens, dout)
++ np.add.at(dwte, tokens, dout / np.bincount(tokens.ravel())[tokens][..., None])
+
+it starts again from 0, where it should add to what is there
+- np.add.at(dwte, tokens, dout)
++ dwte[:] = 0; np.add.at(dwte, tokens, dout)
+
+* only the first of the B sequences counts
+- dwpe[:T] = dout.sum(0)
++ dwpe[:T] = dout[0]
+
+the rows are cut into (T, B), where they are (B, T)
+- dwpe[:T] = dout.sum(0)
++ dwpe[:T] = dout.reshape(T, B, -1).sum(1)
+
+only the last of the B sequences counts
+- dwpe[:T] = dout.sum(0)
++ dwpe[:T] = dout[-1]
+
+the sum is over the positions, not over the sequences
+- dwpe[:T] = dout.sum(0)
++ dwpe[:T] = dout.sum(1)
+
+the sum is over the channels, not over the sequences
+- dwpe[:T] = dout.sum(0)
++ dwpe[:T] = dout.sum(2)
+
+the sum is over all tokens, so that every position gets the same
+- dwpe[:T] = dout.sum(0)
++ dwpe[:T] = dout.sum((0, 1))
+
+the tokens' rows get the gradient, not the positions' rows
+- dwpe[:T] = dout.sum(0)
++ d = np.zeros((99, dwpe.shape[1])); np.add.at(d, tokens, dout); dwpe[:T] = d[:T]
+
+it is the mean over the sequences, not their sum
+- dwpe[:T] = dout.sum(0)
++ dwpe[:T] = dout.mean(0)
+
+== layernorm_forward
+
+* the root of the variance is left out
+- 1 / np.sqrt(variance + LAYERNORM_EPS)
++ 1 / (variance + LAYERNORM_EPS)
+
+* the variance is the unbiased one, of C - 1
+- np.square(centered).mean(-1, keepdims=True)
++ np.square(centered).sum(-1, keepdims=True) / (x.shape[-1] - 1)
+
+== layernorm_backward
+
+the factor w is left out
+- dnorm = dout * w
++ dnorm = dout * 1
+
+the term that goes directly is missing
+- (dnorm - dnorm.mean(-1, keepdims=True)
++ (-dnorm.mean(-1, keepdims=True)
+
+* the term through the mean is missing
+- - dnorm.mean(-1, keepdims=True)
++
+
+* the term through the variance is missing
+- - norm * along_norm
++
+
+the terms through the mean and through the variance are left out
+- - dnorm.mean(-1, keepdims=True) - norm * along_norm
++
+
+the term through the mean is missing, and the factor rstd
+- - dnorm.mean(-1, keepdims=True) - norm * along_norm) * rstd
++ - norm * along_norm)
+
+the term through the variance is missing, and the factor rstd
+- - norm * along_norm) * rstd
++ )
+
+the terms through the mean and through the variance are left out, and the factor rstd
+- - dnorm.mean(-1, keepdims=True) - norm * along_norm) * rstd
++ )
+
+* the factor rstd is left out
+- along_norm) * rstd
++ along_norm)
+
+the factor rstd comes twice
+- along_norm) * rstd
++ along_norm) * rstd * rstd
+
+in the term through the variance, the factor rstd comes twice: norm has one already
+- - norm * along_norm
++ - norm * along_norm * rstd
+
+in the term through the mean, the factor rstd is left out
+- - dnorm.mean(-1, keepdims=True)
++ - dnorm.mean(-1, keepdims=True) / rstd
+
+in the term through the variance, the factor rstd is left out
+- - norm * along_norm
++ - norm * along_norm / rstd
+
+eps is added once more: rstd has it already
+- along_norm) * rstd
++ along_norm) / np.sqrt(1 / rstd**2 + LAYERNORM_EPS)
+
+it is divided by rstd, not multiplied
+- along_norm) * rstd
++ along_norm) / rstd
+
+the means are over the rows, not over the channels
+- along_norm = (dnorm * norm).mean(-1, keepdims=True)
++ along_norm = (dnorm * norm).mean(0, keepdims=True)
+- dnorm.mean(-1, keepdims=True)
++ dnorm.mean(0, keepdims=True)
+
+the mean of the term through the mean is over the rows, not over the channels
+- - dnorm.mean(-1, keepdims=True)
++ - dnorm.mean(0, keepdims=True)
+
+the mean of the term through the variance is over the rows, not over the channels
+- (dnorm * norm).mean(-1, keepdims=True)
++ (dnorm * norm).mean(0, keepdims=True)
+
+keepdims=True is forgotten, so that what belongs to a row is taken from a column
+- dnorm.mean(-1, keepdims=True)
++ dnorm.mean(-1)
+- (dnorm * norm).mean(-1, keepdims=True)
++ (dnorm * norm).mean(-1)
+
+the means are over the whole array, not over each row
+- dnorm.mean(-1, keepdims=True)
++ dnorm.mean()
+- (dnorm * norm).mean(-1, keepdims=True)
++ (dnorm * norm).mean()
+
+the means are sums: a factor of 1/C is missing in two terms
+- (dnorm * norm).mean(-1, keepdims=True)
++ (dnorm * norm).sum(-1, keepdims=True)
+- dnorm.mean(-1, keepdims=True)
++ dnorm.sum(-1, keepdims=True)
+
+the term through the variance has dout where dnorm (dout * w) belongs
+- (dnorm * norm)
++ (dout * norm)
+
+the means have dout where dnorm (dout * w) belongs
+- (dnorm * norm)
++ (dout * norm)
+- - dnorm.mean(
++ - dout.mean(
+
+w is multiplied with at the end, where it belongs at the start: the means are of dout * w
+- dnorm = dout * w
++ dnorm = dout
+- along_norm) * rstd
++ along_norm) * rstd * w
+
+the term through the mean has dout where dnorm (dout * w) belongs
+- - dnorm.mean(
++ - dout.mean(
+
+the term through the variance lacks the factor norm inside its mean
+- (dnorm * norm).mean
++ dnorm.mean
+
+the term through the variance lacks the factor norm in front of its mean
+- - norm * along_norm
++ - along_norm
+
+the factor norm is left out
+- np.einsum("nc,nc->c", dout, norm, out=dw)
++ dout.sum(0, out=dw)
+
+the factor w is in it, which belongs to dx
+- np.einsum("nc,nc->c", dout, norm, out=dw)
++ np.einsum("nc,nc->c", dout * w, norm, out=dw)
+
+the sum is over the channels, not over the rows
+- np.einsum("nc,nc->c", dout, norm, out=dw)
++ np.einsum("nc,nc->n", dout, norm, out=dw)
+
+the channels of a row are mixed: a matrix product, where each channel goes by itself
+- np.einsum("nc,nc->c", dout, norm, out=dw)
++ np.einsum("nc,nd->d", dout, norm, out=dw)
+
+the factor rstd is in it, which belongs to dx
+- np.einsum("nc,nc->c", dout, norm, out=dw)
++ np.einsum("nc,nc->c", dout * rstd, norm, out=dw)
+
+x less its mean is used, without rstd, where norm belongs
+- np.einsum("nc,nc->c", dout, norm, out=dw)
++ np.einsum("nc,nc->c", dout / rstd, norm, out=dw)
+
+the factor w is in it, which belongs to dx
+- dout.sum(0, out=db)
++ (dout * w).sum(0, out=db)
+
+the factor norm is in it, which belongs to dw
+- dout.sum(0, out=db)
++ (dout * norm).sum(0, out=db)
+
+the sum is over the channels, not over the rows
+- dout.sum(0, out=db)
++ dout.sum(1, out=db)
+
+only the first row counts
+- dout.sum(0, out=db)
++ db[:] = dout[0]
+
+== softmax
+
+* the sum is over the wrong axis
+- weights / weights.sum(-1, keepdims=True)
++ weights / weights.sum(-2, keepdims=True)
+
+== attention_forward
+
+* 1/sqrt(HS) is left out
+- .mT / math.sqrt(HS)
++ .mT
+
+* a token sees the next one
+- -np.inf, q.dtype), 1)
++ -np.inf, q.dtype), 2)
+
+* the mask is -1, not -infinity
+- -np.inf, q.dtype), 1)
++ -1, q.dtype), 1)
+
+== attention_backward
+
+* dq and dk are swapped
+- dq, dk, dv = split_heads
++ dk, dq, dv = split_heads
+
+dk and dv are swapped
+- dq, dk, dv = split_heads
++ dq, dv, dk = split_heads
+
+heads and channels are mixed up: a reshape without the transpose that belongs to it
+- dq, dk, dv = split_heads(dqkv, B, 3, NH)
++ dq, dk, dv = dqkv.reshape(3, NH, B, T, HS)
+
+heads and channels are mixed up: the channels of different heads alternate
+- dq, dk, dv = split_heads(dqkv, B, 3, NH)
++ dq, dk, dv = dqkv.reshape(B, T, 3, HS, NH).transpose(2, 4, 0, 1, 3)
+
+the rows have q, k and v for each head, where they should have all heads for each of q, k and v
+- dq, dk, dv = split_heads(dqkv, B, 3, NH)
++ dq, dk, dv = dqkv.reshape(B, T, NH, 3, HS).transpose(3, 2, 0, 1, 4)
+
+dout is cut into heads by a reshape without the transpose that belongs to it
+- split_heads(dout, B, 1, NH)[0]
++ dout.reshape(NH, B, T, HS)
+
+dout is cut into (B, NH, ...), where the cache has (NH, B, ...)
+- split_heads(dout, B, 1, NH)[0]
++ split_heads(dout, B, 1, NH)[0].swapaxes(0, 1)
+
+dout is cut into heads as if the channels of different heads alternated
+- split_heads(dout, B, 1, NH)[0]
++ dout.reshape(B, T, HS, NH).transpose(3, 0, 1, 2)
+
+* the sum over the row is missing
+- - (datt * att).sum(-1, keepdims=True)
++
+
+this is the gradient of the logarithm of the softmax
+- dpreatt = att * (datt - (datt * att).sum(-1, keepdims=True))
++ dpreatt = datt - att * datt.sum(-1, keepdims=True)
+
+the row's sum lacks the weight in front
+- dpreatt = att * (datt - (datt * att).sum(-1, keepdims=True))
++ dpreatt = att * datt - (datt * att).sum(-1, keepdims=True)
+
+only the diagonal of the softmax's Jacobian is used: the row's sum is left out
+- (datt * att).sum(-1, keepdims=True)
++ datt * att
+
+the row's sum has the gradient alone, where it should be weighted
+- (datt * att).sum(-1, keepdims=True)
++ datt.sum(-1, keepdims=True)
+
+a plain mean of the gradient, where the weighted one belongs
+- (datt * att).sum(-1, keepdims=True)
++ datt.mean(-1, keepdims=True)
+
+the softmax's sum is over the wrong axis
+- (datt * att).sum(-1, keepdims=True)
++ (datt * att).sum(-2, keepdims=True)
+
+keepdims=True is forgotten, so that what belongs to a row is taken from a column
+- (datt * att).sum(-1, keepdims=True)
++ np.expand_dims((datt * att).sum(-1), -2)
+
+the softmax's sum is over all rows, not over one
+- (datt * att).sum(-1, keepdims=True)
++ (datt * att).sum((-1, -2), keepdims=True)
+
+the weights in front of the softmax's gradient are left out
+- dpreatt = att * (datt
++ dpreatt = 1 * (datt
+
+the softmax is left out: the gradient of the weights is taken for that of the scores
+- dpreatt = att * (datt - (datt * att).sum(-1, keepdims=True))
++ dpreatt = datt.copy()
+
+* sqrt(HS) is multiplied with, not divided by
+- dpreatt /= math.sqrt(HS)
++ dpreatt *= math.sqrt(HS)
+
+sqrt(C) is used where sqrt(HS) belongs
+- math.sqrt(HS)
++ math.sqrt(NH * HS)
+
+it is divided by HS, not by sqrt(HS): the root is left out, or taken twice
+- math.sqrt(HS)
++ HS
+
+sqrt(T) is used where sqrt(HS) belongs
+- math.sqrt(HS)
++ math.sqrt(T)
+
+the factor 1/sqrt(HS) is left out
+- dpreatt /= math.sqrt(HS)
++ pass
+
+the weights are not transposed
+- += att.mT @
++ += att @
+
+the gradient of the weights is used, where the weights belong
+- += att.mT @
++ += datt.mT @
+
+the scores are used, where the weights belong
+- += att.mT @
++ += (q[:, :, tile] @ k[:, :, :S].mT).mT @
+
+the gradient of the weights is transposed, which it should not be
+- datt = dout[:, :, tile] @ v[:, :, :S].mT
++ datt = v[:, :, :S] @ dout[:, :, tile].mT
+
+the gradient of the scores is used, where the weights belong
+- dv[:, :, :S] += att.mT @ dout[:, :, tile]
++ pass
+- dpreatt /= math.sqrt(HS)
++ dpreatt /= math.sqrt(HS); dv[:, :, :S] += dpreatt.mT @ dout[:, :, tile]
+
+the keys are transposed, which they should not be
+- @ k[:, :, :S]
++ @ k[:, :, :S].mT
+
+the queries are transposed, which they should not be
+- @ q[:, :, tile]
++ @ q[:, :, tile].mT
+
+the gradient of the scores is not transposed
+- dpreatt.mT @
++ dpreatt @
+
+the gradient of the scores is transposed, which it should not be
+- = dpreatt @
++ = dpreatt.mT @
+
+the weights are used, where the gradient of the scores belongs
+- = dpreatt @
++ = att @
+
+the weights are used, where the gradient of the scores belongs
+- dpreatt.mT @
++ att.mT @
+
+the gradient of the weights is used, where that of the scores belongs
+- = dpreatt @
++ = datt @
+
+the gradient of the weights is used, where that of the scores belongs
+- dpreatt.mT @
++ datt.mT @
+
+the queries are used, where the keys belong
+- @ k[:, :, :S]
++ @ q[:, :, :S]
+
+the keys are used, where the queries belong
+- @ q[:, :, tile]
++ @ k[:, :, tile]
+
+the values are used, where the keys belong
+- @ k[:, :, :S]
++ @ v[:, :, :S]
+
+the values are used, where the queries belong
+- @ q[:, :, tile]
++ @ v[:, :, tile]
+
+the values are left out: dout is taken for the gradient of the weights
+- @ v[:, :, :S].mT
++
+
+the keys are used, where the values belong
+- @ v[:, :, :S].mT
++ @ k[:, :, :S].mT
+
+the values are not transposed
+- @ v[:, :, :S].mT
++ @ v[:, :, :S]
+
+== gelu_backward
+
+* 1 + tanh^2, where 1 - tanh^2 belongs
+- (1 - tanh * tanh)
++ (1 + tanh * tanh)
+
+in the tanh, x^2 is used, where x^3 belongs
+- tanh = gelu_tanh(x)
++ tanh = np.tanh(GELU_SCALE * (x + GELU_CUBIC * (x * x)))
+
+the tanh is of x itself
+- tanh = gelu_tanh(x)
++ tanh = np.tanh(x)
+
+the tanh is of x itself, and so is its slope
+- tanh = gelu_tanh(x)
++ tanh = np.tanh(x)
+- * (GELU_SCALE * (1 + 3 * GELU_CUBIC * (x * x)))
++
+
+in the tanh, sqrt(2 / pi) is left out
+- tanh = gelu_tanh(x)
++ tanh = np.tanh(x + GELU_CUBIC * (x * x * x))
+
+in the tanh, the cube is left out
+- tanh = gelu_tanh(x)
++ tanh = np.tanh(GELU_SCALE * x)
+
+1 - tanh is used, where 1 - tanh^2 belongs
+- (1 - tanh * tanh)
++ (1 - tanh)
+
+the factor 1 - tanh^2 is left out
+- (1 - tanh * tanh) *
++ 1 *
+
+* the 3 of the cube's slope is left out
+- 3 * GELU_CUBIC
++ GELU_CUBIC
+
+x is used, where x^2 belongs
+- (x * x)
++ x
+
+x^3 is used, where x^2 belongs
+- (x * x)
++ (x * x * x)
+
+the inner derivative is left out
+- * (GELU_SCALE * (1 + 3 * GELU_CUBIC * (x * x)))
++
+
+the inner derivative is only sqrt(2 / pi): that of the cube is left out
+- (1 + 3 * GELU_CUBIC * (x * x))
++ 1
+
+sqrt(2 / pi) is left out of the inner derivative
+- GELU_SCALE * (1
++ (1
+
+in the inner derivative, sqrt(2 / pi) should be a factor of both terms
+- (GELU_SCALE * (1 + 3 * GELU_CUBIC * (x * x)))
++ (GELU_SCALE + 3 * GELU_CUBIC * (x * x))
+
+the 1 of the inner derivative is left out
+- (1 + 3 * GELU_CUBIC
++ (3 * GELU_CUBIC
+
+the tanh comes before the slope: tanh * inner derivative
+- (1 - tanh * tanh)
++ tanh
+
+* the term through tanh is missing
+- + 0.5 * x * slope
++
+
+the term where x itself is derived is missing
+- (0.5 * (1 + tanh) + 0.5
++ (0.5
+
+the factor x is left out of the second term
+- + 0.5 * x * slope
++ + 0.5 * slope
+
+the factor 0.5 * x is left out of the second term
+- + 0.5 * x * slope
++ + slope
+
+the 0.5 is left out of the second term
+- + 0.5 * x * slope
++ + x * slope
+
+the 1 beside tanh is left out of the first term
+- 0.5 * (1 + tanh)
++ 0.5 * tanh
+
+dout is left out
+- dx[:] = dout *
++ dx[:] = 1 *
+
+dout is added, not multiplied with
+- dx[:] = dout *
++ dx[:] = dout +
+
+this is the slope of the exact GELU, with erf, not of the approximation
+- (0.5 * (1 + tanh)
++ (0.5 * (1 + np.vectorize(math.erf)(x / 2**0.5))
+- 0.5 * x * slope
++ x * np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+
+this is the slope of the approximation with a sigmoid, not of the one with tanh
+- dx[:] = dout * (0.5 * (1 + tanh) + 0.5 * x * slope)
++ s = 1 / (1 + np.exp(-1.702 * x)); dx[:] = dout * (s + 1.702 * x * s * (1 - s))
+
+== head_backward
+
+* the 1 at the target is missing
+- - wte[targets]
++
+
+1 is subtracted from every element of the row, not only at the target
+- - wte[targets]
++ - wte.sum(0)
+
+1 is subtracted in every row at the targets of all rows: [:, targets] for [rows, targets]
+- - wte[targets]
++ - wte[np.unique(targets)].sum(0)
+
+1 is subtracted from whole rows: [targets] for [rows, targets]
+- - wte[targets]
++ - np.isin(np.arange(len(x)), targets)[:, None]
+
+1 is subtracted only in the last row
+- - wte[targets]
++ - wte[targets] * (np.arange(len(x)) == len(x) - 1)[:, None]
+
+the target's element has the wrong sign
+- (matmul(probs, wte) - wte[targets])
++ (matmul(probs, wte) - wte[targets]) * (1 - 2 * wte[targets])
+
+the logarithm of the probabilities is used, where the probabilities belong
+- matmul(probs, wte)
++ matmul(np.log(probs), wte)
+
+the target's probability is set to -1, where 1 should be subtracted
+- (matmul(probs, wte) - wte[targets])
++ (matmul(np.where(np.eye(len(wte))[targets] > 0, -1, probs), wte))
+
+the target's probability is set to 0, where 1 should be subtracted
+- (matmul(probs, wte) - wte[targets])
++ (matmul(np.where(np.eye(len(wte))[targets] > 0, 0, probs), wte))
+
+the probabilities are left out: only the targets have a gradient
+- matmul(probs, wte) - wte[targets]
++ -wte[targets]
+
+this is the gradient with respect to the probabilities: the softmax is left out
+- (matmul(probs, wte) - wte[targets])
++ (-wte[targets] / probs[np.arange(len(x)), targets][:, None])
+
+the gradient through the softmax is taken twice
+- (matmul(probs, wte) - wte[targets])
++ (d := probs - wte[targets], probs * (d - (d * probs).sum(-1, keepdims=True)))[1]
+
+dloss is left out
+- - wte[targets]) * (dloss / len(x))
++ - wte[targets]) / len(x)
+
+* the target is left out of dwte
+- np.subtract.at(dwte, targets, x)
++ pass
+
+== block_backward
+
+* the second residual's way past the network is left out (out = mid + fcproj)
+- dmid = dout + layernorm_backward
++ dmid = layernorm_backward
+
+the first residual's way past attention is left out (mid = x + attproj)
+- return dmid + layernorm_backward
++ return layernorm_backward
+
+both residuals' ways past are left out (mid = x + attproj, out = mid + fcproj)
+- dmid = dout + layernorm_backward
++ dmid = layernorm_backward
+- return dmid + layernorm_backward
++ return layernorm_backward
+
+* the first residual gets dout, where dmid belongs
+- return dmid + layernorm_backward
++ return dout + layernorm_backward
+
+the way through the network is left out, past the residual
+- dmid = dout + layernorm_backward(dln2, ln2_cache, g["ln2w"], g["ln2b"])
++ dmid = dout + 0 * layernorm_backward(dln2, ln2_cache, g["ln2w"], g["ln2b"])
+
+attention gets dout, where dmid belongs
+- linear_backward(dmid, attproj_cache
++ linear_backward(dout, attproj_cache
+
+attention gets the gradient of ln2's way only, where dmid belongs
+- linear_backward(dmid, attproj_cache
++ linear_backward(dmid - dout, attproj_cache
+
+the two layernorms' caches are swapped
+- layernorm_backward(dln2, ln2_cache
++ layernorm_backward(dln2, ln1_cache
+- layernorm_backward(dln1, ln1_cache
++ layernorm_backward(dln1, ln2_cache
+
+ln1's cache is used, where ln2's belongs
+- layernorm_backward(dln2, ln2_cache
++ layernorm_backward(dln2, ln1_cache
+
+ln2's cache is used, where ln1's belongs
+- layernorm_backward(dln1, ln1_cache
++ layernorm_backward(dln1, ln2_cache
+
+gelu_backward is left out
+- gelu_backward(dgelu, gelu_cache)
++ dgelu
+
+the first layernorm's dx is added to itself, not to dmid
+- return dmid + layernorm_backward(dln1, ln1_cache, g["ln1w"], g["ln1b"])
++ return 2 * layernorm_backward(dln1, ln1_cache, g["ln1w"], g["ln1b"])
+
+its gradient is swapped with the other layernorm's
+- g["ln2w"], g["ln2b"]
++ g["ln1w"], g["ln1b"]
+- dln1, ln1_cache, g["ln1w"], g["ln1b"]
++ dln1, ln1_cache, g["ln2w"], g["ln2b"]
+
+== gpt2_backward
+
+* the embedding's gradient is left out
+- embedding_backward(dx, embedding_cache, grads["wte"],
++ embedding_backward(dx, embedding_cache, np.empty_like(grads["wte"]),
+
+the head's gradient is left out, or overwritten by the embedding's
+- embedding_backward(dx, embedding_cache, grads["wte"],
++ grads["wte"][:] = 0; embedding_backward(dx, embedding_cache, grads["wte"],
+
+* the blocks are taken in the order of the forward pass
+- reversed(range(len(block_caches)))
++ range(len(block_caches))
+
+the last layernorm's backward pass is left out of dx
+- dx = layernorm_backward(dx, lnf_cache,
++ layernorm_backward(dx, lnf_cache,
+
+the gradients of the last layernorm's w and b are swapped
+- grads["lnfw"], grads["lnfb"]
++ grads["lnfb"], grads["lnfw"]
+
+dloss is left out
+- head_backward(dloss,
++ head_backward(1.0,
+
+every block gets the head's gradient, not that of the block after it
+- dx = block_backward(dx, block_caches[l]
++ block_backward(dx, block_caches[l]
+
+every block has the gradients of one of them
+- block_caches[l], block_tensors
++ block_caches[-1], block_tensors
+
+== adamw_update
+
+* the bias of m is not corrected
+- m_scale = 1 / (1 - beta1**step)
++ m_scale = 1
+
+the bias of v is not corrected
+- v_scale = 1 / (1 - beta2**step)
++ v_scale = 1
+
+the biases of m and v are not corrected
+- m_scale = 1 / (1 - beta1**step)
++ m_scale = 1
+- v_scale = 1 / (1 - beta2**step)
++ v_scale = 1
+
+the step is one too large
+- beta1**step
++ beta1 ** (step + 1)
+- beta2**step
++ beta2 ** (step + 1)
+
+the step is one too large where m is corrected
+- beta1**step
++ beta1 ** (step + 1)
+
+both biases are corrected with beta1
+- beta2**step
++ beta1**step
+
+both biases are corrected with beta2
+- beta1**step
++ beta2**step
+
+the correction of v is outside the root
+- np.sqrt(v_scale * v)
++ v_scale * np.sqrt(v)
+
+eps is inside the root
+- (np.sqrt(v_scale * v) + eps)
++ np.sqrt(v_scale * v + eps)
+
+eps is added before the bias of v is corrected
+- (np.sqrt(v_scale * v) + eps)
++ (np.sqrt(v_scale) * (np.sqrt(v) + eps))
+
+eps is left out
+- + eps)
++ )
+
+the root of v is left out
+- np.sqrt(v_scale * v)
++ (v_scale * v)
+
+the decay goes through m and v (L2), where it should go past them
+- m *= beta1
++ g = g + weight_decay * p * bool(decay); m *= beta1
+- p *= 1 - decay
++ pass
+
+* every tensor decays, the biases too
+- if name in DECAYING else 0.0
++ if True else 0.0
+
+there is no decay
+- decay = lr * weight_decay if
++ decay = 0.0 if
+
+the decay is not scaled by lr
+- lr * weight_decay if
++ weight_decay if
+
+the decay has the wrong sign
+- p *= 1 - decay
++ p *= 1 + decay
+
+the decay comes after the step, of the parameters that it left
+- p *= 1 - decay
++ pass
+- p -= (lr * m_scale) * m / (np.sqrt(v_scale * v) + eps)
++ p -= (lr * m_scale) * m / (np.sqrt(v_scale * v) + eps); p *= 1 - decay
+
+the decay is divided by sqrt(v), where it should go past it
+- p *= 1 - decay
++ decayed = weight_decay * p
+- * m / (np
++ * (m + (decayed / m_scale if decay else 0)) / (np
+
+it is the gradient, without its running mean, that moves the parameters
+- * m / (np
++ * g / (np
+
+the new value of m has no factor (1 - beta1)
+- (1 - beta1) * g
++ g
+
+the new value of v has no factor (1 - beta2)
+- (1 - beta2) * (g * g)
++ g * g
+
+beta2 is used for m
+- m *= beta1
++ m *= beta2
+- (1 - beta1) * g
++ (1 - beta2) * g
+
+* v decays with beta1
+- v *= beta2
++ v *= beta1
+
+beta1 is used for v
+- v *= beta2
++ v *= beta1
+- (1 - beta2) * (g
++ (1 - beta1) * (g
+
+the betas are swapped
+- m *= beta1
++ m *= beta2
+- (1 - beta1) * g
++ (1 - beta2) * g
+- v *= beta2
++ v *= beta1
+- (1 - beta2) * (g
++ (1 - beta1) * (g
+
+the gradient is not squared
+- (g * g)
++ g
+
+the gradient's size is taken, not its square
+- (g * g)
++ abs(g)
+
+it is only the last gradient, not a running mean
+- m *= beta1
++ m *= 0
+- (1 - beta1) * g
++ g
+
+it is only the last gradient's square, not a running mean
+- v *= beta2
++ v *= 0
+- (1 - beta2) * (g * g)
++ g * g
+
+the parameters move with the gradient, where they should move against it
+- p -= (lr
++ p += (lr
+
+m and v are swapped
+- * m / (np.sqrt(v_scale * v) + eps)
++ * v / (np.sqrt(v_scale * abs(m)) + eps)
+
+the corrected value is stored, where the running mean should stay
+- p -= (lr * m_scale)
++ m *= m_scale; v *= v_scale; p -= lr
+- np.sqrt(v_scale * v)
++ np.sqrt(v)
+"""
+
+
+class Mistake(NamedTuple):
+    name: str
+    function: str
+    edits: list  # of (old, new)
+    hunted: bool
+
+
+def read_mistakes(text):
+    """Return the mistakes that a text like MISTAKES has."""
+    found = []
+    for section in re.split(r"^== ", text, flags=re.M)[1:]:
+        function, *entries = re.split(r"\n{2,}", section.strip("\n"))
+        for entry in entries:
+            name, *edits = re.split(r"\n[-+] ?", entry)
+            pairs = list(zip(edits[::2], edits[1::2], strict=True))
+            found.append(Mistake(name.removeprefix("* "), function, pairs, name.startswith("* ")))
+    return found
+
+
+KNOWN = read_mistakes(MISTAKES)
+HUNTS = [mistake for mistake in KNOWN if mistake.hunted]
+
+
+def source_of(mistake):
+    """Return the mistaken function's source; AssertionError unless each edit applies once."""
+    source = inspect.getsource(getattr(cases.gpt2, mistake.function))
+    for old, new in mistake.edits:
+        assert source.count(old) == 1, f"{mistake.name}: {source.count(old)} times: {old}"
+        source = source.replace(old, new)
+    return source
+
+
+def lesson_with(mistake):
+    """Return the lesson's functions, by their names in the exercises, one of them mistaken."""
+    names = dict(vars(cases.gpt2))
+    exec(source_of(mistake), names)
+    return cases.lesson_functions(SimpleNamespace(**names))
+
+
+# Which of the lesson's functions an exercise's mistakes are made in, and in which pieces of it
+WHERE = {
+    "product": ("linear_backward", "matmul"),
+    "bias": ("linear_backward|embedding_backward", r"dout\.sum"),
+    "softmax": ("attention_backward", r"\(datt"),
+    "crossentropy": ("head_backward", r"- wte\[|matmul\(probs, wte"),
+    "gelu": ("gelu_backward", ""),
+    "layernorm": ("layernorm_backward", ""),
+    "embedding": ("embedding_backward", ""),
+    "attention_head": ("attention_backward", "math|@|datt|dq, dk, dv = split_heads$"),
+    "attention": ("attention_backward", ""),
+    "block": ("block_backward", ""),
+    "tied": ("gpt2_backward", ""),
+    "adamw": ("adamw_update", ""),
+    "accumulate": ("gpt2_backward", "embedding"),
+}
+
+
+def one_batch(which):
+    """Return the lesson, but with only one of the batches that an answer should accumulate."""
+    functions = SimpleNamespace(**vars(cases.LESSON))
+
+    def accumulate(params, config, batches, grads):
+        return cases.LESSON.accumulate(params, config, batches[which : which + 1 or None], grads)
+
+    functions.accumulate = accumulate
+    return functions
+
+
+def known_mistakes(exercise):
+    """Yield the name of each known mistake of an exercise, and functions that make it."""
+    function, piece = WHERE[exercise]
+    for mistake in KNOWN:
+        if re.fullmatch(function, mistake.function) and re.search(piece, mistake.edits[0][0]):
+            yield mistake.name, lesson_with(mistake)
+    if exercise == "accumulate":
+        yield "only the last batch counts: gpt2_backward overwrites what was there", one_batch(-1)
+        yield "only the first batch counts", one_batch(0)
