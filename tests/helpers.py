@@ -1,0 +1,305 @@
+"""
+What several tests need: files written by hand, copies of the project, GPT-2 in plain PyTorch.
+
+The bytes of the files follow from the description of the formats in llm.c and on doc/files.md, with
+struct alone. The project's own writers and constants are not used, so that a mistake which a reader
+and a writer of ours have in common is seen.
+"""
+
+import contextlib
+import os
+import shutil
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import train_gpt2 as gpt2
+
+import numpy as np
+import pytest
+
+PROJECT = Path(__file__).parent.parent
+SMALL_WEIGHTS = PROJECT / "tests" / "small_weights.bin"
+SMALL_STATE = PROJECT / "tests" / "small_state.bin"
+CLOSED = "http://127.0.0.1:9"  # nothing listens there
+NOBODY = 65534  # root may read and write anything; this user may not
+HUGE = 2**31 - 1
+
+# ----------------------------------------------------------------------------
+# Files: each of these gives bytes
+
+
+def header(*numbers):
+    """Return 256 int32, little-endian: the numbers, and 0 for the others."""
+    return struct.pack("<256i", *numbers, *[0] * (256 - len(numbers)))
+
+
+def shapes(config):
+    """Return the 16 tensors, name and shape, in llm.c's order."""
+    maxT, V, L, _, C = config
+    return [
+        ("wte", (V, C)),
+        ("wpe", (maxT, C)),
+        ("ln1w", (L, C)),
+        ("ln1b", (L, C)),
+        ("qkvw", (L, 3 * C, C)),
+        ("qkvb", (L, 3 * C)),
+        ("attprojw", (L, C, C)),
+        ("attprojb", (L, C)),
+        ("ln2w", (L, C)),
+        ("ln2b", (L, C)),
+        ("fcw", (L, 4 * C, C)),
+        ("fcb", (L, 4 * C)),
+        ("fcprojw", (L, C, 4 * C)),
+        ("fcprojb", (L, C)),
+        ("lnfw", (C,)),
+        ("lnfb", (C,)),
+    ]
+
+
+def padded(V):
+    """Return V rounded up to a multiple of 128."""
+    while V % 128:
+        V += 1
+    return V
+
+
+def random_tensors(config, seed=0, kind="<f4"):
+    """Return name -> array. Of kind <u2: bfloat16, as the upper halves of float32 numbers."""
+    rng, made = np.random.default_rng(seed), {}
+    for name, shape in shapes(config):
+        values = rng.standard_normal(shape).astype("<f4")
+        if kind == "<u2":
+            values = np.frombuffer(values.tobytes(), "<u2")[1::2].reshape(shape)
+        made[name] = values
+    return made
+
+
+def flat_of(made, config):
+    """Return the 16 tensors as one flat vector."""
+    return np.concatenate([made[name].ravel() for name, _ in shapes(config)])
+
+
+def tensor_bytes(made, config, padding=b""):
+    """Return the 16 tensors; behind wte, padding (of one number) until wte has its full size."""
+    parts = []
+    for name, _ in shapes(config):
+        parts.append(made[name].tobytes())
+        if name == "wte":
+            parts.append(padding * ((padded(config.V) - config.V) * config.C))
+    return b"".join(parts)
+
+
+def weight_bytes(config, version, made, padding=b"", moments=(), about=b""):
+    """Return a weight file; of a checkpoint, moments are the dicts of m and of v, in this order."""
+    sizes = config.maxT, config.V, config.L, config.NH, config.C
+    last = () if version == 1 else (padded(config.V), len(about), len(moments))
+    data = header(20240326, version, *sizes, *last) + tensor_bytes(made, config, padding)
+    return data + b"".join(tensor_bytes(moment, config) for moment in moments) + about
+
+
+def state_bytes(config, x, y, logits, losses, grads, settings, after, padding):
+    """
+    Return a debug state, llm.c's header, x, y, logits, loss, gradients; then what is ours.
+
+    That is lr, beta1, beta2, eps and weight decay; the losses; the parameters after the steps.
+    """
+    data = header(20240327, 2, *x.shape, len(losses), int(after is not None))
+    data += x.tobytes() + y.tobytes() + logits.tobytes() + losses[:1].tobytes()
+    data += tensor_bytes(grads, config, padding)
+    data += struct.pack("<5d", *settings) + losses.tobytes()
+    return data + (b"" if after is None else tensor_bytes(after, config, padding))
+
+
+def token_bytes(tokens, V):
+    """Return a token file."""
+    return header(20240520, 1, len(tokens), V) + struct.pack(f"<{len(tokens)}H", *tokens)
+
+
+def tokenizer_bytes(vocabulary, end_of_text):
+    """Return a tokenizer file."""
+    parts = [struct.pack(f"<B{len(token)}s", len(token), token) for token in vocabulary]
+    return header(20240328, 2, len(vocabulary), end_of_text) + b"".join(parts)
+
+
+def boundaries(*sizes, start=1024):
+    """Return where the parts of a file begin and end: start, and then after so many bytes each."""
+    return [start, *(start + np.cumsum(sizes)).tolist()]
+
+
+def tensor_sizes(config, padding=True, itemsize=4):
+    """Return the bytes of the 16 tensors in a file, the padding behind wte as one more."""
+    wte, *others = (int(np.prod(shape)) for _, shape in shapes(config))
+    rows = padded(config.V) - config.V if padding else 0
+    return [itemsize * n for n in (wte, rows * config.C, *others)]
+
+
+def write(path, data):
+    """Write the bytes -> the path."""
+    Path(path).write_bytes(data)
+    return path
+
+
+# ----------------------------------------------------------------------------
+# A project to run programs in
+
+LETTERS = [bytes([c]) for c in b"abcdefghij. "] + [b"<end>"]
+V, END = len(LETTERS), len(LETTERS) - 1
+TEXT = "abc. jihg fed. "  # so regular that a small model soon knows it
+
+
+def write_tokens(path, tokens, vocab_size=V):
+    """Write a token file of any iterable of tokens."""
+    return write(path, token_bytes(list(map(int, tokens)), vocab_size))
+
+
+def write_tokenizer(path, vocabulary=LETTERS, end_of_text=None):
+    """Write a tokenizer file, whose last token is the end of text unless another is named."""
+    end_of_text = len(vocabulary) - 1 if end_of_text is None else end_of_text
+    return write(path, tokenizer_bytes(vocabulary, end_of_text))
+
+
+def make_project(folder):
+    """Copy the programs, without what they make: the lesson, the others beside it, tools."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in PROJECT.glob("*.py"):
+        shutil.copy(path, folder)
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(PROJECT / "tools", folder / "tools", ignore=ignore)
+    return folder
+
+
+def add_data(folder, name="letters", count=900):
+    """Write data/NAME_train.bin, NAME_val.bin of a small text, and NAME_tokenizer.bin."""
+    (folder / "data").mkdir(exist_ok=True)
+    tokens = [LETTERS.index(c.encode()) for c in (TEXT * count)[:count]]
+    write_tokens(folder / "data" / f"{name}_train.bin", [END, *tokens])
+    write_tokens(folder / "data" / f"{name}_val.bin", [END, *tokens[7 : 7 + count // 2]])
+    write_tokenizer(folder / "data" / f"{name}_tokenizer.bin")
+    return folder
+
+
+def without_network(folder, **more):
+    """Return an environment with proxies that lead nowhere, and an empty cache of tiktoken's."""
+    env = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
+    for name in "HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "https_proxy", "http_proxy":
+        env[name] = CLOSED
+    env |= {"HF_ENDPOINT": CLOSED, "TIKTOKEN_CACHE_DIR": str(folder / "no_cache")}
+    return env | {"PYTHONIOENCODING": "utf-8"} | more
+
+
+def start(folder, program, *flags, cwd=None, python=(), streams=(), **environment):
+    """Start a program of a project without a network -> the process, its output in pipes."""
+    command = [sys.executable, *python, str(folder / program), *map(str, flags)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **dict(streams)}
+    text = {"encoding": "utf-8", "errors": "replace"}
+    env = without_network(folder, **environment)
+    return subprocess.Popen(command, cwd=cwd or folder, env=env, **text, **pipes)
+
+
+def run(folder, program, *flags, timeout=60, **how):
+    """Run a program of a project to its end -> what subprocess.run() returns."""
+    with start(folder, program, *flags, **how) as process:
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def succeeded(done):
+    """Assert that a program had nothing to complain of -> its output."""
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def failed(done, *words, status=1):
+    """Assert that a program ended with a line on standard error, with these words -> the line."""
+    assert "Traceback" not in done.stderr, done.stderr
+    assert done.returncode == status, done.stderr
+    (line,) = done.stderr.splitlines()
+    program = next(Path(arg).name for arg in done.args[1:] if str(arg).endswith(".py"))
+    assert line.startswith(f"{program}: "), line
+    assert all(word in line for word in words), line
+    return line
+
+
+# ----------------------------------------------------------------------------
+# Arrays
+
+
+@contextlib.contextmanager
+def cut(threads, chunk, tile):
+    """Have in_chunks and attention cut arrays into such pieces, which small numbers make many."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpt2, "THREADS", threads)
+        patch.setattr(gpt2, "CHUNK", chunk)
+        patch.setattr(gpt2, "TILE", tile)
+        yield
+
+
+def arrays_in(tree):
+    """Return all arrays and NumPy numbers in a nest of tuples, lists and dicts."""
+    if isinstance(tree, dict):
+        tree = tuple(tree.values())
+    if isinstance(tree, tuple | list):
+        return [array for branch in tree for array in arrays_in(branch)]
+    return [tree] if isinstance(tree, np.ndarray | np.generic) else []
+
+
+def floats_in(tree):
+    """Return those of arrays_in() that are not of integers."""
+    return [array for array in arrays_in(tree) if array.dtype.kind == "f"]
+
+
+def assert_close(ours, theirs, allowed, floor=0.0, name=""):
+    """Assert that no element is off by more than allowed * the largest of theirs + floor."""
+    assert ours.shape == theirs.shape, name
+    error, largest = np.abs(ours - theirs).max(), np.abs(theirs).max()
+    assert error <= allowed * largest + floor, f"{name}: {error:.1e}, largest {largest:.1e}"
+
+
+def random_params(config, seed=0, dtype=np.float32):
+    """Return parameters, flat and named, without zeros and ones, which can hide a wrong gradient."""
+    rng = np.random.default_rng(seed)
+    flat = rng.standard_normal(gpt2.num_parameters(config)).astype(dtype)
+    params = gpt2.tensors(flat, config)
+    for name, view in params.items():
+        # at 1 / sqrt(C), scores in attention vary by about 1, however many channels there are
+        view *= min(0.3, config.C**-0.5) if name in gpt2.DECAYING else 0.5
+        view += 1 if name in ("ln1w", "ln2w", "lnfw") else 0
+    return flat, params
+
+
+def torch_gpt2(params, config, x, y):
+    """
+    GPT-2 in plain PyTorch: NumPy arrays -> logits (B*T, V), loss, the 16 gradients by name.
+
+    It shares no line with reference_gpt2.py, which makes the state that test_gpt2.py compares with.
+    """
+    import torch
+    from torch.nn import functional as F
+
+    maxT, V, L, NH, C = config
+    B, T = x.shape
+    p = {name: torch.from_numpy(array).requires_grad_() for name, array in params.items()}
+    h = p["wte"][torch.tensor(x)] + p["wpe"][:T]
+    for l in range(L):
+        q, k, v = F.linear(
+            F.layer_norm(h, (C,), p["ln1w"][l], p["ln1b"][l]), p["qkvw"][l], p["qkvb"][l]
+        ).split(C, -1)
+        q, k, v = (a.reshape(B, T, NH, C // NH).transpose(1, 2) for a in (q, k, v))
+        atty = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        atty = atty.transpose(1, 2).reshape(B, T, C)
+        h = h + F.linear(atty, p["attprojw"][l], p["attprojb"][l])
+        fc = F.layer_norm(h, (C,), p["ln2w"][l], p["ln2b"][l])
+        fc = F.gelu(F.linear(fc, p["fcw"][l], p["fcb"][l]), approximate="tanh")
+        h = h + F.linear(fc, p["fcprojw"][l], p["fcprojb"][l])
+    logits = F.layer_norm(h, (C,), p["lnfw"], p["lnfb"]).reshape(B * T, C) @ p["wte"].T
+    loss = F.cross_entropy(logits, torch.tensor(y).reshape(-1))
+    loss.backward()
+    grads = {name: array.grad.numpy() for name, array in p.items()}
+    return logits.detach().numpy(), loss.item(), grads
