@@ -194,6 +194,118 @@ def test_masked_and_shifted_scores_stay_finite():
     assert np.isfinite(loss) and np.isfinite(dx).all() and np.isfinite(dwte).all()
 
 
+# ----------------------------------------------------------------------------
+# Extreme values, where a formula that is nearly right goes wrong
+
+
+@pytest.mark.parametrize("dtype, far, allowed", [(np.float64, 1e6, 1e-8), (np.float32, 1e3, 1e-3)])
+def test_layernorm_far_from_0(dtype, far, allowed):
+    """The mean of the squares less the square of the mean would be off by far**2 roundings."""
+    x = (far + np.random.default_rng(0).standard_normal((3, 50))).astype(dtype)
+    ones, zeros = np.ones(50, dtype), np.zeros(50, dtype)
+    out, (norm, rstd, _) = gpt2.layernorm_forward(x, ones, zeros)
+    for row, found in zip(x.tolist(), out, strict=True):
+        mean = math.fsum(row) / len(row)
+        variance = math.fsum((value - mean) ** 2 for value in row) / len(row)
+        expected = [(value - mean) / math.sqrt(variance + 1e-5) for value in row]
+        # measured: 5.3e-11, and 1.5e-5
+        assert_close(found.astype(np.float64), np.array(expected), allowed)
+
+
+def test_layernorm_of_equal_values():
+    out, cache = gpt2.layernorm_forward(np.full((2, 5), 7.0), np.full(5, 3.0), np.arange(5.0))
+    assert out.tolist() == [[0, 1, 2, 3, 4]] * 2  # the shift alone
+    dw, db = np.full((2, 5), np.nan)
+    dx = gpt2.layernorm_backward(np.eye(2, 5), cache, dw, db)
+    # its slope there is 1 / sqrt(eps), less the mean of dnorm = 3 at one of 5 channels
+    assert_close(dx[0], np.array([3 - 0.6, *[-0.6] * 4]) / math.sqrt(1e-5), 1e-14)
+    assert not dw.any() and db.tolist() == [1, 1, 0, 0, 0]
+
+
+def test_gelu_is_the_published_formula():
+    x = np.linspace(-12, 12, 4801)[:, None]
+    out, _ = gpt2.gelu_forward(x)
+    inner = [math.sqrt(2 / math.pi) * (z + 0.044715 * z**3) for z in x[:, 0].tolist()]
+    expected = [0.5 * z * (1 + math.tanh(t)) for z, t in zip(x[:, 0].tolist(), inner, strict=True)]
+    # measured: 2.4e-15; with 0.044716 it would be 9e-7
+    assert_close(out[:, 0], np.array(expected), 0, floor=3e-14)
+
+
+@pytest.mark.parametrize("size", [1e2, 1e6])
+@pytest.mark.parametrize("past", [False, True], ids=["training", "sampling"])
+def test_a_key_of_the_future_has_no_weight(size, past):
+    """Not even with a score so high that a mask of -50, -10,000 or -1e9 would let it through."""
+    T, HS = 5, 2
+    qkv = np.zeros((T, 3 * HS), np.float32)
+    qkv[:, 0], qkv[:, 2] = size, size * np.arange(T)  # each later key matches better
+    qkv[:, 4] = np.arange(T)  # the values
+    kv = np.full((2, 1, 1, T, HS), np.nan, np.float32)
+    out, cache = (
+        gpt2.attention_with_past(qkv, 1, 1, kv, 0) if past else gpt2.attention_forward(qkv, 1, 1)
+    )
+    assert out[:, 0].tolist() == [0, 1, 2, 3, 4]  # each takes the last that it may see, its own
+    if not past:
+        assert not np.triu(cache[3][0][0, 0], 1).any()
+        dqkv = gpt2.attention_backward(np.ones_like(out), cache)
+        assert dqkv[:, 4].tolist() == [1] * T and np.isfinite(dqkv).all()
+
+
+def test_masked_keys_of_low_scores_count_for_nothing():
+    """Where all that is seen scores far below 0, a mask that is a number would be above it."""
+    T = 4
+    qkv = np.zeros((T, 6), np.float32)
+    qkv[:, 0], qkv[:, 2], qkv[:, 4] = 1e6, -1e6 * np.array([1, 1, 0, 0]), [1, 2, 3, 4]
+    out, _ = gpt2.attention_forward(qkv, 1, 1)
+    assert out[:, 0].tolist() == [1, 1.5, 3, 3.5]
+
+
+@pytest.mark.parametrize("dtype, allowed", [(np.float32, 1e-6), (np.float64, 1e-14)])
+@pytest.mark.parametrize("shift", [0, 80, -80, 1e4, -1e4])
+def test_loss_of_large_logits(shift, dtype, allowed):
+    """exp(89) is above all float32 numbers, and exp(-104) is 0 among them."""
+    scores, targets = [[0.0, 1, 2, 3], [3, 0, -2, 50], [1, 1, 1, 1]], [3, 0, 2]
+    wte = np.eye(4, 5, dtype=dtype)  # its last column is of 0: x[:, 4] changes no score
+    wte[:, 4] = 1  # ... now it shifts all of them
+    x = np.array([[*row, shift] for row in scores], dtype)
+    loss, cache = gpt2.head_forward(x, wte, np.array(targets))
+    losses = [
+        math.log(math.fsum(math.exp(z - row[t]) for z in row))
+        for row, t in zip(scores, targets, strict=True)
+    ]
+    assert loss == pytest.approx(math.fsum(losses) / 3, rel=max(allowed, 3e-4 * (shift**2 > 1e7)))
+    dwte = np.full_like(wte, np.nan)
+    dx = gpt2.head_backward(1.0, cache, dwte)
+    p = np.exp(np.array(scores) - np.max(scores, 1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    p[range(3), targets] -= 1
+    assert_close(dx[:, :4], (p / 3).astype(dtype), 3e-4 if abs(shift) > 1e3 else 10 * allowed)
+
+
+def test_loss_of_a_target_that_has_no_chance():
+    x, wte = np.array([[200.0]], np.float32), np.array([[1.0], [-1.0]], np.float32)
+    loss, cache = gpt2.head_forward(x, wte, np.array([1]))
+    assert loss == 400  # -log(exp(-400)), though exp(-400) is 0 in float32
+    dwte = np.full_like(wte, np.nan)
+    assert gpt2.head_backward(1.0, cache, dwte).tolist() == [[2]]
+    assert dwte.tolist() == [[200], [-200]]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", [1e-12, 1e-9, 1e-3, 1e6, 1e12])
+def test_adamw_of_gradients_of_one_size(size, dtype):
+    """Of a constant gradient g each step is lr * g / (abs(g) + eps), whatever its size."""
+    config = gpt2.GPT2Config(5, 7, 2, 1, 4)
+    g = np.random.default_rng(0).choice([-1, 1, -2, 3], gpt2.num_parameters(config)) * size
+    flat, grads, m, v = (np.zeros_like(g, dtype) for _ in range(4))
+    grads[:] = g
+    params, *others = (gpt2.tensors(array, config) for array in (flat, grads, m, v))
+    for step in range(1, 4):
+        gpt2.adamw_update(params, *others, step, 0.01)
+        expected = -0.01 * step * g / (np.abs(g) + 1e-8)
+        rounding = 3e-6 if dtype == np.float32 else 1e-12  # measured: 3.2e-7, 7.1e-16
+        np.testing.assert_allclose(flat, expected, rtol=rounding)
+
+
 def test_head_agrees_with_logits():
     rng = np.random.default_rng(0)
     x, wte, targets = rng.standard_normal((6, 4)), rng.standard_normal((7, 4)), [0, 6, 3, 3, 1, 2]
@@ -201,6 +313,10 @@ def test_head_agrees_with_logits():
     p /= p.sum(1, keepdims=True)
     loss, _ = gpt2.head_forward(x, wte, np.array(targets))
     assert abs(loss + np.mean([np.log(p[i, t]) for i, t in enumerate(targets)])) < 1e-14
+
+
+# ----------------------------------------------------------------------------
+# The embedding's two tables, matmul, chunks
 
 
 def test_embedding_backward_adds_to_one_table_and_fills_the_other():
