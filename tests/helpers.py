@@ -263,7 +263,7 @@ def assert_close(ours, theirs, allowed, floor=0.0, name=""):
 
 
 def random_params(config, seed=0, dtype=np.float32):
-    """Return parameters, flat and named, without zeros and ones, which can hide a wrong gradient."""
+    """Return parameters, flat and named: without zeros and ones, which can hide a mistake."""
     rng = np.random.default_rng(seed)
     flat = rng.standard_normal(gpt2.num_parameters(config)).astype(dtype)
     params = gpt2.tensors(flat, config)
