@@ -1,9 +1,8 @@
 """
 Generate text from a checkpoint, shown as it comes:
 
-    python sample_gpt2.py [--weights gpt2_124M.bin] [--prompt "..."] [--tokens 100]
-        [--temperature 1.0] [--top-k 0] [--top-p 1.0] [--seed 1337] [--samples 1]
-        [--tokenizer FILE]
+    python sample_gpt2.py --prompt "ROMEO:" --tokens 60
+    python sample_gpt2.py --weights out.bin --samples 8 --temperature 0.8 --top-p 0.95
 
 Standard output is the text alone: the prompt and its continuation, which ends early where the model
 draws end-of-text; between samples, a line "---". The model sees maxT tokens at most (GPT-2: 1024):
@@ -11,24 +10,28 @@ when there are more, the older half is forgotten. The same seed gives the same t
 """
 
 import codecs
-import itertools
 import signal
 import sys
 from pathlib import Path
 
-import common
-import prepro
-from common import Parser, UserError, file_name, number
-from train_gpt2 import generate, load_weights, tensors
+import train_gpt2 as gpt2
+from tools import checkpoints, encoding
+from tools.console import Parser, catch_interrupt, file_name, number, run
+from tools.sampling import picker
+from train_gpt2 import UserError
 
 import numpy as np
 
+# Samples go through the model together, which reads a weight once for all of them: so many at most,
+# and no more than have so many tokens of prompts
+TOGETHER, TOGETHER_TOKENS = 16, 4096
+
 
 def read_prompt(flag):
-    """The text of --prompt, of standard input if that is "-". UserError unless it is UTF-8."""
+    """Return the text of --prompt, of standard input if that is "-". UserError if not UTF-8."""
     try:
         if flag == "-":
-            sys.stdin.reconfigure(encoding="utf-8-sig")  # as prepro.py reads a file
+            sys.stdin.reconfigure(encoding="utf-8-sig")  # as prepro_text.py reads a file
             return sys.stdin.read()
         return flag.encode("utf-8", "surrogateescape").decode()  # the bytes as they were typed
     except UnicodeDecodeError as error:
@@ -37,46 +40,73 @@ def read_prompt(flag):
 
 
 def encode(text, vocabulary, end_of_text):
-    """The tokens of a text, a list. UserError for a character that the vocabulary lacks."""
+    """Return the tokens of a text, a list. UserError for a character that the vocabulary lacks."""
     known = {token for i, token in enumerate(vocabulary) if i != end_of_text}
-    for character in sorted(set(text)):  # first, for tiktoken would panic
+    for character in sorted(set(text)):  # first, because tiktoken would panic
         if not known.issuperset(bytes([byte]) for byte in character.encode()):
             raise UserError(f"--prompt: this model's tokens lack {character!r}; leave it out")
-    return prepro.encoding_of(vocabulary, end_of_text).encode_ordinary(text) if text else []
+    return encoding.encode(text, vocabulary, end_of_text) if text else []
 
 
-def pieces(tokens, vocabulary, end_of_text):
-    """Yield the text of tokens up to end-of-text, in pieces that never end within a character."""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    for token in itertools.takewhile(lambda token: token != end_of_text, tokens):
-        yield decoder.decode(vocabulary[token])
-    yield decoder.decode(b"", final=True)
+class Text:
+    """One of the texts that are generated together: what of it can be shown."""
+
+    def __init__(self, prompt, vocabulary, end_of_text):
+        self.vocabulary, self.end_of_text = vocabulary, end_of_text
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self.shown, self.ended = prompt, False
+
+    def add(self, token):
+        """Take a token, or None for no more of them; whole characters join what is shown."""
+        if not self.ended:
+            self.ended = token is None or token == self.end_of_text
+            data = b"" if self.ended else self.vocabulary[token]
+            self.shown += self.decoder.decode(data, final=self.ended)
+
+
+def generate(params, config, start, texts, pick, count):
+    """
+    Yield whenever texts, a list of Text, have taken one more token each; start, a list of tokens.
+
+    They go through the model together, count tokens long at most.
+    """
+    tokens = np.tile(np.array(start), (len(texts), 1))
+    steps = gpt2.generate(params, config, tokens, pick)
+    for _ in range(count):
+        if all(text.ended for text in texts):
+            return
+        for text, token in zip(texts, next(steps), strict=True):
+            text.add(token)
+        yield
+    for text in texts:
+        text.add(None)
+    yield
 
 
 def parse_args(argv):
-    about = (
-        "Generate text: --tokens of them, or up to end-of-text. The model sees maxT tokens at most"
-        " (GPT-2: 1024): when there are more, the older half is forgotten."
+    parser = Parser(
+        description="Generate text: --tokens of them, or up to end-of-text.",
+        epilog='Example: python sample_gpt2.py --weights out.bin --prompt "ROMEO:" --top-p 0.95',
+        allow_abbrev=False,
     )
-    parser = Parser(description=about)
-    add, count, top = parser.add_argument, number(int, 0), "draw from the likeliest tokens"
-    default = common.WEIGHTS_FILE
-    add(
-        "--weights",
-        type=file_name,
-        default=default,
-        metavar="FILE",
-        help=f"default: {default.name}",
-    )
-    add("--prompt", default="", metavar="TEXT", help="text to continue; -: all of standard input")
-    add("--tokens", type=count, default=100, help="to add, at most (default: 100)")
-    add("--temperature", type=number(float, 0), default=1.0, help="0: always the likeliest token")
-    add("--top-k", type=count, default=0, help=f"{top}, so many; 0: all (default)")
-    add("--top-p", type=number(float, 0, 1), default=1.0, help=f"{top}, of this sum; 1: all")
-    add("--seed", type=count, default=1337)
-    add("--samples", type=number(int, 1), default=1, help="how many texts (default: 1)")
-    hint = "default: that of the training data, or else GPT-2's"
-    add("--tokenizer", type=file_name, metavar="FILE", help=hint)
+    add, count, top = parser.add_argument, number(int, 0, 10**9), "draw from the likeliest tokens"
+    default = gpt2.WEIGHTS_FILE
+    text = f"default: {default.name}"
+    add("--weights", type=file_name, default=default, metavar="FILE", help=text)
+    text = "text to continue; -: all of standard input (default: none, a new text)"
+    add("--prompt", default="", metavar="TEXT", help=text)
+    add("--tokens", type=count, default=100, metavar="N", help="to add, at most (default: 100)")
+    text = "below 1, likely tokens become likelier; 0: always the likeliest (default: 1)"
+    add("--temperature", type=number(float, 0), default=1.0, metavar="X", help=text)
+    add("--top-k", type=count, default=0, metavar="N", help=f"{top}, so many (default: 0, all)")
+    text = f"{top}, of this sum (default: 1, all)"
+    add("--top-p", type=number(float, 0, 1), default=1.0, metavar="X", help=text)
+    text = "of what is drawn (default: 1337)"
+    add("--seed", type=number(int, 0), default=1337, metavar="N", help=text)
+    text = "how many texts (default: 1)"
+    add("--samples", type=number(int, 1, 10**9), default=1, metavar="N", help=text)
+    text = "default: that of the training data, or else GPT-2's"
+    add("--tokenizer", type=file_name, metavar="FILE", help=text)
     args = parser.parse_args(argv)
     if args.top_p == 0:
         parser.error("--top-p 0: leaves no token; give more, 1 leaves all")
@@ -85,36 +115,44 @@ def parse_args(argv):
 
 def main(argv=None):
     args = parse_args(argv)
-    flat, config = load_weights(args.weights)
-    name, step = Path(args.weights).name, common.read_about(args.weights).get("step")
-    if not np.isfinite(flat).all():
-        raise UserError(f"{args.weights}: has weights that are not numbers; give another --weights")
-    tokenizer = args.tokenizer or common.tokenizer_of(args.weights)
-    vocabulary, end_of_text = common.load_tokenizer(tokenizer)
+    flat, config = gpt2.load_weights(args.weights)
+    name, step = Path(args.weights).name, checkpoints.read_about(args.weights).get("step")
+    checkpoints.check_finite(args.weights, flat)
+    tokenizer = args.tokenizer or checkpoints.tokenizer_of(args.weights)
+    vocabulary, end_of_text = gpt2.load_tokenizer(tokenizer)
     if len(vocabulary) != config.V:
         what = f"{tokenizer}: has {len(vocabulary):,} tokens, {name} knows {config.V:,}"
         raise UserError(f"{what}; give the one it was trained with, --tokenizer FILE")
     prompt = read_prompt(args.prompt)
     start = encode(prompt, vocabulary, end_of_text) or [end_of_text]
-    if len(start) > config.maxT:
-        what = f"{len(start):,} tokens, {name} takes {config.maxT:,} at most"
-        raise UserError(f"--prompt: has {what}; shorten it")
     trained = "" if step is None else f", step {step}"
     print(f"{name}: {len(flat):,} parameters{trained}", file=sys.stderr)
+    if len(start) > config.maxT:
+        start = start[-config.maxT :]
+        what = f"--prompt: the model sees only its newest {config.maxT:,} tokens"
+        print(f"{Path(sys.argv[0]).name}: {what}", file=sys.stderr)
 
-    params, how = tensors(flat, config), (args.temperature, args.top_k, args.top_p)
-    interrupted = common.catch_interrupt()  # amid a token it could hit a lock of the threads
-    for i in range(args.samples):
-        tokens = generate(params, config, start, np.random.default_rng((args.seed, i)), *how)
-        text = pieces(itertools.islice(tokens, args.tokens), vocabulary, end_of_text)
-        for piece in itertools.chain(["---\n"] if i else [], [prompt], text):
-            print(piece, end="", flush=True)
-            if interrupted.is_set():
-                raise KeyboardInterrupt
-        print()
+    params, how = gpt2.tensors(flat, config), (args.temperature, args.top_k, args.top_p)
+    interrupted = catch_interrupt()  # amid a token it could hit a lock of the threads
+    together = max(1, min(TOGETHER, TOGETHER_TOKENS // len(start)))
+    for first in range(0, args.samples, together):
+        numbers = range(first, min(first + together, args.samples))
+        pick = picker([np.random.default_rng((args.seed, i)) for i in numbers], *how)
+        texts = [Text(prompt, vocabulary, end_of_text) for _ in numbers]
+        steps = generate(params, config, start, texts, pick, args.tokens)
+        for i, text in zip(numbers, texts, strict=True):  # the first as it comes, then the others
+            print("---\n" if i else "", end="")
+            more = True
+            while more:
+                print(text.shown, end="", flush=True)
+                text.shown = ""
+                if interrupted.is_set():
+                    raise KeyboardInterrupt
+                more = not text.ended and next(steps, steps) is not steps
+            print()
 
 
 if __name__ == "__main__":
     if hasattr(signal, "SIGPIPE"):  # not on Windows
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # so that it ends, quietly, when `| head` has
-    common.run(main)
+    run(main)

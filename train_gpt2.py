@@ -405,8 +405,8 @@ def init_weights(config, seed=1337):
 
 
 # ----------------------------------------------------------------------------
-# AdamW (Kingma & Ba 2015, algorithm 1; decoupled weight decay by Loshchilov & Hutter 2019;
-# doc/adamw.md)
+# AdamW (Kingma & Ba 2015, algorithm 1; decoupled weight decay by Loshchilov & Hutter 2019), its
+# learning rate, and the norm of the gradient (doc/adamw.md, doc/schedule.md)
 
 
 def adamw_update(params, grads, m, v, step, lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0):
@@ -476,8 +476,7 @@ def in_chunks(f, *arrays, chunks=None):
     n = len(arrays[0])
     if chunks is None:
         chunks = math.ceil(arrays[0].size / CHUNK)
-        if chunks > 1:
-            chunks += -chunks % THREADS  # as many for each thread, so that none has to wait
+        chunks += -chunks % THREADS if chunks > 1 else 0  # for each thread as many as for others
     size = math.ceil(n / chunks)
 
     def work(thread):
@@ -589,11 +588,16 @@ def weights_size(header):
     return HEADER_BYTES + numbers * (2 if version == BFLOAT16 else 4) + about
 
 
-def load_weights(path):
-    """Read a weight file -> all parameters as a flat float32 vector, config. Raises UserError."""
+def read_config(path):
+    """Read a weight file's header -> config, version. UserError unless the file is whole."""
     hint = "`python reference_gpt2.py` makes gpt2_124M.bin"
     header = read_header(path, WEIGHTS, (UNPADDED, FLOAT32, BFLOAT16), weights_size, hint)
-    version, config = header[1], GPT2Config(*header[2:7])
+    return GPT2Config(*header[2:7]), header[1]
+
+
+def load_weights(path):
+    """Read a weight file -> all parameters as a flat float32 vector, config. Raises UserError."""
+    config, version = read_config(path)
     padding = 0 if version == UNPADDED else wte_padding(config)
     dtype, wte = "<u2" if version == BFLOAT16 else "<f4", config.V * config.C
     flat = np.fromfile(path, dtype, num_parameters(config) + padding, offset=HEADER_BYTES)
@@ -694,7 +698,7 @@ def sample_text(params, config, vocabulary, end_of_text, rng, count=256):
 
 
 # ----------------------------------------------------------------------------
-# Training. What one needs the day after (checkpoints, resuming, PyTorch) is in tools/driver.py
+# Training; what one needs the day after is in tools/driver.py (doc/guide.md, doc/accumulation.md)
 
 FLAGS = {  # name: what the default run has, the least that makes sense, what --help says
     "init": (None, "", "weights to start from (gpt2_124M.bin), or dN: N random layers"),
@@ -718,7 +722,7 @@ DRIVER = HERE / "tools" / "driver.py"
 
 def parse_flags():
     """Return the flags of the command line; those that are not in FLAGS. SystemExit with a line."""
-    more = "More flags (--save, --resume, --log, --device, ...): python tools/driver.py --help"
+    more = "more flags (--save, --resume, --log, ...): python tools/driver.py --help"
     parser = argparse.ArgumentParser(allow_abbrev=False, epilog=more)
     parser.error = lambda why: parser.exit(2, f"{parser.prog}: {why}; --help lists the flags\n")
     for name, (default, least, text) in FLAGS.items():

@@ -45,6 +45,7 @@ def run(main):
         main()
     except BrokenPipeError:  # `| head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)  # what a shell expects of a program that SIGPIPE ended
     except MemoryError as error:
         sys.exit(f"{name}: out of memory; take smaller sizes ({one_line(error)})")
     except OSError as error:

@@ -1,10 +1,10 @@
 """
 How long does a training step take, here and in PyTorch? And a token of a sample?
 
-    python dev/benchmark.py                      # GPT-2 124M, 4 sequences of 64 tokens
-    python dev/benchmark.py --model d6 --batch-size 1 --seq-len 1024 --compile
-    python dev/benchmark.py --command "../llm.c/train_gpt2"
-    python dev/benchmark.py --sample             # instead of training, a text of 64 tokens
+    python tools/benchmark.py                      # GPT-2 124M, 4 sequences of 64 tokens
+    python tools/benchmark.py --model d6 --batch-size 1 --seq-len 1024 --compile
+    python tools/benchmark.py --command "../llm.c/train_gpt2"
+    python tools/benchmark.py --sample             # instead of training, a text of 64 tokens
 
 Each contender is a process of its own, and all start from the same random weights and tokens; for
 GPT-2 124M they need 10 GB of memory together. They take turns, A B C A B C, because no machine is
@@ -63,10 +63,9 @@ def random_batch(gpt2, config, B, T):
 
 
 def ours(config, B, T):
-    import common
     import train_gpt2 as gpt2
 
-    common.keep_freed_memory()
+    gpt2.keep_freed_memory()
     config = gpt2.GPT2Config(*config)
     flat = gpt2.init_weights(config)
     params = gpt2.tensors(flat, config)
@@ -90,14 +89,13 @@ def ours(config, B, T):
 
 
 def pytorch(config, B, T, fused=True, compiled=False, our_malloc=False):
-    import common
     import reference_gpt2 as reference
     import train_gpt2 as gpt2
 
     import torch
 
     if our_malloc:
-        common.keep_freed_memory()
+        gpt2.keep_freed_memory()
     torch.set_num_threads(gpt2.THREADS)
     config = gpt2.GPT2Config(*config)
     model = reference.model_from_flat(gpt2.init_weights(config), config, sdpa=True)
@@ -149,17 +147,20 @@ def products(config, B, T, threads, by_numpy):
     return "", turn
 
 
-def our_sample(config, tokens):
-    import common
+def our_sample(config, tokens, samples=1):
     import train_gpt2 as gpt2
+    from tools.sampling import picker
 
-    common.keep_freed_memory()
+    import numpy as np
+
+    gpt2.keep_freed_memory()
     config = gpt2.GPT2Config(*config)
     params = gpt2.tensors(gpt2.init_weights(config), config)
-    rng = gpt2.np.random.default_rng(1337)
+    rngs = [np.random.default_rng((1337, i)) for i in range(samples)]
 
     def turn(lap):
-        for _ in itertools.islice(gpt2.generate(params, config, [0], rng), tokens):
+        texts = gpt2.generate(params, config, np.zeros((samples, 1), int), picker(rngs))
+        for _ in itertools.islice(texts, tokens):
             pass
         lap("forward")
 
@@ -238,7 +239,7 @@ def start(prepare):
 
 
 def receive(name, pipe):
-    from common import UserError
+    from train_gpt2 import UserError
 
     try:
         return pipe.recv()
@@ -253,7 +254,7 @@ def ask(name, pipe):
 
 def run_command(command):
     """Run a program that prints (took N ms) for each step: the median of all but the first."""
-    from common import UserError
+    from train_gpt2 import UserError
 
     with subprocess.Popen(shlex.split(command), stdout=subprocess.PIPE, text=True) as process:
         took = [float(ms) for ms in re.findall(r"took ([\d.]+) ?ms", process.stdout.read())]
@@ -345,33 +346,33 @@ def program(text):
 
 
 def model_name(text):
-    from common import is_random_model
+    from train_gpt2 import named_config
 
-    if not is_random_model(text):
+    if not named_config(text, 1):
         raise argparse.ArgumentTypeError(f"{text} is not dN, N layers")
     return text
 
 
 def main():
-    import common
     import train_gpt2 as gpt2
+    from tools.console import Parser, number
 
-    parser = common.Parser(description="Time a training step, or a sample, here and in PyTorch.")
-    add, positive = parser.add_argument, common.number(int, 1)
+    parser = Parser(description="Time a training step, or a sample, here and in PyTorch.")
+    add, positive = parser.add_argument, number(int, 1)
     add("--model", type=model_name, default="d12", help="dN, N layers (default: d12, GPT-2 124M)")
     add("--batch-size", type=positive, default=4)
-    add("--seq-len", type=common.number(int, 1, 1024), default=64)  # to GPT-2's maxT
+    add("--seq-len", type=number(int, 1, 1024), default=64)  # to GPT-2's maxT
     add("--runs", type=positive, default=5, help="rounds that count (default: 5)")
     add("--compile", action="store_true", help="also PyTorch with torch.compile")
     add("--torch-malloc", action="store_true", help="also PyTorch with our settings of malloc")
     add("--sample", action="store_true", help="time generate() and Hugging Face's, no training")
-    tokens = common.number(int, 1, 1024)  # from one token on, so that none is forgotten
+    tokens = number(int, 1, 1024)  # from one token on, so that none is forgotten
     add("--tokens", type=tokens, default=64, help="tokens of --sample (default: 64)")
     help = "also another program that prints (took N ms) for each step; may be repeated"
     add("--command", type=program, action="append", default=[], help=help)
     args = parser.parse_args()
 
-    config = tuple(gpt2.named_config(args.model, common.GPT2_VOCAB_SIZE))
+    config = tuple(gpt2.named_config(args.model, gpt2.GPT2_VOCAB_SIZE))
     sizes = config, args.batch_size, args.seq_len
     contenders = {
         OURS: partial(ours, *sizes),
@@ -426,6 +427,6 @@ def main():
 
 
 if __name__ == "__main__":
-    from common import run
+    from tools.console import run
 
     run(main)

@@ -1,0 +1,160 @@
+"""
+Checkpoints: a weight file with AdamW's moments behind the weights, and a text about the run.
+
+The text is JSON, a dict of known keys whose types and ranges are checked: it is data from whoever
+made the file, and never command-line text. It names no file to write. The one name that it has is
+that of the data; unless this is in the project's data folder, the user has to confirm it by --data.
+
+What may enter: what is written into a checkpoint, and what may be believed of one.
+"""
+
+import hashlib
+import json
+import math
+import os
+from pathlib import Path
+
+import train_gpt2 as gpt2
+from train_gpt2 import FLOAT32, HERE, UserError
+
+import numpy as np
+
+HINT = "give a checkpoint that `python train_gpt2.py --save FILE` made"
+MAX_BYTES = 2**20  # of the text
+DIGEST_TOKENS = 10**6  # at the beginning of the training data, and at its end
+# What decides the result of a run, and how often it saves: the flags' names, and their least values
+SETTINGS = {name.replace("-", "_"): least for name, (_, least, _) in gpt2.FLAGS.items()}
+for name in "init", "data", "out", "val_every", "val_batches", "sample_every":
+    del SETTINGS[name]  # where from and where to, and what is shown
+SETTINGS |= {"grad_accum": 1, "save_every": 0, "shuffle": False}
+
+
+def digest(shards):
+    """Return a hexadecimal digest of the training data: its lengths, its first and last tokens."""
+    found = hashlib.sha256(json.dumps([len(tokens) for tokens in shards]).encode())
+    for part in shards[0][:DIGEST_TOKENS], shards[-1][-DIGEST_TOKENS:]:
+        found.update(np.asarray(part, "<i4"))
+    return found.hexdigest()
+
+
+def describe(args, shards):
+    """Return what a checkpoint says about a run with these flags, but for its step, a dict."""
+    settings = {name: getattr(args, name) for name in SETTINGS}
+    return {"data": str(args.data), "digest": digest(shards), "settings": settings}
+
+
+def checked_settings(found):
+    """Return settings with every type and range checked. Raises ValueError."""
+    if not found.keys() <= SETTINGS.keys():
+        raise ValueError(f"unknown settings {sorted(found.keys() - SETTINGS.keys())}")
+    for name, value in found.items():
+        least = SETTINGS[name]
+        if type(value) is not type(least) and (type(least), type(value)) != (float, int):
+            raise ValueError(f"{name} is {value!r}")
+        if not least <= value <= 2**63:
+            raise ValueError(f"{name} is {value!r}")
+    return found
+
+
+def settings_of_flags(flags):
+    """Return data, settings of the flags that checkpoints had before they had settings."""
+    settings, data = {}, str(gpt2.SHAKESPEARE)
+    for flag in flags:
+        name, _, text = flag.removeprefix("--").replace("-", "_").partition("=")
+        if name == "data":
+            data = flag.partition("=")[2]
+        elif name == "shuffle" and not text:
+            settings[name] = True
+        elif name in SETTINGS:
+            settings[name] = type(SETTINGS[name])(flag.partition("=")[2])
+        else:
+            raise ValueError(f"unknown flag {flag!r}")
+    return data, settings
+
+
+def read_about(path):
+    """Return what a weight file says about its run, a dict; {} if nothing. Raises UserError."""
+    gpt2.read_config(path)
+    header = np.fromfile(path, "<i4", 256)
+    size = int(header[8]) if header[1] == FLOAT32 else 0
+    if not size:
+        return {}
+    try:
+        if size > MAX_BYTES:
+            raise ValueError("too long a text")
+        with open(path, "rb") as f:
+            f.seek(-size, os.SEEK_END)
+            about = json.loads(f.read())
+        if "flags" in about:  # written before there were settings
+            about["data"], about["settings"] = settings_of_flags(about.pop("flags"))
+        known = {"step": int, "data": str, "settings": dict, "digest": str, "train_tokens": int}
+        for key, value in about.items():
+            if type(value) is not (known | {"val_loss": float})[key]:
+                raise ValueError(f"{key} is {value!r}")
+        checked_settings(about["settings"])
+        if not 0 <= about["step"] < 2**63 or "data" not in about:
+            raise ValueError("no step, or no data")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        what = f"damaged, at its end ({type(error).__name__}: {error})"
+        raise UserError(f"{path}: {what}; {HINT}") from error
+    return about
+
+
+def check_finite(what, flat, moments=()):
+    """Raise UserError unless all numbers are finite, and the second moment's none below 0."""
+    for name, numbers in zip(("weights", "m", "v"), (flat, *moments), strict=False):
+        low, high = numbers.min(), numbers.max()  # nan if there is a nan
+        if not (math.isfinite(low) and math.isfinite(high)) or name == "v" and low < 0:
+            raise UserError(f"{what}: its {name} are not all numbers; go back to an earlier one")
+
+
+def save(path, flat, config, about, moments=()):
+    """Write a checkpoint: flat weights; about, a dict; AdamW's flat m and v. Raises UserError."""
+    check_finite(f"{path} is not written", flat, moments)
+    gpt2.write_weights(path, flat, config, moments, json.dumps(about).encode())
+
+
+def read_moments(path):
+    """Return AdamW's m and v of a checkpoint, flat. Raises UserError if it has none."""
+    config, _ = gpt2.read_config(path)
+    header = np.fromfile(path, "<i4", 256)
+    if header[1] != FLOAT32 or header[9] != 2:
+        what = "has weights only, of no use to --resume"
+        raise UserError(f"{path}: {what}; `--init {path}` starts a run from them")
+    count = gpt2.num_parameters(config)
+    start = os.path.getsize(path) - int(header[8]) - 2 * 4 * count
+    moments = np.fromfile(path, "<f4", 2 * count, offset=start).reshape(2, count)
+    check_finite(path, moments[0], moments)
+    return moments
+
+
+def data_of(about, path):
+    """Return the name of a checkpoint's data, if it is in the project's data folder. UserError."""
+    name = (HERE / about["data"]).resolve()
+    if name.parent == (HERE / "data").resolve():
+        return str(name)
+    hint = f"if that is right, confirm it by --data {about['data']}"
+    raise UserError(f"{path}: was trained on {about['data']!r}, outside of this project; {hint}")
+
+
+def start_of(path, about, shards, steps):
+    """Return the step to go on from. UserError if other data are given, or if it is at its end."""
+    if "digest" in about:
+        same = about["digest"] == digest(shards)
+    else:  # written before there was a digest
+        same = about["train_tokens"] == sum(map(len, shards))
+    if not same:
+        raise UserError(f"{path}: was trained on other tokens than those of --data; give the same")
+    if about["step"] >= steps:
+        raise UserError(f"{path}: has its {about['step']} steps; a larger --steps goes on")
+    return about["step"]
+
+
+def tokenizer_of(path):
+    """Return the tokenizer file of the data that a checkpoint was trained on, or else GPT-2's."""
+    about = read_about(path)
+    if about:
+        own = HERE / "data" / f"{Path(about['data']).name}_tokenizer.bin"
+        if (HERE / about["data"]).resolve().parent == own.parent.resolve() and own.exists():
+            return own
+    return gpt2.TOKENIZER_FILE

@@ -1,0 +1,436 @@
+"""
+The driver of long runs: the lesson's loop with what a user wants the day after.
+
+    python train_gpt2.py --save run.bin --log run.csv --save-every 100    # any flag of this file
+    python train_gpt2.py --resume run.bin                                 # goes on
+    python train_gpt2.py --device cuda --dtype bfloat16                   # the same in PyTorch
+
+train_gpt2.py hands its command line over to here if there is a flag that it doesn't know, or a
+default file that is missing. A step is taken by an engine, NumPy's or PyTorch's; everything else
+about a run (data in several files, shuffling, accumulation, checkpoints, log, bar, Ctrl-C) is here
+once. It prints the same lines as the lesson, and writes the same files.
+
+What may enter: the order in which the parts of a run are called. The parts are modules of tools/.
+"""
+
+import contextlib
+import itertools
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from codecs import getincrementaldecoder
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import train_gpt2 as gpt2
+from tools import checkpoints, memory, prepare, token_files
+from tools.console import Parser, check_writable, file_name, number, run
+from tools.log import Progress, bars, say
+from tools.numpy_engine import NumpyEngine
+from tools.sampling import picker
+from train_gpt2 import UserError
+
+import numpy as np
+
+SWITCHES = {  # PyTorch's: each has its engine take the steps
+    "device": "cpu, cuda, cuda:1, mps; torchrun gives each process a GPU of its own",
+    "dtype": "float32, or bfloat16 for products (autocast)",
+    "flash": "attention by PyTorch's fused kernel",
+    "compile": "run what torch.compile makes of the model",
+    "tensorcores": "allow TF32 in products of float32",
+    "inference_only": "only forward passes; writes no file",
+    "no_write": "write no file",
+}
+DEFAULTS = {name.replace("-", "_"): default for name, (default, _, _) in gpt2.FLAGS.items()}
+DEFAULTS |= {"no_save": False, "save": None, "save_every": 0, "resume": None, "log": None}
+DEFAULTS |= {"grad_accum": 1, "shuffle": False, "device": "cpu", "dtype": "float32"}
+DEFAULTS |= dict.fromkeys(list(SWITCHES)[2:], False)
+
+# ----------------------------------------------------------------------------
+# Flags
+
+
+def add_switches(add):
+    """Add the flags of PyTorch's engine; add is a parser's add_argument."""
+    add("--device", type=file_name, metavar="NAME", help=SWITCHES["device"] + " (default: cpu)")
+    add("--dtype", choices=("float32", "bfloat16"), help=SWITCHES["dtype"] + " (default: float32)")
+    for name in list(SWITCHES)[2:]:
+        flag = f"--{name.replace('_', '-')}"
+        add(flag, action="store_true", default=None, help=SWITCHES[name])
+
+
+def make_parser():
+    """Return the parser of all flags of training. What is not given is None."""
+    parser = Parser(
+        prog=Path(sys.argv[0]).name,
+        description="Train GPT-2, in NumPy or in PyTorch.",
+        allow_abbrev=False,
+        epilog="The flags of PyTorch have it take the steps; all others mean the same in both.",
+    )
+    add = parser.add_argument
+    for name, (default, least, text) in gpt2.FLAGS.items():
+        kind = file_name if least == "" else number(type(least), least)
+        text += "" if default is None else f" (default: {default})"
+        add(f"--{name}", type=kind, metavar="NAME" if least == "" else "N", help=text)
+    add("--no-save", action="store_true", default=None, help="write no --out")
+    add("--save", type=file_name, metavar="FILE", help="write checkpoints there, instead of --out")
+    add("--save-every", type=number(int, 0), metavar="N", help="steps between them (0: at the end)")
+    add("--resume", type=file_name, metavar="FILE", help="go on with the run that saved FILE")
+    add("--log", type=file_name, metavar="FILE", help="write a CSV file with a row for each step")
+    text = "batches whose mean gradient a step takes, in each process (1)"
+    add("--grad-accum", type=number(int, 1), metavar="N", help=text)
+    text = "take the batches of training in random order, another one in each epoch"
+    add("--shuffle", action="store_true", default=None, help=text)
+    add_switches(add)
+    return parser
+
+
+def parse(argv):
+    """
+    Return the flags of a run as a namespace, complete; for --resume, with those of its checkpoint.
+
+    Its about is what the checkpoint says. Raises UserError, or SystemExit for a flag.
+    """
+    parser = make_parser()
+    given = {name: x for name, x in vars(parser.parse_args(argv)).items() if x is not None}
+    about = {}
+    if given.get("resume"):
+        about = checkpoints.read_about(given["resume"])
+        if not about:
+            hint = f"to start from its weights, --init {given['resume']}"
+            raise UserError(f"{given['resume']}: says nothing of a run; {hint}")
+        for name, had in about["settings"].items():
+            if name not in ("steps", "save_every") and given.get(name, had) != had:
+                hint = f"{given['resume']} was made with {had}; leave the flag out"
+                parser.error(f"--{name.replace('_', '-')}: {hint}")
+        if "init" in given:
+            parser.error("--init: goes without --resume, which has weights; leave one of them out")
+        data = given.get("data") or checkpoints.data_of(about, given["resume"])
+        given = about["settings"] | {"save": given["resume"]} | given | {"data": data}
+    if given.get("save_every") and not given.get("save"):
+        parser.error("--save-every: says how often, but not where; add --save FILE")
+    return SimpleNamespace(**DEFAULTS | given, about=about), SWITCHES.keys() & given.keys()
+
+
+def check_outputs(args):
+    """Raise UserError unless the files that the flags name can be written, and are not one."""
+    best = best_file(args.save) if args.save else None
+    flags = {"--save": args.save, "--save's best": best, "--log": args.log}
+    if not args.save and not args.no_save:
+        flags["--out"] = args.out
+    inputs = [f"{args.data}_tokenizer.bin"]
+    inputs += [str(path) for path in Path(f"{args.data}_").parent.glob("*_train*.bin")]
+    inputs += [str(path) for path in Path(f"{args.data}_").parent.glob("*_val*.bin")]
+    seen = {os.path.realpath(path): f"the data, {path}" for path in inputs}
+    for flag, path in flags.items():
+        if path:
+            check_writable(path, flag)
+            if (other := seen.get(os.path.realpath(path))) is not None:
+                raise UserError(f"{flag} {path}: is {other}, too; give another name")
+            seen[os.path.realpath(path)] = f"the file of {flag}"
+
+
+# ----------------------------------------------------------------------------
+# Interrupts
+
+
+@contextlib.contextmanager
+def interruptions(terminate):
+    """
+    Yield an event that Ctrl-C sets (and SIGTERM, if terminate); what was before stands afterwards.
+
+    The first Ctrl-C is acknowledged at once, a second one raises KeyboardInterrupt.
+    """
+    pressed = threading.Event()
+
+    def handler(signum, frame):
+        if signum == signal.SIGINT and pressed.is_set():
+            raise KeyboardInterrupt("stopped at once; the steps since the last save are lost")
+        if not pressed.is_set():
+            text = "stopping after this step; again: stop now, without saving\n"
+            with contextlib.suppress(OSError):
+                os.write(2, f"\n{text}".encode())
+        pressed.set()
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():  # only there can they be caught
+        for signum in (signal.SIGINT, signal.SIGTERM) if terminate else (signal.SIGINT,):
+            before[signum] = signal.signal(signum, handler)
+    try:
+        yield pressed
+    finally:
+        for signum, old in before.items():
+            signal.signal(signum, old)
+
+
+# ----------------------------------------------------------------------------
+# Saving
+
+
+def best_file(path):
+    """Return where the weights of the best validation loss go: run.bin -> run_best.bin."""
+    return Path(path).with_stem(f"{Path(path).stem}_best")
+
+
+class Saver:
+    """Writes what a run leaves: checkpoints at --save and its best, or else weights at --out."""
+
+    def __init__(self, args, engine, config, shards, start):
+        self.args, self.engine, self.config, self.saved = args, engine, config, None
+        self.start, self.best = start, math.inf
+        self.about = checkpoints.describe(args, shards)
+        if args.save and start:
+            with contextlib.suppress(UserError):  # of no use if it is not a checkpoint
+                self.best = checkpoints.read_about(best_file(args.save)).get("val_loss", math.inf)
+
+    def due(self, step):
+        """Return whether --save-every has a checkpoint written before this step."""
+        every = self.args.save_every
+        return bool(self.args.save and every and step > self.start and step % every == 0)
+
+    def save(self, step):
+        """Write the checkpoint or the weights after that many steps -> the file; None for none."""
+        if self.engine.rank or self.saved == step:
+            return self.args.save or self.args.out
+        if self.args.save:
+            about, flat = {"step": step, **self.about}, self.engine.parameters()
+            checkpoints.save(self.args.save, flat, self.config, about, self.engine.moments())
+        elif self.args.no_save:
+            return None
+        else:
+            checkpoints.check_finite(f"{self.args.out} is not written", self.engine.parameters())
+            gpt2.write_weights(self.args.out, self.engine.parameters(), self.config)
+        self.saved = step
+        say(f"wrote {self.args.save or self.args.out}")
+        return self.args.save or self.args.out
+
+    def save_best(self, step, val_loss):
+        """Write the weights, if there is a --save and they are the best so far."""
+        if self.args.save and not self.engine.rank and val_loss < self.best:
+            self.best = val_loss
+            about = {"step": step, "val_loss": val_loss, **self.about}
+            flat = self.engine.parameters()
+            checkpoints.save(best_file(self.args.save), flat, self.config, about)
+
+
+# ----------------------------------------------------------------------------
+# The run
+
+
+def bytes_of(shards, T, windows, vocabulary, end_of_text):
+    """Return how many bytes of text the targets of the first so many windows of T tokens are."""
+    sizes = np.array([len(token) for token in vocabulary])
+    sizes[end_of_text] = 0  # it stands between texts
+    total = 0
+    for tokens in shards:
+        own = min(windows, (len(tokens) - 1) // T)
+        total += int(np.bincount(tokens[1 : own * T + 1], minlength=len(sizes)) @ sizes)
+        windows -= own
+    return total
+
+
+def evaluate(engine, shards, B, T, batches):
+    """Return the mean loss of the first so many batches; 0: of all."""
+    batches = batches or token_files.num_batches(shards, B, T)
+    return engine.evaluate(token_files.get_batch(shards, i, B, T) for i in range(batches))
+
+
+def print_whole_validation(its, args):
+    """Print the loss on the whole validation text, which runs of other sizes can be compared by."""
+    B, T = args.batch_size, args.seq_len
+    windows = token_files.num_batches(its.val, B, T) * B
+    count = windows * T
+    loss, text = evaluate(its.engine, its.val, B, T, 0), f"on all of {count:,} tokens"
+    if its.vocabulary:
+        size = bytes_of(its.val, T, windows, its.vocabulary, its.end)
+        text = f"{loss * count / size / math.log(2):.4f} bits per byte, {text}"
+    say(f"step {args.steps}: val loss {loss:.6f}, {text}")
+
+
+def print_next(args, file):
+    """Print what the user can do with the file that a run has written."""
+    weights = "" if file == str(gpt2.WEIGHTS_FILE) else f" --weights {file}"
+    tokenizer = Path(f"{args.data}_tokenizer.bin")
+    tokenizer = f" --tokenizer {tokenizer}" if tokenizer.exists() else ""
+    say(f"text from it: python sample_gpt2.py{weights}{tokenizer}")
+    if args.save:
+        say(f"to go on: python train_gpt2.py --resume {file} --steps {2 * args.steps}")
+    else:
+        say(f"to go on: python {' '.join(sys.argv)} --init {file}")
+
+
+def sample(engine, config, vocabulary, end_of_text, rng, count=256):
+    """Print a text of count tokens, as they come."""
+    params, decoder = (
+        gpt2.tensors(engine.parameters(), config),
+        getincrementaldecoder("utf-8")("replace"),
+    )
+    tokens = gpt2.generate(params, config, np.array([[end_of_text]]), picker([rng]))
+    with bars().external_write_mode():  # no bar amid the text
+        for [token] in itertools.islice(tokens, count):
+            print(decoder.decode(vocabulary[token]), end="", flush=True)
+        print(decoder.decode(b"", final=True))
+
+
+def load_data(data, B, T):
+    """Read the token files named data -> those to train on, those for validation, V. UserError."""
+    splits = ("train", "val")
+    (train, V), (val, val_V) = (token_files.load_shards(f"{data}_{split}") for split in splits)
+    if val_V != V:
+        raise UserError(f"{data}: has {V:,} and {val_V:,} different tokens; prepare both again")
+    for split, shards in zip(splits, (train, val), strict=True):
+        if not token_files.num_batches(shards, B, T):
+            have = f"{sum(map(len, shards)):,} tokens where a batch takes {B * T + 1:,}"
+            raise UserError(f"{data}_{split} has {have}; lower --batch-size or --seq-len")
+    return train, val, V
+
+
+def open_run(args, open_engine):
+    """Read what a run needs, say what it is -> a namespace of its parts. Raises UserError."""
+    B, T = args.batch_size, args.seq_len
+    train_shards, val_shards, V = load_data(args.data, B, T)
+    start, m, v = 0, None, None
+    flat, config = gpt2.open_model(args.resume or args.init, V, T, args.seed)
+    checkpoints.check_finite(args.resume or args.init, flat)
+    if args.resume:
+        start = checkpoints.start_of(args.resume, args.about, train_shards, args.steps)
+        m, v = checkpoints.read_moments(args.resume)
+    vocabulary, end_of_text = [], None
+    with contextlib.nullcontext() if args.sample_every else contextlib.suppress(UserError):
+        vocabulary, end_of_text = gpt2.load_vocabulary(args.data, V)
+    check_outputs(args)
+
+    gpt2.keep_freed_memory()
+    engine = open_engine(args, flat, config, m, v, start)
+    if args.resume and args.grad_accum % engine.world:
+        share = f"{engine.world} processes can't share the {args.grad_accum} batches of a step"
+        raise UserError(f"--resume {args.resume}: {share}; start another number of them")
+    if not args.resume:  # for a checkpoint: the batches of a step, whichever process takes them
+        args.grad_accum *= engine.world
+    weights = f"{args.resume}, after {start:,} steps" if args.resume else args.init
+    print(f"weights: {weights}, {len(flat):,} parameters, {config}")
+    count, val_count = (sum(map(len, shards)) for shards in (train_shards, val_shards))
+    print(f"data: {args.data}, {count:,} tokens, and {val_count:,} for validation")
+    accum = args.grad_accum // engine.world
+    memory.print_memory(memory.memory_needed(config, len(flat), B, T, accum))
+    parts = {"engine": engine, "config": config, "vocabulary": vocabulary, "end": end_of_text}
+    saver = Saver(args, engine, config, train_shards, start)
+    return SimpleNamespace(**parts, saver=saver, train=train_shards, val=val_shards, start=start)
+
+
+@contextlib.contextmanager
+def saving(saver):
+    """
+    Yield a namespace whose step is to say how many steps are done, None amid one.
+
+    An error has these saved where there is a --save: the training is worth more than, say, a log.
+    """
+    state = SimpleNamespace(step=None)
+    try:
+        yield state
+    except (Exception, UserError):
+        if saver.args.save and state.step is not None and state.step > saver.start:
+            with contextlib.suppress(Exception, UserError):  # of the two, the first is reported
+                saver.save(state.step)
+        raise
+
+
+def stop(saver, step):
+    """Save, and raise KeyboardInterrupt with what is said after Ctrl-C."""
+    if step == saver.start:
+        raise KeyboardInterrupt("stopped at once; nothing is saved")
+    file = saver.save(step)
+    hint = f"--resume {file} goes on" if saver.args.save else f"--init {file} starts from there"
+    raise KeyboardInterrupt(f"stopped after {step} steps; {hint if file else 'nothing is saved'}")
+
+
+def train(args, open_engine):
+    """
+    Train, as the flags say -> the last loss, all parameters as a flat vector.
+
+    open_engine(args, flat, config, m, v, step) makes what takes the steps. Raises UserError, and
+    KeyboardInterrupt after Ctrl-C. With --save, a checkpoint is written on every way out.
+    """
+    its = open_run(args, open_engine)
+    B, T, engine, accum, loss = args.batch_size, args.seq_len, its.engine, args.grad_accum, math.nan
+    seed, log = args.seed if args.shuffle else None, None if its.engine.rank else args.log
+    progress = Progress(args.steps, its.start, accum * B * T, log, quiet=engine.rank > 0)
+    with interruptions(engine.world > 1) as interrupted, progress, saving(its.saver) as state:
+        for step in range(its.start, args.steps + 1):  # the last one does not train
+            last, val_loss, state.step = step == args.steps, None, step
+            if not last and engine.agree(interrupted.is_set()):
+                stop(its.saver, step)
+            if its.saver.due(step):
+                its.saver.save(step)
+            if args.val_every and (last or step % args.val_every == 0):
+                val_loss = evaluate(engine, its.val, B, T, args.val_batches)
+                say(f"step {step}: val loss {val_loss:.6f}")
+                its.saver.save_best(step, val_loss)
+            if args.sample_every and step and (last or step % args.sample_every == 0):
+                if not engine.rank:
+                    say(f"step {step}: sample\n---")
+                    rng = np.random.default_rng((args.seed, step))
+                    sample(engine, its.config, its.vocabulary, its.end, rng)
+                    say("---")
+            if last:
+                progress.write_row(step, None, val_loss, None, None, None)
+                break
+
+            began, first = time.perf_counter(), step * accum
+            own = range(first + engine.rank, first + accum, engine.world)
+            batches = [token_files.get_batch(its.train, i, B, T, seed) for i in own]
+            lr = gpt2.learning_rate(step, args.steps, args.lr, args.warmup, args.min_lr_frac)
+            state.step = None
+            loss, norm = engine.step(batches, lr, step)
+            if not math.isfinite(loss + norm):
+                what = f"loss {loss}, gradient norm {norm} in batch {first} of {args.data}_train"
+                hint = "this step is not saved; try a lower --lr, --warmup 100, or --grad-clip 1"
+                raise UserError(f"step {step}: {what}; {hint}")
+            state.step = step + 1
+            progress.record(step, loss, val_loss, lr, norm, time.perf_counter() - began)
+        file = its.saver.save(args.steps)
+        if args.save and args.val_every:
+            print_whole_validation(its, args)
+        if file:
+            print_next(args, file)
+    return loss, engine.parameters()
+
+
+def main(argv=None, engine="numpy"):
+    """Train as the command line says, by NumPy's engine or, if a flag or engine asks, PyTorch's."""
+    argv = sys.argv[1:] if argv is None else argv
+    args, switches = parse(argv)
+    if args.no_write or args.inference_only:
+        args.save, args.log, args.no_save = None, None, True
+    if engine == "numpy" and not switches:
+        if not prepare.make_defaults(args.data, args.init or args.resume):
+            args, _ = parse([*prepare.offline(), *argv])
+        set_defaults(args)
+        return train(args, NumpyEngine)
+    from tools import torch_engine  # only now, because it takes PyTorch
+
+    with torch_engine.open_device(args) as device:
+        if torch_engine.RANK:  # only the first process has something to say
+            sys.stdout = open(os.devnull, "w")
+            torch_engine.barrier()  # until the first has made what is missing
+        else:
+            if not prepare.make_defaults(args.data, args.init or args.resume):
+                raise UserError("without a network, give both --data and --init or --resume")
+            torch_engine.barrier()
+        set_defaults(args)
+        return train(args, partial(torch_engine.TorchEngine, device=device))
+
+
+def set_defaults(args):
+    """Name the default files where none is named."""
+    args.data, args.init = args.data or str(gpt2.SHAKESPEARE), args.init or str(gpt2.WEIGHTS_FILE)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,169 @@
+"""
+From text to tokens and back: GPT-2's vocabulary, any other of its kind, and plain bytes.
+
+What may enter: what turns a text, or a file of text, into the ids of tokens. How these lie in files
+is in tools/token_files.py, how a vocabulary is trained in tools/bpe.py. Packages other than NumPy
+are loaded where they are used, because bytes need none of them.
+"""
+
+import functools
+import hashlib
+import importlib
+import os
+import re
+import tempfile
+from pathlib import Path
+
+import train_gpt2 as gpt2
+from tools.token_files import is_gpt2, write_tokenizer
+from train_gpt2 import UserError, load_tokenizer
+
+CHUNK = 2**20  # bytes or characters of a text held at a time
+END_OF_TEXT = "<|endoftext|>"
+# BPE merges inside of these only: contractions, words, numbers, signs, each with the space before
+# it, and white space (the pattern of GPT-2's encoder.py)
+WORDS = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
+# The two files that tiktoken downloads, by itself without any timeout
+VOCABULARY_URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
+VOCABULARY_FILES = {
+    "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+    "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+}
+
+
+def needed(module):
+    """Return a module that needs a package of requirements.txt. Raises UserError if it is missing."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        hint = "`python -m pip install -r requirements.txt` installs what is missing"
+        raise UserError(f"{error}; {hint}") from error
+
+
+# ----------------------------------------------------------------------------
+# Encodings
+
+
+def byte_vocabulary():
+    """Return the vocabulary whose tokens are bytes, the 257th being end-of-text; its id."""
+    return [*(bytes([byte]) for byte in range(256)), END_OF_TEXT.encode()], 256
+
+
+def encoding_of(vocabulary, end_of_text):
+    """Return the tiktoken.Encoding of a vocabulary, the bytes of each token; end_of_text, an id."""
+    # The id of a token is its rank: BPE merges the pair whose token has the lowest.
+    ranks = {token: rank for rank, token in enumerate(vocabulary) if rank != end_of_text}
+    special = {END_OF_TEXT: end_of_text}
+    encoding = needed("tiktoken").Encoding
+    return encoding("gpt2", pat_str=WORDS, mergeable_ranks=ranks, special_tokens=special)
+
+
+def vocabulary_of(encoding):
+    """Return the vocabulary of an encoding, the bytes of each token; the id of end-of-text."""
+    vocabulary = [encoding.decode_single_token_bytes(i) for i in range(encoding.n_vocab)]
+    return vocabulary, encoding.eot_token
+
+
+def fill_tiktoken_cache():
+    """Download what tiktoken's cache lacks of GPT-2's vocabulary. Raises NoNetwork, UserError."""
+    downloads = needed("tools.download")
+    default = Path(tempfile.gettempdir(), "data-gym-cache")
+    folders = (os.environ.get(name) for name in ("TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR"))
+    folder = Path(next(filter(None, folders), default))
+    for name, sha256 in VOCABULARY_FILES.items():
+        url = VOCABULARY_URL + name
+        path = folder / hashlib.sha1(url.encode()).hexdigest()
+        if not path.exists() or downloads.sha256_of(path) != sha256:
+            downloads.download(url, path, sha256=sha256)
+
+
+def gpt2_encoding():
+    """
+    Return GPT-2's tiktoken.Encoding, from gpt2_tokenizer.bin if that is there.
+
+    Raises NoNetwork, UserError.
+    """
+    path = gpt2.TOKENIZER_FILE
+    if not path.exists():
+        tiktoken = needed("tiktoken")
+        fill_tiktoken_cache()
+        return tiktoken.get_encoding("gpt2")
+    vocabulary, end_of_text = load_tokenizer(path)
+    if not is_gpt2(vocabulary):
+        raise UserError(f"{path}: not GPT-2's vocabulary; delete it and run this again")
+    return encoding_of(vocabulary, end_of_text)
+
+
+def write_gpt2_tokenizer(path):
+    """Write GPT-2's tokenizer file. Raises NoNetwork, UserError."""
+    write_tokenizer(path, *vocabulary_of(gpt2_encoding()))
+
+
+# ----------------------------------------------------------------------------
+# Text to tokens
+
+# At a run of a million characters of white space tiktoken panics: its pattern, which looks ahead
+# there, keeps a place for each of them. Unlike Python's, its \s is without \x1c to \x1f.
+LONG_RUN = 2**17
+LONG_SPACE = re.compile(rf"([^\S\x1c-\x1f]{{{LONG_RUN},}})")
+
+
+@functools.lru_cache(1)
+def without_words(encoding):
+    """Return an encoding with the same tokens that merges over the whole text."""
+    ranks = {token: encoding.encode_single_token(token) for token in encoding.token_byte_values()}
+    ranks.pop(END_OF_TEXT.encode(), None)
+    whole = needed("tiktoken").Encoding
+    return whole("whole", pat_str=r"[\s\S]+", mergeable_ranks=ranks, special_tokens={})
+
+
+def encode_text(text, encoding):
+    """Return encoding.encode_ordinary(text), also where white space goes on for ever."""
+    tokens, (first, *others) = [], LONG_SPACE.split(text)
+    for space, behind in zip(others[::2], others[1::2], strict=True):
+        tokens += encoding.encode_ordinary(first)
+        # All of the run is one word, but for its last character if another word follows.
+        one_word = space[:-1] if behind else space
+        tokens += without_words(encoding).encode_ordinary(one_word)
+        first = space[-1] + behind if behind else ""
+    return tokens + encoding.encode_ordinary(first)
+
+
+def encode(text, vocabulary, end_of_text):
+    """Return the tokens of a prompt. UserError for a character that the vocabulary lacks."""
+    known = {token for i, token in enumerate(vocabulary) if i != end_of_text}
+    for character in sorted(set(text)):  # first, for tiktoken would panic
+        if not known.issuperset(bytes([byte]) for byte in character.encode()):
+            raise UserError(f"--prompt: this model's tokens lack {character!r}; leave it out")
+    return encode_text(text, encoding_of(vocabulary, end_of_text)) if text else []
+
+
+# ----------------------------------------------------------------------------
+# Text files
+
+# Before a single space or newline between two words, GPT-2's encoding cuts text anyway.
+CUT = re.compile(r".*\S(?=[ \n]\S)", re.DOTALL)
+
+
+def text_pieces(path, hint=None):
+    """Yield the text of a UTF-8 file in pieces whose tokens are those of the whole. UserError."""
+    rest, empty = "", True
+    try:
+        with open(path, encoding="utf-8-sig") as f:  # newlines as "\n", a byte order mark dropped
+            while new := f.read(max(CHUNK, len(rest))):
+                rest, empty = rest + new, False
+                if "\0" in new:
+                    what = "has a NUL, as no text has"
+                    raise UserError(f"{path}: {what}; {hint or 'save it as UTF-8'}")
+                if cut := CUT.match(rest):
+                    yield cut[0]
+                    rest = rest[cut.end() :]
+    except UnicodeDecodeError as error:
+        hint = hint or "save it as UTF-8 (iconv, or an editor, does that)"
+        raise UserError(f"{path}: not UTF-8 text ({error.reason}); {hint}") from error
+    except OSError as error:
+        hint = hint or "give the names of text files"
+        raise UserError(f"{path}: {error.strerror}; {hint}") from error
+    if empty:
+        raise UserError(f"{path}: empty; {hint or 'give the names of files with text in them'}")
+    yield rest

@@ -1,0 +1,97 @@
+"""
+What a long run shows of itself: lines, a bar on a terminal, and a CSV log.
+
+What may enter: printing and logging of a run's figures. Which figures they are, the driver decides.
+"""
+
+import contextlib
+import sys
+from pathlib import Path
+
+from tools.console import check_writable
+from train_gpt2 import UserError, replacing
+
+COLUMNS = "step,tokens,train_loss,val_loss,lr,grad_norm,ms"
+
+
+def bars():
+    """Return the class of tqdm's bars. Raises UserError where tqdm is not installed."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        raise UserError("tqdm is missing; `pip install -r requirements.txt` installs it") from None
+    return tqdm
+
+
+def say(text):
+    """Print, above the bar if there is one."""
+    bars().write(text)
+
+
+def open_log(path, start):
+    """
+    Open a log for appending, with the rows of the resumed run before step start. UserError.
+
+    A new run (start 0) does not take the log of another one.
+    """
+    check_writable(path, "--log")
+    lines = []
+    if Path(path).exists():
+        with open(path, encoding="utf-8", errors="replace") as f:
+            if f.readline().rstrip("\n") != COLUMNS:
+                raise UserError(f"--log {path}: exists, and is no log; give another name")
+            for line in f:
+                step = line.split(",")[0]
+                if len(step) < 20 and step.isdecimal() and line.endswith("\n"):
+                    lines.append((int(step), line))
+        if lines and not start:
+            raise UserError(f"--log {path}: is the log of another run; give another name")
+    with replacing(path) as f:
+        f.write("".join([f"{COLUMNS}\n", *(line for step, line in lines if step < start)]).encode())
+    return open(path, "a", encoding="utf-8", buffering=1)  # each line at once
+
+
+class Progress:
+    """
+    The bar and the log of a run from step start to steps; a context manager.
+
+    On a terminal there is a bar on standard error; if the output isn't there too, a line is printed
+    for each step.
+    """
+
+    def __init__(self, steps, start, tokens_per_step, log_path=None, quiet=False):
+        self.tokens_per_step, self.log_path = tokens_per_step, log_path
+        self.log = open_log(log_path, start) if log_path else None
+        shown = {"initial": start, "unit": "step", "disable": quiet or None}  # None: on terminals
+        self.bar = bars()(total=steps, **shown)
+        self.lines = self.bar.disable or not sys.stdout.isatty()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.bar.close()
+        if self.log:
+            with contextlib.suppress(OSError):  # what it has not written, record() has reported
+                self.log.close()
+
+    def write_row(self, step, loss, val_loss, lr, norm, ms):
+        """Write a row of the log, None for what there is not. Raises UserError."""
+        if not self.log:
+            return
+        cells = (loss, ".6f"), (val_loss, ".6f"), (lr, "g"), (norm, "g"), (ms, ".1f")
+        cells = ("" if x is None else format(x, form) for x, form in cells)
+        try:
+            self.log.write(",".join((str(step), str(step * self.tokens_per_step), *cells)) + "\n")
+        except OSError as error:
+            raise UserError(f"--log {self.log_path}: can't be written: {error.strerror}") from error
+
+    def record(self, step, loss, val_loss, lr, norm, seconds):
+        """Show and log a step: val_loss is the loss before it, None if that was not computed."""
+        per_second = f"{self.tokens_per_step / seconds:.0f} tokens/s"
+        if self.lines:
+            took = f"took {seconds * 1000:f} ms, {per_second}"
+            say(f"step {step}: train loss {loss:f} ({took})")
+        self.bar.set_postfix_str(f"loss {loss:.4f}, {per_second}", refresh=False)
+        self.bar.update()
+        self.write_row(step, loss, val_loss, lr, norm, seconds * 1000)

@@ -1,0 +1,64 @@
+"""
+How much memory a training run takes, and how much this machine has.
+
+What may enter: estimates and readings of memory; nothing that allocates it.
+"""
+
+import contextlib
+import math
+import os
+import sys
+from pathlib import Path
+
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+def memory_limits(cgroups=CGROUPS, own="/proc/self/cgroup"):
+    """Yield the limits, in bytes, of the containers that this process is in (Linux's cgroups)."""
+    lines = Path(own).read_text().splitlines()
+    for controllers, path in (line.split(":", 2)[1:] for line in lines):
+        v2 = not controllers  # version 2 has one hierarchy, version 1 one for each controller
+        if not v2 and "memory" not in controllers.split(","):
+            continue
+        root, name = (
+            (cgroups, "memory.max") if v2 else (cgroups / "memory", "memory.limit_in_bytes")
+        )
+        for folder in (root / path.lstrip("/"), *(root / path.lstrip("/")).parents):
+            with contextlib.suppress(ValueError, OSError):  # "max", or not visible from inside
+                yield int((folder / name).read_text())
+            if folder == root:
+                break
+
+
+def machine_memory():
+    """Return the bytes of memory that this machine, or container, has; infinity if unknown."""
+    have = math.inf
+    with contextlib.suppress(AttributeError, ValueError, OSError):  # no sysconf on Windows
+        have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError):  # no cgroups
+        have = min([have, *memory_limits()])
+    return have
+
+
+def memory_needed(config, num_parameters, B, T, grad_accum=1):
+    """Return about how many bytes a run takes, by what they are for."""
+    _, V, L, NH, C = config
+    keys = min(T, T / 2 + 64)  # that a query sees on average, because attention keeps tiles of 128
+    numbers = {
+        "parameters": num_parameters,
+        "gradients": num_parameters * (1 if grad_accum == 1 else 2),
+        "moments": num_parameters * 2,
+        "activations": int(B * T * (L * (16 * C + NH * keys) + V)),  # the bulk of the caches
+    }
+    return {name: 4 * count for name, count in numbers.items()}
+
+
+def print_memory(sizes):
+    """Print what memory_needed returned, and warn if there is less than that."""
+    need, have = sum(sizes.values()), machine_memory()
+    parts = ", ".join(f"{name} {size / 1e6:,.0f}" for name, size in sizes.items())
+    print(f"memory: {need / 1e6:,.0f} MB ({parts})")
+    if need > have:
+        hint = "lower --batch-size or --seq-len, or take a smaller model"
+        warning = f"warning: it needs about {need / 1e9:.1f} GB, and there are {have / 1e9:.1f}"
+        print(f"{Path(sys.argv[0]).name}: {warning}; {hint}", file=sys.stderr)

@@ -1,0 +1,84 @@
+"""
+A training step by the lesson's functions, for the driver of long runs.
+
+What may enter: what turns batches into a step in NumPy. tools/torch_engine.py is its twin.
+"""
+
+import math
+import operator
+
+import train_gpt2 as gpt2
+
+import numpy as np
+
+
+class NumpyEngine:
+    """
+    The state of a run: parameters, gradients, AdamW's moments.
+
+    flat, m and v are flat float32 vectors, which it changes in place; args has grad_accum,
+    grad_clip and weight_decay.
+    """
+
+    rank, world = 0, 1  # which process, of how many
+
+    def __init__(self, args, flat, config, m=None, v=None, step=0):
+        self.args, self.config, self.flat = args, config, flat
+        self.m, self.v = (np.zeros_like(flat) if x is None else x for x in (m, v))
+        self.params = gpt2.tensors(flat, config)
+        self.grads = gpt2.tensors(np.zeros_like(flat), config)
+        self.more_grads = None
+
+    def gradient(self, batches):
+        """
+        Return the mean loss of the batches, a list of x, y; fill self.grads with its gradient.
+
+        Because a backward pass overwrites what it fills, all but the first fill more_grads, which
+        is added.
+        """
+        loss = 0.0
+        if len(batches) > 1 and self.more_grads is None:
+            self.more_grads = gpt2.tensors(np.empty_like(self.flat), self.config)
+        for i, (x, y) in enumerate(batches):
+            batch_loss, cache = gpt2.gpt2_forward(self.params, self.config, x, y)
+            gpt2.gpt2_backward(1 / len(batches), cache, self.more_grads if i else self.grads)
+            del cache  # the activations, before the next ones are allocated
+            for name in self.grads if i else ():
+                both = self.grads[name].reshape(-1), self.more_grads[name].reshape(-1)
+                gpt2.in_chunks(operator.iadd, *both)
+            loss += float(batch_loss) / len(batches)
+        return loss
+
+    def step(self, batches, lr, step):
+        """
+        Take step number step, from 0 on -> loss, norm of the gradient before clipping.
+
+        If one of them is not finite, nothing is updated.
+        """
+        loss = self.gradient(batches)
+        norm = gpt2.clip_gradients(self.grads, self.args.grad_clip or math.inf)
+        if math.isfinite(loss + norm):
+            m, v = (gpt2.tensors(x, self.config) for x in (self.m, self.v))
+            decay = self.args.weight_decay
+            gpt2.adamw_update(self.params, self.grads, m, v, step + 1, lr, weight_decay=decay)
+        return loss, norm
+
+    def evaluate(self, batches):
+        """Return the mean loss of the batches, an iterable of x, y."""
+        losses = [float(gpt2.gpt2_forward(self.params, self.config, x, y)[0]) for x, y in batches]
+        return sum(losses) / len(losses)
+
+    def parameters(self):
+        """Return all parameters, a flat float32 vector."""
+        return self.flat
+
+    def moments(self):
+        """Return AdamW's m and v, flat float32 vectors."""
+        return self.m, self.v
+
+    def agree(self, flag):
+        """Return whether any process says so; this one is alone."""
+        return flag
+
+    def close(self):
+        """Let go of what the engine holds: nothing."""

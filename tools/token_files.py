@@ -1,0 +1,202 @@
+"""
+Token files and the tokenizers that go with them: where they lie, writing them, and batches of many.
+
+What may enter: what writes llm.c's token and tokenizer files, or reads several token files as one
+text. The readers of a single file are in train_gpt2.py; text becomes tokens in tools/encoding.py.
+"""
+
+import argparse
+import contextlib
+import functools
+import glob
+import hashlib
+import os
+from pathlib import Path
+
+import train_gpt2 as gpt2
+from train_gpt2 import UserError, load_tokens, replacing
+
+import numpy as np
+
+DATA = gpt2.HERE / "data"  # where the prepro scripts put what they make, wherever they are called
+GPT2_VOCABULARY_SHA256 = "7db3ecccc3244b0f6caf9087f7d9c8224cbb8bdc6d01888e547329c0e064260f"
+
+# ----------------------------------------------------------------------------
+# Names
+
+
+def prefix_of(name):
+    """Return what the files of a dataset begin with: name if it has a folder, else data/name."""
+    return Path(name) if os.path.dirname(name) else DATA / name
+
+
+def shown(path):
+    """Return a path for the user to read and to type: short where it is below the current folder."""
+    path, here = os.path.abspath(path), os.path.join(os.getcwd(), "")
+    return path.removeprefix(here)
+
+
+def add_name_flag(parser, default):
+    """Add --name to the flags of a script that makes the dataset called default."""
+    what = "what the files' names begin with; without a folder, in the project's data/"
+    parser.add_argument(
+        "--name", type=dataset_name, default=default, help=f"{what} (default: {default})"
+    )
+
+
+def dataset_name(text):
+    """Return text if files' names can begin with it: a type for a flag."""
+    if os.path.basename(text) in ("", ".", ".."):
+        raise argparse.ArgumentTypeError(f"{text!r} is no name that files can begin with")
+    return text
+
+
+# ----------------------------------------------------------------------------
+# Tokenizers
+
+
+def is_gpt2(vocabulary):
+    """Return whether a vocabulary, the bytes of each token, is GPT-2's."""
+    return hashlib.sha256(b"\n".join(vocabulary)).hexdigest() == GPT2_VOCABULARY_SHA256
+
+
+def header(*numbers):
+    """Return the 256 int32 that a file begins with."""
+    return np.array(numbers + (0,) * (256 - len(numbers)), "<i4")
+
+
+def fill_tokenizer(f, vocabulary, end_of_text):
+    """Write a tokenizer to an open file: the length and the bytes of each token."""
+    f.write(header(gpt2.TOKENIZER, 2, len(vocabulary), end_of_text))
+    for token in vocabulary:
+        f.write(bytes([len(token)]) + token)
+
+
+def write_tokenizer(path, vocabulary, end_of_text):
+    """Write a tokenizer file: vocabulary, the bytes of each token; end_of_text, one token's id."""
+    with replacing(path) as f:
+        fill_tokenizer(f, vocabulary, end_of_text)
+
+
+def tokenizer_to_write(prefix, vocabulary):
+    """
+    Return the tokenizer file that the tokens of a dataset lack, None if none.
+
+    Its own for a vocabulary of its own, or else GPT-2's, which is one for all datasets (but beside
+    this one if the project's folder can't be written in).
+    """
+    if not is_gpt2(vocabulary):
+        return f"{prefix}_tokenizer.bin"
+    if gpt2.TOKENIZER_FILE.exists():
+        return None
+    writable = os.access(gpt2.TOKENIZER_FILE.parent, os.W_OK)
+    return str(gpt2.TOKENIZER_FILE) if writable else f"{prefix}_tokenizer.bin"
+
+
+# ----------------------------------------------------------------------------
+# Token files
+
+
+def fill_tokens(f, path, V, chunks):
+    """Write tokens, an iterable of arrays or lists, to an open file -> how many. UserError."""
+    count = 0
+    f.write(header())  # its place; the count is known at the end
+    for chunk in chunks:
+        tokens = np.asarray(chunk)
+        if len(tokens) and not 0 <= tokens.min() <= tokens.max() < min(V, 2**16):
+            raise ValueError(f"a token of {path} is not below {V}, or not in 16 bits")
+        f.write(tokens.astype("<u2"))
+        count += len(tokens)
+    if not 0 < count < 2**31:
+        raise UserError(f"{path}: can't hold {count:,} tokens, only 1 to 2**31 - 1 of them")
+    f.seek(0)
+    f.write(header(gpt2.TOKENS, 1, count, V))
+    return count
+
+
+def write_tokens(path, V, chunks):
+    """Write a token file from an iterable of arrays (or lists) of ids, one in memory at a time."""
+    with replacing(path) as f:
+        count = fill_tokens(f, path, V, chunks)
+    print(f"wrote {count:,} tokens to {shown(path)}", flush=True)
+
+
+def write_splits(prefix, vocabulary, end_of_text, splits):
+    """
+    Write a dataset: PREFIX_NAME.bin for each name in splits, and the tokenizer that it lacks.
+
+    splits has an iterable of arrays (or lists) of ids for each name. Files of an earlier dataset of
+    this name are replaced once all of the new ones are on the disk; a tokenizer that was theirs
+    alone goes. Raises UserError.
+    """
+    paths, said = [f"{prefix}_{name}.bin" for name in splits], []
+    tokenizer, own = tokenizer_to_write(prefix, vocabulary), Path(f"{prefix}_tokenizer.bin")
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(replacing(path)) for path in paths]
+        for f, path, chunks in zip(files, paths, splits.values(), strict=True):
+            count = fill_tokens(f, path, len(vocabulary), chunks)
+            said.append(f"wrote {count:,} tokens to {shown(path)}")
+        if tokenizer:
+            files.append(stack.enter_context(replacing(tokenizer)))
+            fill_tokenizer(files[-1], vocabulary, end_of_text)
+            said.append(f"wrote the vocabulary, {len(vocabulary):,} tokens, to {shown(tokenizer)}")
+        for f in files:  # now, because a full disk may only tell here, and after this files change
+            f.flush()
+            os.fsync(f.fileno())
+    if tokenizer != str(own):
+        own.unlink(missing_ok=True)
+    print("\n".join(said), flush=True)
+
+
+# ----------------------------------------------------------------------------
+# Reading several token files as one text
+
+
+def load_shards(prefix):
+    """Read PREFIX.bin, or else all PREFIX_*.bin in their order -> list of tokens, V. UserError."""
+    paths = [f"{prefix}.bin"]
+    if not Path(paths[0]).exists():
+        paths = sorted(glob.glob(f"{glob.escape(str(prefix))}_*.bin")) or paths
+    shards, sizes = zip(*map(load_tokens, paths), strict=True)
+    if len(set(sizes)) > 1:
+        found = " and ".join(f"{V:,}" for V in sorted(set(sizes)))
+        raise UserError(f"{prefix}: its files have {found} different tokens; prepare them again")
+    return list(shards), sizes[0]
+
+
+def num_windows(shards, T):
+    """Return how many windows of T tokens, each with a target, every array has: int64."""
+    return np.array([(len(tokens) - 1) // T for tokens in shards])
+
+
+def num_batches(shards, B, T):
+    """Return how many batches of B windows of T tokens the arrays have together."""
+    return int(num_windows(shards, T).sum()) // B
+
+
+@functools.lru_cache(1)  # an epoch's order is made once
+def shuffled(n, epoch, seed):
+    """Return the numbers below n in an order that depends on epoch and seed."""
+    return np.random.default_rng((seed, epoch)).permutation(n)
+
+
+def get_batch(shards, i, B, T, seed=None):
+    """
+    Return batch i of the tokens in one array or several: x and y (B, T), y being x one token later.
+
+    It has B windows of T tokens, which follow each other in an array, then in the next one, and
+    after the last in the first again; what makes no whole window, or batch, is skipped. With a
+    seed, the windows are shuffled, in another order for each epoch.
+    """
+    counts = num_windows(shards, T)
+    ends = counts.cumsum()
+    epoch, k = divmod(i, int(ends[-1]) // B)
+    windows = np.arange(k * B, k * B + B)
+    if seed is not None:
+        windows = shuffled(int(ends[-1]), epoch, seed)[windows]
+    batch = np.empty((B, T + 1), np.int64)
+    for row, window in zip(batch, windows, strict=True):
+        shard = np.searchsorted(ends, window, "right")
+        at = (window - ends[shard] + counts[shard]) * T
+        row[:] = shards[shard][at : at + T + 1]
+    return batch[:, :-1], batch[:, 1:]
