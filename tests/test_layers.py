@@ -529,10 +529,10 @@ def test_generate_goes_on_beyond_maxT(prompt, maxT):
 
 
 @pytest.mark.parametrize("n, setting", [(1, WHOLE), (4, WHOLE), (9, (3, 8, 2)), (12, WHOLE)])
-@pytest.mark.parametrize("B", [1, 3])
-def test_logits_of_generate(B, n, setting):
+@pytest.mark.parametrize("B, L", [(1, 2), (3, 2), (1, 10)])
+def test_logits_of_generate(B, L, n, setting):
     """At every position, and after the older half was forgotten, those of the whole forward."""
-    config = gpt2.GPT2Config(maxT=9, V=13, L=2, NH=2, C=8)
+    config = gpt2.GPT2Config(maxT=9, V=13, L=L, NH=2, C=8)
     _, params = random_params(config)
     text, seen = np.random.default_rng(3).integers(config.V, size=(B, 40)), []
 
