@@ -13,7 +13,7 @@ from pathlib import Path
 
 import test_gpt2
 import train_gpt2 as gpt2
-from tools import checkpoints, token_files
+from tools import checkpoints
 
 import numpy as np
 import pytest
@@ -381,17 +381,6 @@ def test_read_headerless_int32(tmp_path, tokens):
     assert isinstance(loaded, np.memmap)
 
 
-@modest
-@given(st.lists(st.integers(0, 50000), min_size=1, max_size=50), st.integers(50001, 2**16))
-def test_written_tokens_byte_by_byte(tokens, V):
-    with folder() as tmp:
-        half = len(tokens) // 2
-        token_files.write_tokens(tmp / "t.bin", V, [tokens[:half], np.array(tokens[half:])])
-        assert (tmp / "t.bin").read_bytes() == token_bytes(tokens, V)
-        loaded, found = gpt2.load_tokens(tmp / "t.bin")
-        assert found == V and loaded.tolist() == tokens
-
-
 GOOD_TOKENS = token_bytes([1, 2, 3, 4], 11)
 DAMAGED_TOKENS = {
     "empty": b"",
@@ -450,14 +439,11 @@ def test_batches_leave_out_what_does_not_fill_one():
 
 @modest
 @given(st.integers(1, 4), st.integers(1, 5), st.integers(1, 6), st.integers(0, 30), st.data())
-def test_batches_of_the_lesson_and_of_the_driver(B, T, batches, i, data):
-    """Round after round; several arrays and shuffling are the driver's, one array is the same."""
+def test_batches_round_after_round(B, T, batches, i, data):
     tokens = np.arange(B * T * batches + 1 + data.draw(st.integers(0, B * T - 1)))
     x, y = gpt2.get_batch(tokens, i, B, T)
     assert x.ravel().tolist() == [i % batches * B * T + j for j in range(B * T)]
-    for ours, theirs in zip((x, y), token_files.get_batch([tokens], i, B, T), strict=True):
-        assert np.array_equal(ours, theirs) and ours.dtype == theirs.dtype == np.int64
-    assert np.array_equal(y, x + 1) and x.shape == (B, T)
+    assert np.array_equal(y, x + 1) and x.shape == (B, T) and x.dtype == y.dtype == np.int64
 
 
 def test_batches_are_copies_that_keep_large_ids():
@@ -468,112 +454,6 @@ def test_batches_are_copies_that_keep_large_ids():
     assert y.tolist() == [[32768, 40000], [50256, 7]]
 
 
-@modest
-@given(st.integers(1, 4), st.integers(1, 5), st.integers(1, 6), st.integers(0, 9), st.data())
-def test_shuffled_batches_visit_each_window_once(B, T, batches, seed, data):
-    extra = data.draw(st.integers(0, T - 1))
-    tokens = np.arange(B * T * batches + 1 + extra)
-    for epoch in 0, 1, 5:
-        seen = []
-        for i in range(epoch * batches, (epoch + 1) * batches):
-            x, y = token_files.get_batch([tokens], i, B, T, seed)
-            assert x.shape == y.shape == (B, T) and np.array_equal(y, x + 1)
-            assert np.array_equal(x, x[:, :1] + np.arange(T))
-            seen += x[:, 0].tolist()
-        assert sorted(seen) == list(range(0, B * T * batches, T))
-
-
-def test_order_of_shuffled_batches():
-    tokens = np.arange(2 * 3 * 20 + 1)
-
-    def order(epoch, seed):
-        steps = range(20 * epoch, 20 * (epoch + 1))
-        return [
-            w
-            for i in steps
-            for w in token_files.get_batch([tokens], i, 2, 3, seed)[0][:, 0].tolist()
-        ]
-
-    orders = [order(epoch, seed) for epoch in (0, 1, 2) for seed in (1337, 1, 0)]
-    in_order = list(range(0, 2 * 3 * 20, 3))
-    assert len({tuple(o) for o in [*orders, in_order]}) == 10
-    again = [order(epoch, seed) for epoch in (0, 1, 2) for seed in (1337, 1, 0)]
-    assert again == orders
-
-
-shards_of = st.lists(st.integers(1, 40), min_size=1, max_size=4)
-
-
-@modest
-@given(shards_of, st.integers(1, 3), st.integers(1, 5), st.sampled_from([None, 0, 7]))
-def test_batches_of_several_arrays(lengths, B, T, seed):
-    """No window crosses an array's end; none is seen twice in a round, and few not at all."""
-    starts = [1000 * i for i in range(len(lengths))]
-    shards = [np.arange(a, a + n) for a, n in zip(starts, lengths, strict=True)]
-    windows = [a + T * k for a, n in zip(starts, lengths, strict=True) for k in range((n - 1) // T)]
-    batches = token_files.num_batches(shards, B, T)
-    assert batches == len(windows) // B
-    for epoch in range(2 if batches else 0):
-        seen = []
-        for i in range(epoch * batches, (epoch + 1) * batches):
-            x, y = token_files.get_batch(shards, i, B, T, seed)
-            assert np.array_equal(x, x[:, :1] + np.arange(T)) and np.array_equal(y, x + 1)
-            seen += x[:, 0].tolist()
-        if seed is None:
-            assert seen == windows[: batches * B]
-        assert len(set(seen)) == len(seen) == batches * B and set(seen) <= set(windows)
-
-
-def test_shuffled_batches_mix_the_arrays():
-    shards = [np.arange(1000 * i, 1000 * i + 3 * 20 + 1) for i in range(2)]
-    rounds = [
-        [
-            token_files.get_batch(shards, i, 2, 3, 1)[0][:, 0] // 1000
-            for i in range(20 * e, 20 * e + 20)
-        ]
-        for e in range(2)
-    ]
-    assert {tuple(batch) for batch in rounds[0]} == {(0, 0), (0, 1), (1, 0), (1, 1)}
-    assert not np.array_equal(*rounds)
-
-
-# ----------------------------------------------------------------------------
-# Shards
-
-
-def write_shard(path, tokens, V=11):
-    return write(path, token_bytes(tokens, V))
-
-
-def test_shards_in_their_order(tmp_path):
-    for i in 2, 10, 0, 1:  # not in their order on the disk, nor is 10 before 2
-        write_shard(tmp_path / f"x_train_{i:06}.bin", [i % 11, 0, 0])
-    write_shard(tmp_path / "y_train_000000.bin", [9])
-    write(tmp_path / "x_train_000003.bin.part", b"cut off")
-    shards, V = token_files.load_shards(tmp_path / "x_train")
-    assert V == 11 and [int(tokens[0]) for tokens in shards] == [0, 1, 2, 10]
-    write_shard(tmp_path / "x_train.bin", [5, 6])
-    ((tokens,), _) = token_files.load_shards(tmp_path / "x_train")  # the one file wins
-    assert tokens.tolist() == [5, 6]
-
-
-def test_shards_of_a_name_with_signs(tmp_path):
-    folder = tmp_path / "a[b]*?"
-    folder.mkdir()
-    write_shard(folder / "x_0.bin", [1, 2])
-    assert len(token_files.load_shards(folder / "x")[0]) == 1
-
-
-def test_shards_that_do_not_belong_together(tmp_path):
-    assert "there is no file" in refuses(token_files.load_shards, tmp_path / "x")
-    write_shard(tmp_path / "x_0.bin", [1, 2])
-    write_shard(tmp_path / "x_1.bin", [1, 2], 12)
-    message = refuses(token_files.load_shards, tmp_path / "x")
-    assert "11" in message and "12" in message
-    write(tmp_path / "x_1.bin", b"x")
-    assert "x_1.bin" in refuses(token_files.load_shards, tmp_path / "x")
-
-
 # ----------------------------------------------------------------------------
 # Tokenizer
 
@@ -581,13 +461,11 @@ def test_shards_that_do_not_belong_together(tmp_path):
 @modest
 @given(st.lists(st.binary(max_size=255), min_size=1, max_size=20), st.data())
 @example([b"\0", b"", b"x" * 255, "é".encode()], None)
-def test_tokenizer_both_ways(vocabulary, data):
+def test_read_tokenizer(vocabulary, data):
     end = data.draw(st.integers(0, len(vocabulary) - 1)) if data else 3
     built = tokenizer_bytes(vocabulary, end)
     with folder() as tmp:
         assert gpt2.load_tokenizer(write(tmp / "built.bin", built)) == (vocabulary, end)
-        token_files.write_tokenizer(tmp / "written.bin", vocabulary, end)
-        assert (tmp / "written.bin").read_bytes() == built
 
 
 GOOD_TOKENIZER = tokenizer_bytes([b"ab", b"c", b"<end>"], 2)
