@@ -589,6 +589,7 @@ def sample(params, config, count=256, seed=0):
 def test_samples_draw_by_the_probabilities():
     config = gpt2.GPT2Config(maxT=1, V=3, L=1, NH=1, C=4)
     _, params = random_params(config, dtype=np.float64)
+    params["wte"] *= 4  # so that tokens are not equally likely
     n, tokens = 2000, []
     text = sample(params, config, n)
     while text:
@@ -616,7 +617,8 @@ def test_samples_begin_after_an_end_of_text_and_have_a_seed():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gpt2, "generate", generate)
-        assert sample(params, config) == 256 * "é" and seen == [[[2]]]
+        text = gpt2.sample_text(params, config, LETTERS, 2, None)  # of 256 tokens by default
+    assert text == 256 * "é" and seen == [[[2]]]
     assert sample(params, config, 50, 1) == sample(params, config, 50, 1)
     assert sample(params, config, 50, 1) != sample(params, config, 50, 2)
 
