@@ -7,6 +7,7 @@ the training loop, numbers far from 1) is caught by the pytest file behind the q
 `pytest -s tests/test_mutants.py` prints the table: mutant, what caught it.
 """
 
+import json
 import os
 import queue
 import re
@@ -16,6 +17,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from helpers import PROJECT, SMALL_STATE, SMALL_WEIGHTS
 
 WORKERS = 2
@@ -506,7 +508,7 @@ model: blocks above the eighth have no gradient
 + for l in reversed(range(min(len(block_caches), 8))):
 
 chunks: the last one of a large array
-? test_layers.py -k "pytorch and above_a_chunk"
+? test_layers.py -k "pytorch and chunk"
 - in range(thread * size, n, THREADS * size)
 + in range(thread * size, n - size * (arrays[0].size > 2**17), THREADS * size)
 
@@ -944,16 +946,41 @@ defaults: a batch of 8
 """
 BY_PARITY, BY_TESTS = 102, 99  # how many there are
 
-# test_gpt2.py --quick, which ends at the first row that failed
-QUICK = """
-import sys, test_gpt2
-class Report(test_gpt2.Report):
-    def row(self, *row):
-        super().row(*row)
-        if self.failed:
-            sys.exit(f"failed: {self.failed[0]}")
-test_gpt2.Report = Report
-test_gpt2.main(["--quick"])
+# A process that runs mutants, one after the other, in children of itself, so that NumPy, pytest and
+# hypothesis are imported once. A line of its input is a JSON list: where its output goes; nothing,
+# for test_gpt2.py --quick up to the first row that failed, or else pytest's arguments
+WORKER = """
+import json, os, sys
+import hypothesis, numpy, pytest
+sys.path[:0] = [os.getcwd()]
+
+def run(arguments):
+    if arguments:
+        return pytest.main(arguments)
+    import test_gpt2
+    class Report(test_gpt2.Report):
+        def row(self, *row):
+            super().row(*row)
+            if self.failed:
+                print("FAILED " + self.failed[0])
+                raise SystemExit(1)
+    test_gpt2.Report = Report
+    test_gpt2.main(["--quick"])
+
+for line in sys.stdin:
+    output, *arguments = json.loads(line)
+    if not (child := os.fork()):
+        status = 99
+        try:
+            file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(file, 1), os.dup2(file, 2)
+            status = run(arguments)
+        except SystemExit as stop:
+            status = stop.code
+        finally:
+            sys.stdout.flush()
+            os._exit(int(status))
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
@@ -975,47 +1002,66 @@ def mutants():
     return code, broken
 
 
-def make_folder(folder):
-    """Copy what the tests take: the parity test, tools, the files in tests."""
-    (folder / "tests").mkdir(parents=True)
-    shutil.copy(PROJECT / "test_gpt2.py", folder)
-    shutil.copytree(PROJECT / "tools", folder / "tools")
-    for path in SMALL_WEIGHTS, SMALL_STATE, *(PROJECT / "tests").glob("*.py"):
-        shutil.copy(path, folder / "tests")
-    return folder
+class Worker:
+    """A folder with what the tests take, and a process in it that runs them with mutants."""
 
+    def __init__(self, folder):
+        self.folder = folder
+        (folder / "tests").mkdir(parents=True)
+        shutil.copy(PROJECT / "test_gpt2.py", folder)
+        shutil.copytree(PROJECT / "tools", folder / "tools")
+        for path in SMALL_WEIGHTS, SMALL_STATE, *(PROJECT / "tests").glob("*.py"):
+            shutil.copy(path, folder / "tests")
+        settings = {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "1", "COLUMNS": "200"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", WORKER],
+            cwd=folder,
+            env=os.environ | settings,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
 
-def run_mutant(folder, code, tests):
-    """Return the first row, or test, that failed with this train_gpt2.py; "" for none."""
-    for path in folder.glob("__pycache__/train_gpt2.*"):
-        path.unlink()  # it knows the time of the file to a second only
-    (folder / "train_gpt2.py").write_text(code, encoding="utf-8")
-    command = [sys.executable, "-c", QUICK]
-    if tests:
-        file, *flags = shlex.split(tests)
-        command = f"-m pytest -x -q -rf --tb=no -p no:cacheprovider tests/{file}".split()
-        command = [sys.executable, *command, *flags]
-    env = os.environ | {"OMP_NUM_THREADS": "2", "PYTHONWARNINGS": "ignore", "COLUMNS": "200"}
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=120)
-    begin, said = ("FAILED ", done.stdout) if tests else ("failed: ", done.stderr)
-    failed = [line.removeprefix(begin) for line in said.splitlines() if line.startswith(begin)]
-    if done.returncode == bool(failed):
-        return failed[0] if failed else ""
-    return f"CRASHED {(done.stderr or done.stdout)[-300:]}"
+    def run(self, code, tests):
+        """Return the first row, or test, that failed with this train_gpt2.py; "" for none."""
+        for path in self.folder.glob("__pycache__/train_gpt2.*"):
+            path.unlink()  # it knows the time of the file to a second only
+        (self.folder / "train_gpt2.py").write_text(code, encoding="utf-8")
+        arguments = []
+        if tests:
+            file, *flags = shlex.split(tests)
+            arguments = "-x -q -rf --tb=no -W ignore -p no:cacheprovider".split()
+            arguments += [f"tests/{file}", *flags]
+        self.process.stdin.write(json.dumps(["output", *arguments]) + "\n")
+        self.process.stdin.flush()
+        status = int(self.process.stdout.readline())
+        said = (self.folder / "output").read_text(encoding="utf-8", errors="replace")
+        failed = [line[7:] for line in said.splitlines() if line.startswith("FAILED ")]
+        if status == bool(failed):
+            return failed[0] if failed else ""
+        return f"CRASHED {status} {said[-300:]}"
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
 
 
 def test_each_mutant_is_caught(tmp_path):
+    if not hasattr(os, "fork"):
+        pytest.skip("mutants run in forked processes, which Windows does not have")
     healthy, broken = mutants()
-    folders = queue.SimpleQueue()
-    for worker in range(WORKERS):
-        folders.put(make_folder(tmp_path / str(worker)))
+    workers = [Worker(tmp_path / str(i)) for i in range(WORKERS)]
+    idle = queue.SimpleQueue()
+    for worker in workers:
+        idle.put(worker)
 
     def run(mutant):
-        folder = folders.get()
+        worker = idle.get()
         try:
-            return run_mutant(folder, *mutant)
+            return worker.run(*mutant)
         finally:
-            folders.put(folder)
+            idle.put(worker)
 
     assert run((healthy, None)) == ""
     print(f"\n{'mutant':<52}what caught it")
@@ -1024,6 +1070,8 @@ def test_each_mutant_is_caught(tmp_path):
         for name, row in zip(broken, pool.map(run, broken.values()), strict=True):
             print(f"{name:<52}{row or 'SURVIVED'}", flush=True)
             caught[name] = row
+    for worker in workers:
+        worker.close()
     bad = [name for name, row in caught.items() if not row or row.startswith("CRASHED")]
     assert bad == []
     by_tests = sum(tests is not None for _, tests in broken.values())
