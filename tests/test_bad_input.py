@@ -24,11 +24,11 @@ import tempfile
 import traceback
 from pathlib import Path
 
-import common
-import prepro
 import train_gpt2 as gpt2
 
+import common
 import numpy as np
+import prepro
 import pytest
 from test_fuzz import SMALL, boundaries, safetensors, safetensors_shapes, tensor_sizes
 from test_train import (

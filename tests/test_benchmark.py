@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import common
-
 import pytest
 
 BENCHMARK = Path(__file__).parent.parent / "dev" / "benchmark.py"

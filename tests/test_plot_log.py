@@ -1,19 +1,25 @@
-"""The picture of training logs: what is drawn, unfinished logs, files that are no logs."""
+"""
+The curves of training logs: what is drawn, the page in a browser, unfinished logs, files that are
+no logs. The browser is a Chromium of the system; where there is none, its tests are skipped.
+"""
 
+import json
 import os
 import random
+import re
 import runpy
 import subprocess
 import sys
 from pathlib import Path
 
-from common import LOG_COLUMNS
+from tools.log import COLUMNS as LOG_COLUMNS
 
 import numpy as np
 import pytest
+from browser import CHROMIUM, Browser
 from matplotlib.image import imread
 
-PLOT_LOG = Path(__file__).parent.parent / "dev" / "plot_log.py"
+PLOT_LOG = Path(__file__).parent.parent / "tools" / "plot_log.py"
 BLUE, ORANGE = (31, 119, 180), (255, 127, 14)  # the first two colours of matplotlib
 
 
@@ -116,6 +122,180 @@ def test_one_row(tmp_path, row):
 
 
 # ----------------------------------------------------------------------------
+# The page
+
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt install chromium")
+HOSTILE = "</script><img src=x onerror=alert(1)>.csv".replace("/", "")  # no folder in it
+
+
+def data_of(page):
+    """What is in the page's script of data."""
+    (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page)
+    return json.loads(text)
+
+
+def test_page_has_the_numbers_of_the_logs(tmp_path):
+    for name, steps in ("a.csv", 300), (HOSTILE, 40):
+        (tmp_path / name).write_text(log_text(steps))
+    done = plot(tmp_path, "a.csv", HOSTILE, "-o", "loss.html")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "wrote loss.html\n", "")
+    page = (tmp_path / "loss.html").read_text(encoding="utf-8")
+    for address in "http:", "https:", "src=", "url(", "import(", "fetch(", "XMLHttpRequest":
+        assert address not in page.replace(r"\u003cimg src=", "")
+    runs = data_of(page)["runs"]
+    assert [run.pop("name") for run in runs] == ["a.csv", HOSTILE]
+    for run, name in zip(runs, ("a.csv", HOSTILE), strict=True):
+        columns = [row.split(",") for row in (tmp_path / name).read_text().split()]
+        for column, *cells in zip(*columns, strict=True):
+            assert run[column] == [float(cell) if cell else None for cell in cells]
+
+
+def test_page_of_numbers_that_are_none(tmp_path):
+    (tmp_path / "log.csv").write_text(f"{LOG_COLUMNS}\n0,0,nan,inf,0,nan,9\n")
+    assert plot(tmp_path, "log.csv", "-o", "a.html").returncode == 0
+    (run,) = data_of((tmp_path / "a.html").read_text())["runs"]
+    assert (run["train_loss"], run["val_loss"], run["lr"]) == ([None], [None], [0.0])
+
+
+def test_page_needs_no_matplotlib(tmp_path):
+    (tmp_path / "log.csv").write_text(log_text(40))
+    (tmp_path / "matplotlib.py").write_text("raise ModuleNotFoundError('matplotlib')")
+    done = plot(tmp_path, "log.csv", "-o", "loss.html", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0
+
+
+@pytest.fixture(scope="module")
+def browser():
+    browser = Browser()
+    yield browser
+    browser.close()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    for name, steps in ("a.csv", 1500), (HOSTILE, 600):
+        (folder / name).write_text(log_text(steps, seed=steps))
+    assert plot(folder, "a.csv", HOSTILE, "-o", "loss.html").returncode == 0
+    return folder / "loss.html"
+
+
+@pytest.fixture
+def opened(browser, page):
+    """The browser with the page; no test may leave an error, or have asked for anything else."""
+    browser.errors.clear()
+    browser.requests.clear()
+    browser.open(page)
+    yield browser
+    assert browser.errors == []
+    assert browser.requests == [page.as_uri()]
+
+
+@needs_chromium
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1600])
+def test_page_in_a_browser(browser, page, width, scheme):
+    browser.errors.clear()
+    browser.open(page, width, scheme)
+    assert browser.js("document.documentElement.scrollWidth <= innerWidth")
+    assert browser.js("document.images.length") == 0
+    heights = browser.js("[...document.querySelectorAll('canvas')].map((c) => c.height)")
+    assert len(heights) == 3 and min(heights) > 80
+    paper = browser.js("getComputedStyle(document.body).backgroundColor")
+    assert (paper == "rgb(255, 255, 255)") == (scheme == "light")
+    assert HOSTILE in browser.text("#runs")
+    assert browser.text("#key") == (
+        "Thin: each training batch. Thick: the mean of 30 steps. Dots: validation."
+    )
+    assert browser.errors == []
+
+
+def pixels_near(opened, color):
+    """How many pixels of the loss have a colour of #rrggbb, or nearly."""
+    numbers = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
+    return opened.js(
+        "(() => { const c = document.querySelector('canvas');"
+        " const p = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; let n = 0;"
+        " for (let i = 0; i < p.length; i += 4)"
+        f" if ({numbers}.every((x, j) => Math.abs(x - p[i + j]) < 8)) n++; return n; }})()"
+    )
+
+
+@needs_chromium
+def test_two_runs_can_be_hidden(opened):
+    first, second = opened.js("COLORS.slice(0, 2)")
+    assert min(pixels_near(opened, first), pixels_near(opened, second)) > 200
+    opened.move("#runs label:nth-child(2) input", click=True)
+    assert pixels_near(opened, first) > 200 and pixels_near(opened, second) == 0
+    opened.move("#runs label:nth-child(1) input", click=True)
+    assert pixels_near(opened, first) == 0
+
+
+@needs_chromium
+def test_axis(opened, page):
+    runs = data_of(page.read_text())["runs"]
+    assert opened.js("whole()") == [0, 1500]
+    opened.move("#axes label:nth-child(2) input", click=True)
+    assert opened.js("whole()") == [0, 1500 * 64]
+    opened.move("#axes label:nth-child(3) input", click=True)
+    seconds = sum(ms or 0 for ms in runs[0]["ms"]) / 1000
+    assert opened.js("whole()") == [0, pytest.approx(seconds)]
+
+
+@needs_chromium
+def test_hover_shows_the_nearest_step(opened, page):
+    runs = data_of(page.read_text())["runs"]
+    opened.move("#panels", opened.js("pixel(400 / 1500)"), 50)
+    for i, run in enumerate(runs, 1):
+        step = int(re.search(r" step (\d+):", opened.text(f"#readout div:nth-child({i})"))[1])
+        assert abs(step - 400) <= 2
+        shown = opened.text(f"#readout div:nth-child({i})")
+        assert f"train_loss {run['train_loss'][step]}," in shown
+        assert f"ms {run['ms'][step]}" in shown
+    opened.move("#panels", opened.js("pixel(1)"), 50)
+    assert "step 1500: val_loss" in opened.text("#readout div:nth-child(1)")
+    assert "step 600: val_loss" in opened.text("#readout div:nth-child(2)")
+
+
+@needs_chromium
+def test_drag_zooms_and_keys_move(opened):
+    opened.drag("#panels", *opened.js("[pixel(0.2), pixel(0.4)]"), 60)
+    low, high = opened.js("view")
+    assert low == pytest.approx(300, abs=3) and high == pytest.approx(600, abs=3)
+    opened.js("document.getElementById('panels').focus()")
+    opened.key("ArrowRight")
+    assert opened.js("view") == pytest.approx([375, 675], abs=4)
+    opened.key("+")
+    assert opened.js("view") == pytest.approx([450, 600], abs=4)
+    for _ in range(20):
+        opened.key("ArrowLeft")
+    assert opened.js("view[0]") == 0
+    opened.key("-")
+    opened.key("0")
+    assert opened.js("view") is None
+    opened.drag("#panels", *opened.js("[pixel(0.5), pixel(0.5) + 2]"), 60)  # no more than a click
+    assert opened.js("view") is None
+    opened.drag("#panels", *opened.js("[pixel(0.9), pixel(0.8)]"), 60)  # to the left
+    assert opened.js("view") == pytest.approx([1200, 1350], abs=4)
+    opened.move("#all", click=True)
+    assert opened.js("view") is None
+
+
+@needs_chromium
+@pytest.mark.parametrize("row", ["0,0,,4.5,,,", "0,0,4.5,,0.001,1.5,9", "0,0,nan,inf,0,nan,9"])
+def test_page_of_one_row(browser, tmp_path, row):
+    (tmp_path / "log.csv").write_text(f"{LOG_COLUMNS}\n{row}\n")
+    assert plot(tmp_path, "log.csv", "-o", "one.html").returncode == 0
+    browser.errors.clear()
+    browser.open(tmp_path / "one.html")
+    for i in 1, 2, 3:
+        browser.move(f"#axes label:nth-child({i}) input", click=True)
+        browser.move("#panels", 300, 40)
+        assert "log.csv step 0:" in browser.text("#readout")
+    assert browser.errors == []
+
+
+# ----------------------------------------------------------------------------
 # Errors: one line that names the file, exit status 1, and nothing written
 
 
@@ -124,7 +304,7 @@ def check_fails(folder, done, *says, status=1):
     assert done.stderr.startswith("plot_log.py: ") and done.stderr.count("\n") == 1
     for words in says:
         assert words in done.stderr
-    assert not list(folder.rglob("*.png*"))
+    assert not list(folder.rglob("*.png*")) and not list(folder.rglob("*.html*"))
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ import sysconfig
 import threading
 from pathlib import Path
 
-import common
 import train_gpt2 as gpt2
 
+import common
 import numpy as np
 import pytest
 

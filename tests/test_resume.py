@@ -8,9 +8,9 @@ import shutil
 import signal
 import time
 
-import common
 import train_gpt2 as gpt2
 
+import common
 import numpy as np
 import pytest
 from test_train import (

@@ -9,14 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import common
-import prepro
 import sample_gpt2 as sample
 import train_gpt2 as gpt2
-from common import UserError
 
+import common
 import numpy as np
+import prepro
 import pytest
+from common import UserError
 
 PROJECT = Path(__file__).parent.parent
 BYTES = [bytes([i]) for i in range(256)] + [b"<|endoftext|>"]

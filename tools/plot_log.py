@@ -1,9 +1,9 @@
 """
-The curves of one or more training logs in one picture. Needs matplotlib, but no display.
+The curves of one or more training logs, as a picture, or as a page in which one can zoom.
 
     python train_gpt2.py --log log.csv
-    python dev/plot_log.py log.csv -o loss.png
-    python dev/plot_log.py a.csv b.csv -o loss.svg        # or .pdf
+    python tools/plot_log.py log.csv -o loss.html          # a page; needs no network
+    python tools/plot_log.py a.csv b.csv -o loss.png       # or .svg, .pdf; needs matplotlib
 
 Above, the loss: of each training batch; if these are many, their running mean, drawn at the middle
 of its steps; and of the validation data. Below, the learning rate and the norm of the gradient. A
@@ -14,11 +14,15 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from common import LOG_COLUMNS, Parser, UserError, check_writable, replacing, run
+from tools.console import Parser, check_writable, run
+from tools.log import COLUMNS as LOG_COLUMNS
+from tools.page import write_page
+from train_gpt2 import UserError, replacing
 
 import numpy as np
 
-FORMATS = (".png", ".svg", ".pdf")
+FORMATS = (".html", ".png", ".svg", ".pdf")
+TEMPLATE = Path(__file__).with_suffix(".html")
 
 
 def read_log(path):
@@ -45,14 +49,19 @@ def read_log(path):
     return dict(zip(columns, np.array(rows).T, strict=True))
 
 
+def window_of(logs):
+    """Return how many steps of the logs a running mean is of."""
+    return max(10, max(len(log["step"]) for log in logs.values()) // 50)
+
+
 def running_mean(x, n):
-    """The mean of each n neighbours: len(x) - n + 1 of them."""
+    """Return the mean of each n neighbours: len(x) - n + 1 of them."""
     total = np.insert(x, 0, 0.0).cumsum()
     return (total[n:] - total[:-n]) / n
 
 
 def draw_noisy(panel, steps, values, color, window):
-    """Draw the finite values; if they are many, their running mean too. -> Are they many?"""
+    """Draw the finite values; if they are many, their running mean too. Return if they are."""
     known = np.isfinite(values)
     steps, values = steps[known], values[known]
     many = len(steps) >= 5 * window
@@ -76,7 +85,7 @@ def draw(logs):
     panels = figure.subplot_mosaic([["loss", "loss"], ["lr", "norm"]], height_ratios=[3, 1])
     loss, lr, norm = panels.values()
     norm.set_yscale("log")
-    window, smoothed = max(10, max(len(log["step"]) for log in logs.values()) // 50), False
+    window, smoothed = window_of(logs), False
     dots = {"marker": "o", "markersize": 3.5, "linewidth": 1.2, "zorder": 3}
     for i, (name, log) in enumerate(logs.items()):
         color, steps = to_rgb(f"C{i}"), log["step"]
@@ -110,20 +119,36 @@ def draw(logs):
     return figure
 
 
+def page_data(logs):
+    """Return what the page shows of logs: the columns of each, None where there is no number."""
+    runs = []
+    for name, log in logs.items():
+        columns = {
+            column: [value if np.isfinite(value) else None for value in values.tolist()]
+            for column, values in log.items()
+        }
+        runs.append({"name": name, **columns})
+    return {"window": window_of(logs), "runs": runs}
+
+
 def main():
     parser = Parser(description="Draw the curves of training logs.")
     parser.add_argument("logs", nargs="+", metavar="log.csv", help="written by train_gpt2.py --log")
-    help = f"the picture to write; its format is its suffix: {', '.join(FORMATS)}"
+    help = f"the page or picture to write; its format is its suffix: {', '.join(FORMATS)}"
     parser.add_argument("-o", dest="output", required=True, metavar="loss.png", help=help)
     args = parser.parse_args()
     suffix = Path(args.output).suffix.lower()
     if suffix not in FORMATS:
         parser.error(f"-o {args.output}: must end in one of {', '.join(FORMATS)}")
 
-    check_writable(args.output)
-    figure = draw({path: read_log(path) for path in args.logs})
-    with replacing(args.output) as f:
-        figure.savefig(f, format=suffix[1:])
+    check_writable(args.output, "-o")
+    logs = {path: read_log(path) for path in args.logs}
+    if suffix == ".html":
+        write_page(args.output, TEMPLATE, page_data(logs))
+    else:
+        figure = draw(logs)
+        with replacing(args.output) as f:
+            figure.savefig(f, format=suffix[1:])
     print(f"wrote {args.output}")
 
 

@@ -1,0 +1,673 @@
+"""
+The page of a training step: are its numbers PyTorch's, does it work in a browser, what it refuses.
+
+The browser is a Chromium of the system; where there is none, its tests are skipped.
+"""
+
+import base64
+import html.parser
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import train_gpt2 as gpt2
+from tools import show_step
+
+import numpy as np
+import pytest
+import torch
+from browser import CHROMIUM, Browser
+from torch.nn import functional as F
+
+TOOL = Path(show_step.__file__)
+# Pairs of letters that are tokens, the space before a word among them, after the 256 bytes
+VOCABULARY = [*(bytes([i]) for i in range(256)), b"to", b" be", b" or", b" not", b"<|endoftext|>"]
+CONFIG = gpt2.GPT2Config(maxT=20, V=len(VOCABULARY), L=3, NH=2, C=12)
+BATCH = "--batch", "1", "--batch-size", "2", "--seq-len", "8"
+HOSTILE = "</script><img src=x onerror=alert(1)><!--<script>\u2028'\"&lt;"
+
+
+def header(*numbers):
+    return np.array([*numbers, *[0] * (256 - len(numbers))], "<i4").tobytes()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with w.bin, and saved.bin, a checkpoint; token files and the tokenizer of x."""
+    folder, rng = tmp_path_factory.mktemp("step"), np.random.default_rng(0)
+    flat = (0.3 * rng.standard_normal(gpt2.num_parameters(CONFIG))).astype("f4")
+    gpt2.write_weights(folder / "w.bin", flat, CONFIG)
+    m, v = rng.standard_normal((2, len(flat))).astype("f4") * 1e-2
+    gpt2.write_weights(folder / "saved.bin", flat, CONFIG, (m, v * v), b'{"step": 7, "a": "b"}')
+    gpt2.write_weights(folder / "stepless.bin", flat, CONFIG, (m, v * v), b"{}")
+    gpt2.write_weights(folder / "nan.bin", flat * np.float32("nan"), CONFIG)
+    other = CONFIG._replace(V=260)
+    gpt2.write_weights(folder / "other.bin", gpt2.init_weights(other), other)
+    for name, count in ("x_train", 200), ("x_val", 100), ("few_val", 9):
+        tokens = rng.integers(0, CONFIG.V, count).astype("<u2")
+        start = header(gpt2.TOKENS, 1, count, CONFIG.V)
+        (folder / f"{name}.bin").write_bytes(start + tokens.tobytes())
+    start = header(gpt2.TOKENIZER, 2, len(VOCABULARY), len(VOCABULARY) - 1)
+    tokenizer = start + b"".join(bytes([len(token)]) + token for token in VOCABULARY)
+    for name in "x", "few":
+        (folder / f"{name}_tokenizer.bin").write_bytes(tokenizer)
+    letters = [*VOCABULARY[97:123], *VOCABULARY[:97], *VOCABULARY[124:], b"zz"]  # no "{"
+    start = header(gpt2.TOKENIZER, 2, len(letters), len(letters) - 2)
+    letters = b"".join(bytes([len(token)]) + token for token in letters)
+    (folder / "letters_tokenizer.bin").write_bytes(start + letters)
+    return folder
+
+
+def show_step_in(folder, *flags, weights="w.bin", data="x"):
+    command = [sys.executable, TOOL, "--weights", weights, "--data", data, *flags]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+def page_of(folder, *flags, output="step.html", **files):
+    done = show_step_in(folder, *flags, "-o", output, **files)
+    assert (done.returncode, done.stderr) == (0, "")
+    return folder / output
+
+
+def data_of(page):
+    """What is in the page's script of data."""
+    found = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    (text,) = found
+    return json.loads(text)
+
+
+def matrices_of(data):
+    """att, datt, dpreatt, (L, 3, NH, T, T), nan above the diagonal."""
+    T, L, NH = data["shape"][1], data["config"]["L"], data["config"]["NH"]
+    matrices = np.full((L, 3, NH, T, T), np.nan)
+    numbers = np.frombuffer(base64.b64decode(data["attention"]), "<f4")
+    matrices[(..., *np.tril_indices(T))] = numbers.reshape(L, 3, NH, -1)
+    return matrices
+
+
+def torch_step(flat, config, x, y):
+    """The same step in PyTorch, float64 -> parameters, loss of each token, (place, layer) -> it."""
+    params = {name: torch.tensor(view) for name, view in gpt2.tensors(flat, config).items()}
+    params = {name: view.double().requires_grad_() for name, view in params.items()}
+    kept, (B, T), (_, _, L, NH, C) = {}, x.shape, config
+
+    def keep(name, layer, value):
+        value.retain_grad()
+        kept[name, layer] = value
+        return value
+
+    rows = F.embedding(torch.tensor(x), params["wte"]) + params["wpe"][:T]
+    out = keep("x", 0, rows)
+    for l in range(L):
+        p = {name: params[name][l] for name in gpt2.IN_BLOCKS}
+        ln1 = keep("ln1", l, F.layer_norm(out, (C,), p["ln1w"], p["ln1b"]))
+        qkv = keep("qkv", l, F.linear(ln1, p["qkvw"], p["qkvb"]))
+        q, k, v = qkv.view(B, T, 3, NH, C // NH).permute(2, 0, 3, 1, 4)
+        preatt = keep("preatt", l, q @ k.mT / math.sqrt(C // NH))
+        future = torch.full((T, T), -math.inf).triu(1)
+        att = keep("att", l, F.softmax(preatt + future, -1))
+        atty = keep("atty", l, (att @ v).transpose(1, 2).reshape(B, T, C))
+        attproj = keep("attproj", l, F.linear(atty, p["attprojw"], p["attprojb"]))
+        mid = keep("mid", l, out + attproj)
+        ln2 = keep("ln2", l, F.layer_norm(mid, (C,), p["ln2w"], p["ln2b"]))
+        fc = keep("fc", l, F.linear(ln2, p["fcw"], p["fcb"]))
+        gelu = keep("gelu", l, F.gelu(fc, approximate="tanh"))
+        fcproj = keep("fcproj", l, F.linear(gelu, p["fcprojw"], p["fcprojb"]))
+        out = keep("out", l, mid + fcproj)
+    lnf = keep("lnf", L, F.layer_norm(out, (C,), params["lnfw"], params["lnfb"]))
+    logits = keep("logits", L, lnf @ params["wte"].T)
+    losses = F.cross_entropy(logits.view(B * T, -1), torch.tensor(y).view(-1), reduction="none")
+    losses.mean().backward()
+    return params, losses, kept
+
+
+def close(ours, theirs):
+    """Measured: 1.1e-6 at most, float32 against float64."""
+    assert ours == pytest.approx(theirs.item(), rel=1e-5)
+
+
+# ----------------------------------------------------------------------------
+# The numbers
+
+
+def check_step(data, flat, x, y):
+    """Compare all that is in the page of a step with PyTorch's; return PyTorch's parameters."""
+    params, losses, kept = torch_step(flat, CONFIG, x, y)
+    close(data["loss"], losses.mean())
+    close(data["sum"], losses.sum())
+    assert data["shape"] == list(x.shape)
+
+    places = {(place["name"], place["layer"]): place for place in data["places"]}
+    assert len(places) == len(data["places"]) == 10 * CONFIG.L + 3
+    assert places.keys() == {key for key in kept if key[0] not in ("att", "preatt")}
+    for key, place in places.items():
+        close(place["x"], kept[key].norm())
+        close(place["dx"], kept[key].grad.norm())
+        assert place["shape"] == [x.size, kept[key].shape[-1]]
+
+    probs = F.softmax(kept["logits", CONFIG.L], -1).view(x.size, -1)
+    dembedded = kept["x", 0].grad.view(x.size, -1)
+    for i, token in enumerate(data["tokens"]):
+        assert token["token"] == show_step.token_text(VOCABULARY[x.flat[i]])
+        assert token["target"] == show_step.token_text(VOCABULARY[y.flat[i]])
+        close(token["loss"], losses[i])
+        close(token["prob"], probs[i, y.flat[i]])
+        close(token["gradient"], dembedded[i].norm())
+        best = probs[i].topk(5)
+        for (ours, prob), j, theirs in zip(token["likeliest"], *reversed(best), strict=True):
+            assert ours == show_step.token_text(VOCABULARY[j])
+            close(prob, theirs)
+
+    matrices = matrices_of(data)
+    lower = np.tril(np.ones((x.shape[1], x.shape[1]), bool))
+    for l in range(CONFIG.L):
+        att, preatt = kept["att", l], kept["preatt", l]
+        for ours, theirs in zip(matrices[l], (att, att.grad, preatt.grad), strict=True):
+            theirs = theirs[0].detach().numpy()
+            error = np.abs(ours - theirs)[:, lower].max()
+            assert error <= 1e-5 * np.abs(theirs).max()  # measured: 7e-7
+    return params
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_numbers_are_pytorchs(folder, checkpoint):
+    weights, lr, decay = "saved.bin" if checkpoint else "w.bin", 3e-3, 0.2
+    flags = *BATCH, "--lr", str(lr), "--weight-decay", str(decay)
+    data = data_of(page_of(folder, *flags, weights=weights).read_text())
+    flat, _ = gpt2.load_weights(folder / weights)
+    tokens, _ = gpt2.load_tokens(folder / "x_train.bin")
+    params = check_step(data, flat, *gpt2.get_batch(tokens, 1, 2, 8))
+    assert (data["model"], data["steps"]) == (weights, 7 if checkpoint else 0)
+    assert (data["lr"], data["decay"]) == (lr, decay)
+    assert data["what"] == "batch 1 of x_train.bin"
+
+    groups = [
+        {"params": [p for name, p in params.items() if (name in gpt2.DECAYING) == decays]}
+        | {"weight_decay": decay * decays}
+        for decays in (False, True)
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=lr)
+    if checkpoint:
+        *moments, _ = show_step.load_moments(folder / weights, flat, CONFIG)
+        moments = [gpt2.tensors(moment, CONFIG) for moment in moments]
+        for name, p in params.items():
+            m, v = (torch.tensor(moment[name]).double() for moment in moments)
+            optimizer.state[p] = {"step": torch.tensor(7.0), "exp_avg": m, "exp_avg_sq": v}
+    before = {name: p.detach().clone() for name, p in params.items()}
+    optimizer.step()
+    rows = {(row["name"], row["layer"]): row for row in data["parameters"]}
+    assert len(rows) == len(data["parameters"]) == 12 * CONFIG.L + 4
+    for (name, l), row in rows.items():
+        at = slice(None) if l is None else l
+        step = (params[name].detach() - before[name])[at]
+        close(row["weight"], before[name][at].norm())
+        assert row["shape"] == list(step.shape)
+        if name == "qkvb" and not checkpoint:
+            continue  # its keys' gradient is rounding noise, which AdamW's first step magnifies
+        close(row["gradient"], params[name].grad[at].norm())
+        close(row["step"], step.norm())
+
+
+def test_first_step_of_adamw_is_of_the_learning_rate(folder):
+    data = data_of(page_of(folder, *BATCH, "--lr", "0.001").read_text())
+    for row in data["parameters"]:
+        if row["name"] in ("fcb", "ln2w"):
+            size = math.sqrt(math.prod(row["shape"]))
+            assert row["step"] == pytest.approx(0.001 * size, rel=0.01)
+
+
+@pytest.mark.parametrize("text", ["to be, or not to be", "ß\n\u4e2d", "a", HOSTILE[:14]])
+def test_text(folder, text):
+    data = data_of(page_of(folder, "--text", text).read_text())
+    texts = [token["token"] for token in data["tokens"]]
+    assert texts[0] == "<|endoftext|>"
+    ids = show_step.encode(text, VOCABULARY, CONFIG.V - 1)
+    assert b"".join(VOCABULARY[i] for i in ids[1:]).decode() == text
+    flat, _ = gpt2.load_weights(folder / "w.bin")
+    check_step(data, flat, np.array([ids[:-1]]), np.array([ids[1:]]))
+    if text.isascii():
+        assert "".join([*texts[1:], data["tokens"][-1]["target"]]) == text
+
+
+def test_default_is_the_first_of_the_validation_data(folder):
+    data = data_of(page_of(folder, "--seq-len", "20").read_text())
+    assert (data["shape"], data["what"]) == ([1, 20], "batch 0 of x_val.bin")
+    flat, _ = gpt2.load_weights(folder / "w.bin")
+    tokens, _ = gpt2.load_tokens(folder / "x_val.bin")
+    check_step(data, flat, *gpt2.get_batch(tokens, 0, 1, 20))
+
+
+def test_loss_is_what_training_prints(folder):
+    flags = "--init w.bin --data x --batch-size 2 --seq-len 8 --steps 2 --no-save --val-every 0"
+    command = [sys.executable, gpt2.__file__, *flags.split(), "--sample-every", "0", "--lr", "0"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    printed = re.findall(r"step 1: train loss (\S+)", done.stdout)
+    assert printed == [f"{data_of(page_of(folder, *BATCH).read_text())['loss']:f}"]
+
+
+def test_attention_gradients_are_those_of_attention_backward():
+    rng, (B, T, NH, HS) = np.random.default_rng(2), (3, 7, 2, 5)
+    qkv, datty = (rng.standard_normal((B * T, n * NH * HS)) for n in (3, 1))
+    _, cache = gpt2.attention_forward(qkv, B, NH)
+    att, _, dpreatt = show_step.attention_gradients(datty, cache)
+    dq, dk, dv = gpt2.split_heads(gpt2.attention_backward(datty, cache), B, 3, NH)
+    q, k, v, _ = cache
+    dout = gpt2.split_heads(datty, B, 1, NH)[0]
+    np.testing.assert_allclose(dpreatt @ k / math.sqrt(HS), dq, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(dpreatt.mT @ q / math.sqrt(HS), dk, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(att.mT @ dout, dv, rtol=1e-12, atol=1e-14)
+
+
+def test_watching_changes_nothing():
+    def profiler(*_):
+        pass
+
+    before = sys.getprofile()
+    sys.setprofile(profiler)
+    try:
+        x = np.ones((2, 3))
+        (out, _), seen = show_step.watch(gpt2.gelu_forward, x)
+        assert sys.getprofile() is profiler
+        with pytest.raises(ValueError):
+            show_step.watch(gpt2.split_heads, x, 2, 3, 5)
+        assert sys.getprofile() is profiler
+    finally:
+        sys.setprofile(before)
+    (((variables, returned),)) = seen["gelu_forward"]
+    assert variables["out"] is out is returned[0] and variables["x"] is x
+
+
+@pytest.mark.parametrize(
+    ("token", "text"),
+    [
+        (b" to\n", " to\n"),
+        ("ß".encode(), "ß"),
+        (b"\xe2\x82", r"\xe2\x82"),
+        (b"\x00\x1b\r\t", r"\x00\x1b\r\t"),
+        ("\u202e".encode(), r"\u202e"),
+    ],
+)
+def test_token_text(token, text):
+    assert show_step.token_text(token) == text
+
+
+# ----------------------------------------------------------------------------
+# The page as a file
+
+
+def test_lesson_is_quoted():
+    source = Path(gpt2.__file__).read_text(encoding="utf-8")
+    for name, said in show_step.lesson().items():
+        for way in "forward", "backward":
+            assert said[way]["lines"], f"{name} has no {way} line"
+            assert all(f" {line}\n" in source for line in said[way]["lines"])
+            assert said[way]["function"] in source
+            assert name in ("mid", "out") or said[way]["function"].startswith("def ")
+    attention = show_step.lesson()["atty"]
+    assert attention["page"] == "attention.md" and "datt = dout @ v.T" in attention["text"]
+
+
+class Tags(html.parser.HTMLParser):
+    """Counts the elements of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+
+
+def test_text_cannot_become_markup(folder):
+    texts = [HOSTILE[i : i + 16] for i in range(0, len(HOSTILE), 16)]
+    for text in texts:
+        page = page_of(folder, "--text", text).read_text(encoding="utf-8")
+        assert Tags(page).tags == Tags(TOOL.with_suffix(".html").read_text()).tags
+        assert "<" not in page[page.index('id="data">') + 10 : page.index("</script>")]
+
+
+def test_page_names_no_address_and_nothing_of_the_machine(folder):
+    page = page_of(folder, *BATCH, weights=str(folder / "w.bin"), data=str(folder / "x"))
+    text = page.read_text(encoding="utf-8")
+    for address in "http:", "https:", "src=", "url(", "import(", "fetch(", "XMLHttpRequest":
+        assert address not in text
+    assert str(folder) not in text and folder.name not in text and str(gpt2.HERE) not in text
+    data = data_of(text)
+    assert data["model"] == "w.bin"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", data["made"])
+
+
+def test_size_of_a_d12(folder, tmp_path):
+    config = gpt2.GPT2Config(maxT=32, V=CONFIG.V, L=12, NH=12, C=24)
+    gpt2.write_weights(tmp_path / "d12.bin", gpt2.init_weights(config), config)
+    page = page_of(folder, "--seq-len", "32", weights=str(tmp_path / "d12.bin"))
+    assert 1_000_000 < page.stat().st_size < 2_000_000  # measured: 1.3 MB
+
+
+@pytest.mark.parametrize(
+    ("files", "flags", "says"),
+    [
+        ({"weights": "none.bin"}, [], ["none.bin: there is no file", "reference_gpt2.py"]),
+        ({"weights": "x_val.bin"}, [], ["x_val.bin: not a file of the kind"]),
+        ({"weights": "nan.bin"}, [], ["the loss is nan"]),
+        ({"weights": "stepless.bin"}, [], ["stepless.bin: has AdamW's moments, but"]),
+        ({"weights": "other.bin"}, [], ["other.bin knows 260", "has 261", "--data NAME"]),
+        ({"data": "few"}, ["--seq-len", "9"], ["few_val.bin: has 9 tokens; lower"]),
+        ({"data": "few"}, ["--batch", "0"], ["few_train.bin: there is no file"]),
+        ({"data": "none"}, [], ["gpt2_tokenizer.bin: "]),
+        ({}, ["--seq-len", "21"], ["21 tokens in a sequence", "20 of these weights"]),
+        ({}, ["--text", "x" * 30], ["30 tokens in a sequence"]),
+        ({}, ["--text", ""], ["--text: is empty"]),
+        ({"data": "letters"}, ["--text", "a{"], ["--text: the vocabulary has no '{'"]),
+        ({}, ["-o", "none/step.html"], ["-o none/step.html: there is no such folder"]),
+        ({}, ["-o", "."], ["-o .: "]),
+    ],
+)
+def test_mistakes_end_with_one_line(folder, files, flags, says):
+    if files.get("data") == "none" and gpt2.TOKENIZER_FILE.exists():
+        says = ["gpt2_tokenizer.bin has 50,257"]
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    done = show_step_in(folder, "--seq-len", "8", *flags, **files)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert done.stderr.startswith("show_step.py: ")
+    for words in says:
+        assert words in done.stderr
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "flags", ["--text a --batch 1", "--batch -1", "--seq-len 0", "--lr inf", "--batch x", "more"]
+)
+def test_bad_flags(folder, flags):
+    done = show_step_in(folder, *flags.split())
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+
+
+def test_an_old_page_outlives_a_mistake(folder, tmp_path):
+    old = tmp_path / "old.html"
+    old.write_text("old")
+    assert show_step_in(folder, "-o", str(old), weights="nan.bin").returncode == 1
+    assert old.read_text() == "old" and os.listdir(tmp_path) == ["old.html"]
+
+
+# ----------------------------------------------------------------------------
+# The page in a browser
+
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt install chromium")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    browser = Browser()
+    yield browser
+    browser.close()
+
+
+@pytest.fixture(scope="module")
+def page(folder):
+    return page_of(folder, *BATCH, weights="saved.bin", output="browser.html")
+
+
+@pytest.fixture
+def opened(browser, page):
+    """The browser with the page; no test may leave an error, or have asked for anything else."""
+    browser.errors.clear()
+    browser.requests.clear()
+    browser.open(page)
+    yield browser
+    assert browser.errors == []
+    assert browser.requests == [page.as_uri()]
+
+
+def check_shown(text, number):
+    """Is the text the number, to the digits that it has?"""
+    shown = float(text.replace("−", "-"))
+    if number == 0:
+        assert shown == 0
+    else:
+        digit = 10 ** (math.floor(math.log10(abs(number))) - 3)
+        assert abs(shown - number) <= 0.5001 * digit, f"{text} is not {number}"
+        assert len(re.sub(r"e.*|[^\d]", "", text).lstrip("0")) == 4, f"{text}: not 4 digits"
+
+
+@needs_chromium
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1600])
+def test_panels(browser, page, width, scheme):
+    browser.errors.clear()
+    browser.open(page, width, scheme)
+    for panel in "text", "way", "attention", "parameters":
+        box = browser.js(f"document.getElementById('{panel}').getBoundingClientRect().toJSON()")
+        assert box["height"] > 100 and 0 <= box["x"] and box["right"] <= width
+    assert browser.js("document.documentElement.scrollWidth <= innerWidth")
+    assert browser.js("document.querySelectorAll('g.place').length") == 10 * CONFIG.L + 3
+    paper = browser.js("getComputedStyle(document.body).backgroundColor")
+    assert (paper == "rgb(255, 255, 255)") == (scheme == "light")
+    for canvas in "heads", "att", "datt", "dpreatt":  # not one colour
+        colours = browser.js(
+            f"new Set(new Uint32Array(document.getElementById('{canvas}').getContext('2d')"
+            ".getImageData(0, 0, 300, 300).data.buffer)).size"
+        )
+        assert colours > 5
+    assert browser.errors == []
+
+
+@needs_chromium
+def test_labels_do_not_overlap(browser, page):
+    for width in 400, 700, 1000, 1600:
+        browser.open(page, width)
+        boxes = browser.js(
+            "[...document.querySelectorAll('#diagram svg:first-child g.place text:last-child')]"
+            ".map((text) => text.getBoundingClientRect().toJSON())"
+        )
+        assert len(boxes) == 10
+        assert all(box["right"] <= width for box in boxes)
+        if width > 700:  # at an angle below that, and so the boxes around them may
+            for left, right in zip(boxes, boxes[1:], strict=False):
+                assert left["right"] < right["left"]
+
+
+@needs_chromium
+def test_facts(opened, page):
+    facts = opened.text("#facts")
+    data = data_of(page.read_text())
+    for words in f"{data['loss']:.6f}", "16: batch 1 of x_train.bin", data["made"], "so far7":
+        assert words in facts
+    assert opened.text("h1") == "A training step of saved.bin"
+    assert f"their sum {data['sum']:.4f}, their mean {data['loss']:.6f}" in opened.text("#loss-key")
+
+
+@needs_chromium
+def test_tokens(opened, page):
+    tokens = data_of(page.read_text())["tokens"]
+    for i in 0, 5, 15:
+        opened.move(f"#tokens button:nth-of-type({i + 1})", click=True)
+        card = f"#tokens button:nth-of-type({i + 1})"
+        check_shown(opened.text(f"{card} .loss"), tokens[i]["loss"])
+        check_shown(opened.text(f"{card} .gradient"), tokens[i]["gradient"])
+        for row, (_, prob) in enumerate(tokens[i]["likeliest"], 1):
+            check_shown(opened.text(f"#token tr:nth-child({row}) .number"), prob)
+        check_shown(opened.text("#token .number"), tokens[i]["prob"])
+    opened.key("ArrowLeft")
+    opened.key("Enter")
+    assert opened.js("document.querySelector('[aria-pressed=true]') === document.activeElement")
+    assert f"Position {14 % 8}:" in opened.text("#token")
+
+
+@needs_chromium
+def test_click_opens_a_place(opened, page):
+    data = data_of(page.read_text())
+    assert not opened.js("document.getElementById('opened')")
+    opened.move("g.place[data-place=qkv][data-row='1']", click=True)
+    place = next(p for p in data["places"] if (p["name"], p["layer"]) == ("qkv", 1))
+    assert opened.text("#opened h3") == "qkv of block 1"
+    check_shown(opened.text("#opened tbody .forward"), place["x"])
+    check_shown(opened.text("#opened tbody .backward"), place["dx"])
+    rows = opened.js("[...document.querySelectorAll('#opened tbody tr')].map(r => r.textContent)")
+    assert [row.split("(")[0] for row in rows] == ["qkv", "qkvw", "qkvb"]
+    assert rows[0].startswith("qkv(16, 36)") and rows[1].startswith("qkvw(36, 12)")
+    for words in "qkv, qkv_cache = linear_forward(", "def linear_backward(", "doc/linear.md":
+        assert words in opened.text("#opened")
+    opened.move("g.place[data-place=qkv][data-row='1']", click=True)
+    assert not opened.js("document.getElementById('opened')")
+    opened.key("ArrowRight")  # to attention
+    opened.key("Enter")
+    assert opened.text("#opened h3") == "atty of block 1"
+    opened.key("ArrowDown")
+    opened.key("Enter")
+    assert opened.text("#opened h3") == "atty of block 2"
+
+
+@needs_chromium
+def test_every_place_opens(opened):
+    for row in range(CONFIG.L + 1):
+        for column in range(10 if row < CONFIG.L else 3):
+            opened.js(f"openPlace({row}, {column})")
+            assert "undefined" not in opened.text("#opened")
+            assert opened.js("document.querySelectorAll('#opened pre').length") >= 2
+
+
+def cell(opened, query, key):
+    """Where a cell is in a matrix, in pixels of the canvas."""
+    margin, size = opened.js("[grid.margin, grid.size]")
+    return margin + (key + 0.5) * size, margin + (query + 0.5) * size
+
+
+def pick_head(opened, layer, head):
+    margin, size = opened.js("[heads.margin, heads.size + heads.gap]")
+    opened.move("#heads", margin + (head + 0.4) * size, margin + (layer + 0.4) * size, click=True)
+
+
+@needs_chromium
+def test_hover_shows_the_numbers_of_a_cell(opened, page):
+    matrices = matrices_of(data_of(page.read_text()))
+    for layer, head in (0, 1), (2, 0):
+        pick_head(opened, layer, head)
+        for name, query, key in ("att", 7, 2), ("datt", 3, 3), ("dpreatt", 6, 0):
+            opened.move(f"#{name}", *cell(opened, query, key))
+            text = opened.text("#cell")
+            assert text.startswith(f"Block {layer}, head {head}")
+            assert f"({query}), key" in text and f"({key}):" in text
+            for which, name in enumerate(("att", "datt", "dpreatt")):
+                shown = opened.text(f"#cell [data-number={name}] .number")
+                check_shown(shown, matrices[layer, which, head, query, key])
+
+
+@needs_chromium
+def test_colours_say_the_sign(opened, page):
+    matrices = matrices_of(data_of(page.read_text()))
+    pick_head(opened, 1, 1)
+    for which, name in (1, "datt"), (2, "dpreatt"):
+        values = matrices[1, which, 1]
+        size, width = opened.js(f"[grid.size, document.getElementById('{name}').width]")
+        pixels = opened.js(
+            f"[...document.getElementById('{name}').getContext('2d')"
+            f".getImageData(0, 0, {width}, {width}).data]"
+        )
+        pixels = np.reshape(pixels, (width, width, 4))
+        for query, key in zip(*np.tril_indices(8), strict=True):
+            x, y = cell(opened, query, key)
+            red, _, blue, _ = pixels[int(y + 0.2 * size), int(x + 0.2 * size)]
+            if abs(values[query, key]) > 0.02 * np.nanmax(abs(values)):
+                assert (red > blue) == (values[query, key] > 0)
+        for query, key in zip(*np.triu_indices(8, 1), strict=True):  # masked: the page's own colour
+            x, y = cell(opened, query, key)
+            assert pixels[int(y), int(x), 3] == 0
+
+
+@needs_chromium
+def test_row_shows_what_softmax_subtracts(opened, page):
+    matrices = matrices_of(data_of(page.read_text()))
+    pick_head(opened, 1, 0)
+    opened.move("#dpreatt", *cell(opened, 6, 2), click=True)
+    att, datt, dpreatt = matrices[1, :, 0, 6, :7]
+    check_shown(opened.text("#taken"), (att * datt).sum())
+    assert abs(float(opened.text("#zero").replace("−", "-"))) < 1e-6 * abs(datt).max()
+    rows = opened.js(
+        "[...document.querySelectorAll('#row tbody tr')]"
+        ".map((row) => [...row.querySelectorAll('.number')].map((cell) => cell.textContent))"
+    )
+    assert len(rows) == 7
+    expected = np.stack([att, datt, datt - (att * datt).sum(), dpreatt], 1)
+    for row, numbers in zip(rows, expected, strict=True):
+        for text, number in zip(row, numbers, strict=True):
+            check_shown(text, number)
+
+
+@needs_chromium
+def test_arrow_keys_move_in_the_matrices(opened):
+    opened.move("#datt", *cell(opened, 4, 2), click=True)
+    for key, query_and_key in (
+        ("ArrowDown", (5, 2)),
+        ("ArrowRight", (5, 3)),
+        ("ArrowUp", (4, 3)),
+        ("ArrowLeft", (4, 2)),
+    ):
+        opened.key(key)
+        assert opened.js("[picked.query, picked.key]") == list(query_and_key)
+        assert f"({query_and_key[0]}), block" in opened.text("#row-title")
+    for _ in range(10):
+        opened.key("ArrowUp")
+    assert opened.js("[picked.query, picked.key]") == [0, 0]
+    opened.js("document.getElementById('heads').focus(), pickHead(0, 0)")
+    opened.key("ArrowDown")
+    opened.key("ArrowRight")
+    assert opened.js("[picked.layer, picked.head]") == [1, 1]
+
+
+@needs_chromium
+def test_parameters_can_be_sorted(opened, page):
+    rows = data_of(page.read_text())["parameters"]
+
+    def column(n):
+        return opened.js(
+            "[...document.querySelectorAll('#rows tbody tr')]"
+            f".map((row) => row.children[{n}].textContent)"
+        )
+
+    assert column(0) == [row["name"] for row in rows]
+    for n, field in (3, "weight"), (4, "gradient"), (5, "step"):
+        opened.move(f"#rows th:nth-child({n + 1}) button", click=True)
+        largest = sorted((row[field] for row in rows), reverse=True)
+        for text, number in zip(column(n), largest, strict=True):
+            check_shown(text, number)
+        opened.key("Enter")
+        check_shown(column(n)[0], largest[-1])
+    opened.move("#rows th:nth-child(7) button", click=True)
+    ratios = sorted((row["step"] / row["weight"] for row in rows), reverse=True)
+    for text, ratio in zip(column(6), ratios, strict=True):
+        check_shown(text.strip("▲▼ "), ratio)
+        assert ("▲" in text) == (ratio > 1e-2) and ("▼" in text) == (ratio < 1e-4)
+
+
+@needs_chromium
+def test_all_controls_can_be_reached_by_tab(opened):
+    opened.js("document.body.focus()")
+    reached = set()
+    for _ in range(40):
+        opened.key("Tab")
+        reached.add(opened.js(
+            "(({tagName, id, parentElement, type}) => `${tagName} ${id || type || ''}`)"
+            "(document.activeElement)"
+        ))  # fmt: skip
+    for control in "CANVAS heads", "CANVAS att", "CANVAS datt", "CANVAS dpreatt", "INPUT radio":
+        assert control in reached
+    assert "g " in reached and any(control.startswith("BUTTON") for control in reached)
+
+
+@needs_chromium
+def test_hostile_text_is_shown_as_text(browser, folder):
+    browser.errors.clear()
+    browser.requests.clear()
+    text = HOSTILE[:19]
+    page = page_of(folder, "--text", text, output="hostile.html")
+    browser.open(page)
+    shown = browser.js("[...document.querySelectorAll('#tokens .word')].map(w => w.textContent)")
+    assert "".join(shown[1:]) == text[:-1].replace(" ", "·")
+    assert browser.js("document.images.length") == 0
+    assert (browser.errors, browser.requests) == ([], [page.as_uri()])

@@ -1,0 +1,327 @@
+"""
+A training step to look at: one page with what went forward, what flowed back, and the next step.
+
+    python tools/show_step.py -o step.html                       # GPT-2, and validation data
+    python tools/show_step.py --weights out.bin --text "To be, or not to be" -o step.html
+    python tools/show_step.py --weights out.bin --batch 3 --batch-size 4 --seq-len 64
+
+The page needs no network and no other file. The numbers are those of train_gpt2.py: its functions
+run one forward and one backward pass, and we write down what they had (doc/see.md).
+"""
+
+import base64
+import inspect
+import json
+import math
+import os
+import re
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import train_gpt2 as gpt2
+from tools.console import Parser, check_writable, file_name, number, run
+from tools.encoding import encoding_of
+from tools.page import write_page
+from train_gpt2 import UserError
+
+import numpy as np
+
+TEMPLATE = Path(__file__).with_suffix(".html")
+MOST_TOKENS = 64  # in a sequence: more are too small to see, and more than a browser likes to open
+LIKELIEST = 5
+
+# ----------------------------------------------------------------------------
+# One step, watched
+
+# The places of a block where we look, by the names of block_forward: the gradient's name in
+# block_backward, what is computed there, and its cache. The gradient of a sum is that of its terms.
+PLACES = {
+    "ln1": ("dln1", "layernorm", "ln1_cache"),
+    "qkv": ("dqkv", "linear", "qkv_cache"),
+    "atty": ("datty", "attention", "att_cache"),
+    "attproj": ("dmid", "linear", "attproj_cache"),
+    "mid": ("dmid", None, None),
+    "ln2": ("dln2", "layernorm", "ln2_cache"),
+    "fc": ("dfc", "linear", "fc_cache"),
+    "gelu": ("dgelu", "gelu", "gelu_cache"),
+    "fcproj": ("dout", "linear", "fcproj_cache"),
+}
+# The rest by the names of gpt2_forward; "out" is the x that a block hands on
+OTHERS = {
+    "x": ("dx", "embedding", "embedding_cache"),
+    "out": ("dx", None, None),
+    "lnf": ("dx", "layernorm", "lnf_cache"),
+    "logits": (None, "head", "head_cache"),
+}
+LINKS = r"!?\[([^]]*)\]\([^)]*\)|https?://"  # in Markdown; what we show of them is the text
+SUMS = {"mid": r"mid = x|mid was|dmid =", "out": r"out = mid|return dmid"}  # their lines
+
+
+def watch(function, *args):
+    """
+    Return function(*args), and what functions of train_gpt2.py had when they returned.
+
+    That is name -> [(local variables, what was returned)], in the order of the calls. Python calls
+    a profiler when a function returns, and there its variables still have their names and values.
+    """
+    seen, before = {}, sys.getprofile()
+
+    def profiler(frame, event, returned):
+        if event == "return" and frame.f_globals is vars(gpt2):
+            seen.setdefault(frame.f_code.co_name, []).append((dict(frame.f_locals), returned))
+
+    sys.setprofile(profiler)
+    try:
+        return function(*args), seen
+    finally:
+        sys.setprofile(before)
+
+
+def attention_gradients(datty, att_cache):
+    """
+    Return att, datt and dpreatt, each (NH, B, T, T), by the lines of attention_backward.
+
+    It keeps none of them. datty is (B*T, C), and T at most TILE, so that there is one tile.
+    """
+    q, _, v, (att,) = att_cache
+    NH, B = q.shape[:2]
+    dout = gpt2.split_heads(datty, B, 1, NH)[0]  # (NH, B, T, HS)
+    datt = dout @ v.mT
+    return att, datt, att * (datt - (datt * att).sum(-1, keepdims=True))
+
+
+def norm(x):
+    """Return the norm of all of an array's numbers, added in float64."""
+    x = x.reshape(-1)
+    return math.sqrt(np.einsum("i,i->", x, x, dtype=np.float64))
+
+
+def place(name, layer, x, dx):
+    """Return what the page says of a place in a layer: x is what went through, dx came back."""
+    return {"name": name, "layer": layer, "shape": x.shape, "x": norm(x), "dx": norm(dx)}
+
+
+def step_data(flat, config, x, y, vocabulary):
+    """Return what a step on tokens x, with targets y, both (B, T), has for the page. UserError."""
+    params = gpt2.tensors(flat, config)
+    grads = gpt2.tensors(np.zeros_like(flat), config)
+    (loss, cache), forward = watch(gpt2.gpt2_forward, params, config, x, y)
+    _, backward = watch(gpt2.gpt2_backward, 1.0, cache, grads)
+    if not math.isfinite(loss + sum(map(norm, grads.values()))):
+        raise UserError(f"the loss is {loss}, or its gradient not finite; take other weights")
+
+    head, _ = forward["head_forward"][0]
+    last = forward["gpt2_forward"][0][0]["x"]  # the head's input
+    dlogits = head["probs"] / y.size  # d loss / d logit: probability, less 1 at the target
+    np.subtract.at(dlogits, (np.arange(y.size), y.reshape(-1)), np.float32(1 / y.size))
+    _, (embedded, _) = forward["embedding_forward"][0]
+    dembedded = backward["gpt2_backward"][0][0]["dx"]
+    places, matrices = [place("x", 0, embedded, dembedded)], []
+    for l in range(config.L):
+        there, (back, _) = forward["block_forward"][l][0], backward["block_backward"][-1 - l]
+        places += [place(name, l, there[name], back[d]) for name, (d, *_) in PLACES.items()]
+        places.append(place("out", l, there["out"], back["dout"]))
+        matrices.append(attention_gradients(back["datty"], there["att_cache"]))
+    places.append(place("lnf", config.L, last, backward["head_backward"][0][1]))
+    logits = gpt2.matmul(last, params["wte"].T)
+    places.append(place("logits", config.L, logits, dlogits))
+
+    rows = zip(x.reshape(-1), y.reshape(-1), head["losses"], head["probs"], dembedded, strict=True)
+    tokens = []
+    for token, target, row_loss, probs, row in rows:
+        likeliest = np.argsort(-probs, kind="stable")[:LIKELIEST]
+        tokens.append(
+            {
+                "token": token_text(vocabulary[token]),
+                "target": token_text(vocabulary[target]),
+                "loss": float(row_loss),
+                "prob": float(probs[target]),
+                "likeliest": [(token_text(vocabulary[i]), float(probs[i])) for i in likeliest],
+                "gradient": norm(row),
+            }
+        )
+    # (L, 3, NH, T, T) of the first sequence; of each matrix the part that is not masked
+    matrices = np.array([[matrix[:, 0] for matrix in layer] for layer in matrices], "<f4")
+    matrices = matrices[(..., *np.tril_indices(x.shape[1]))]
+    data = {
+        "loss": float(loss),
+        "sum": math.fsum(head["losses"].tolist()),
+        "tokens": tokens,
+        "places": places,
+        "attention": base64.b64encode(matrices.tobytes()).decode(),
+    }
+    return data, params, grads
+
+
+def token_text(token):
+    """Return a token's bytes as a text; what is not UTF-8, or can't be seen, spelled out."""
+    text = token.decode("utf-8", "backslashreplace")
+    seen = (c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+    return "".join(seen)
+
+
+# ----------------------------------------------------------------------------
+# AdamW's next step
+
+
+def load_moments(path, flat, config):
+    """
+    Read a checkpoint -> AdamW's m and v, flat; how many steps it has had. Raises UserError.
+
+    A file without moments gives zeros, and 0: AdamW would begin with it.
+    """
+    header = np.fromfile(path, "<i4", 256).tolist()
+    if header[1] != gpt2.FLOAT32 or header[9] != 2:
+        return np.zeros_like(flat), np.zeros_like(flat), 0
+    start = gpt2.HEADER_BYTES + 4 * (len(flat) + gpt2.wte_padding(config))
+    with open(path, "rb") as f:
+        f.seek(start)
+        m, v = np.fromfile(f, "<f4", 2 * len(flat)).reshape(2, -1)
+        about = f.read()
+    try:
+        step = json.loads(about)["step"]
+    except (ValueError, KeyError, TypeError):
+        step = None
+    if type(step) is not int or step < 0:
+        raise UserError(f"{path}: has AdamW's moments, but doesn't say of which step; train anew")
+    return m, v, step
+
+
+def parameter_rows(params, grads, m, v, step, lr, weight_decay):
+    """Return, for each tensor of each layer, the norms of weight, gradient and AdamW's step."""
+    rows = []
+    for name in params:
+        # AdamW adds to weights of float64, because the difference to those before shall be exact
+        after = params[name].astype(np.float64)
+        own = ({name: array[name].copy()} for array in (grads, m, v))
+        gpt2.adamw_update({name: after}, *own, step + 1, lr, weight_decay=weight_decay)
+        after -= params[name]
+        for l in range(len(after)) if name in gpt2.IN_BLOCKS else [None]:
+            w, g, u = (a if l is None else a[l] for a in (params[name], grads[name], after))
+            norms = {"weight": norm(w), "gradient": norm(g), "step": norm(u)}
+            rows.append({"name": name, "layer": l, "shape": w.shape, **norms})
+    return rows
+
+
+# ----------------------------------------------------------------------------
+# What the lesson says
+
+
+def lesson():
+    """Return for each place its lines, functions and page of doc/, as train_gpt2.py has them."""
+    source = Path(gpt2.__file__).read_text(encoding="utf-8")
+    passes = [
+        inspect.getsource(gpt2.block_forward) + inspect.getsource(gpt2.gpt2_forward),
+        inspect.getsource(gpt2.block_backward) + inspect.getsource(gpt2.gpt2_backward),
+    ]
+    said = {}
+    for name, (_, layer, cache) in (PLACES | OTHERS).items():
+        begin = source.index(f"def {layer or 'block'}_forward")
+        page = gpt2.HERE / re.findall(r"doc/\w+\.md", source[:begin])[-1]  # its section names it
+        text = page.read_text(encoding="utf-8") if page.exists() else ""
+        said[name] = {"page": page.name, "text": re.sub(LINKS, r"\1", text)}
+        calls = rf"\b{cache} = ", rf"_backward\(.*\b{cache}\b"
+        for way, code, call in zip(("forward", "backward"), passes, calls, strict=True):
+            wanted = SUMS.get(name, call)
+            lines = [line.strip() for line in code.splitlines() if re.search(wanted, line)]
+            function = getattr(gpt2, f"{layer}_{way}", None)
+            whole = inspect.getsource(function) if function else ""
+            said[name][way] = {"lines": lines, "function": whole}
+    return said
+
+
+# ----------------------------------------------------------------------------
+# The flags
+
+
+def load_tokenizer(data, weights, config):
+    """Read the tokenizer of the data, or GPT-2's, -> as gpt2.load_tokenizer. Raises UserError."""
+    own = Path(f"{data}_tokenizer.bin")
+    path = own if own.exists() else gpt2.TOKENIZER_FILE
+    vocabulary, end_of_text = gpt2.load_tokenizer(path)
+    if len(vocabulary) != config.V:
+        what = f"{weights} knows {config.V:,} different tokens, {path} has {len(vocabulary):,}"
+        raise UserError(f"{what}; --data NAME takes the data that it was trained on")
+    return vocabulary, end_of_text
+
+
+def encode(text, vocabulary, end_of_text):
+    """Return a text's tokens behind an end-of-text, as training has them. Raises UserError."""
+    text = os.fsencode(text).decode("utf-8", "replace")
+    if missing := {bytes([byte]) for byte in text.encode()} - set(vocabulary):
+        letter = min(missing).decode("utf-8", "backslashreplace")
+        raise UserError(f"--text: the vocabulary has no {letter!r}; give another text")
+    return [end_of_text, *encoding_of(vocabulary, end_of_text).encode_ordinary(text)]
+
+
+def load_step_tokens(args, config, vocabulary, end_of_text):
+    """Return tokens and targets, both (B, T), and what they are. Raises UserError."""
+    if args.text is not None:
+        tokens = np.array([encode(args.text, vocabulary, end_of_text)])
+        x, y, what = tokens[:, :-1], tokens[:, 1:], "a text of one's own"
+        if not y.size:
+            raise UserError("--text: is empty; give a few words")
+    else:
+        B, T = args.batch_size, args.seq_len
+        path = f"{args.data}_{'val' if args.batch is None else 'train'}.bin"
+        tokens, V = gpt2.load_tokens(path)
+        if V != config.V:
+            raise UserError(f"{path}: has {V:,} different tokens, the weights {config.V:,}")
+        if len(tokens) <= B * T:
+            raise UserError(f"{path}: has {len(tokens):,} tokens; lower --batch-size or --seq-len")
+        x, y = gpt2.get_batch(tokens, args.batch or 0, B, T)
+        what = f"batch {args.batch or 0} of {Path(path).name}"
+    if x.shape[1] > min(MOST_TOKENS, config.maxT):
+        what, most = f"{x.shape[1]:,} tokens in a sequence", min(MOST_TOKENS, config.maxT)
+        raise UserError(f"{what}, and a page shows {most} of these weights at most; take fewer")
+    return x, y, what
+
+
+def main():
+    parser = Parser(description="Write a page that shows one training step.")
+    help = "weights or checkpoint (default: gpt2_124M.bin)"
+    parser.add_argument("--weights", type=file_name, default=gpt2.WEIGHTS_FILE, help=help)
+    help = "NAME of NAME_train.bin and NAME_val.bin (default: data/tiny_shakespeare)"
+    parser.add_argument("--data", type=file_name, default=gpt2.SHAKESPEARE, help=help)
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--text", help="a text of your own, instead of the validation data")
+    help = "batch number I of the training data, instead of the validation data"
+    which.add_argument("--batch", type=number(int, 0), metavar="I", help=help)
+    for flag, default, what in ("--batch-size", 1, "sequences"), ("--seq-len", 24, "tokens of one"):
+        help = f"{what} (default: {default})"
+        parser.add_argument(flag, type=number(int, 1), default=default, metavar="N", help=help)
+    for flag, default in ("--lr", 1e-4), ("--weight-decay", 0.0):
+        help = f"AdamW's, for its next step (default: {default})"
+        parser.add_argument(flag, type=number(float, 0), default=default, metavar="X", help=help)
+    help = "the page to write (default: step.html)"
+    parser.add_argument("-o", dest="output", type=file_name, default="step.html", help=help)
+    args = parser.parse_args()
+
+    check_writable(args.output, "-o")
+    flat, config = gpt2.load_weights(args.weights)
+    *moments, step = load_moments(args.weights, flat, config)
+    vocabulary, end_of_text = load_tokenizer(args.data, args.weights, config)
+    x, y, what = load_step_tokens(args, config, vocabulary, end_of_text)
+    data, params, grads = step_data(flat, config, x, y, vocabulary)
+    m, v = (gpt2.tensors(moment, config) for moment in moments)
+    about = {
+        "model": Path(args.weights).name,
+        "steps": step,
+        "what": what,
+        "made": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
+        "numbers": len(flat),
+        "shape": x.shape,
+        "config": config._asdict(),
+        "lr": args.lr,
+        "decay": args.weight_decay,
+    }
+    rows = parameter_rows(params, grads, m, v, step, args.lr, args.weight_decay)
+    write_page(args.output, TEMPLATE, {**about, **data, "parameters": rows, "lesson": lesson()})
+    size = os.path.getsize(args.output) / 1e6
+    print(f"loss {data['loss']:f}; wrote {args.output} ({size:.1f} MB); open it in a browser")
+
+
+if __name__ == "__main__":
+    run(main)
