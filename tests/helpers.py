@@ -263,12 +263,13 @@ def assert_close(ours, theirs, allowed, floor=0.0, name=""):
 
 
 def random_params(config, seed=0, dtype=np.float32):
-    """Return parameters, flat and named, without zeros and ones, which can hide a wrong gradient."""
+    """Return parameters, flat and named: without zeros and ones, which can hide a mistake."""
     rng = np.random.default_rng(seed)
     flat = rng.standard_normal(gpt2.num_parameters(config)).astype(dtype)
     params = gpt2.tensors(flat, config)
     for name, view in params.items():
-        view *= 0.3 if name in gpt2.DECAYING else 0.5
+        # at 1 / sqrt(C), scores in attention vary by about 1, however many channels there are
+        view *= min(0.3, config.C**-0.5) if name in gpt2.DECAYING else 0.5
         view += 1 if name in ("ln1w", "ln2w", "lnfw") else 0
     return flat, params
 

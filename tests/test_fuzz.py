@@ -10,6 +10,7 @@ import copy
 import importlib
 import itertools
 import json
+import math
 import os
 import random
 import struct
@@ -17,11 +18,13 @@ import tracemalloc
 
 import test_gpt2
 import train_gpt2 as gpt2
+from tools import checkpoints, safetensors, token_files
 
 import common
 import numpy as np
 import prepro
 import pytest
+from helpers import boundaries, header, tensor_sizes
 
 ROUNDS = 2000  # for each reader, besides a cut at each boundary in its files
 MEMORY = 2**20  # bytes that reading may take, besides ten times those of the file
@@ -35,23 +38,11 @@ ODD_JSON = (
 ODD_TEXT = b"[" * 10**5, b"9" * 5000, b"{}", b"[]", b"null", b'"', b"\xff\xfe", b"", b'{"a":1}' * 2
 
 CONFIG = gpt2.GPT2Config(maxT=3, V=131, L=2, NH=2, C=4)
-ABOUT = {"step": 7, "train_tokens": 99, "flags": ["--data=x", "--shuffle"], "val_loss": 3.5}
+ABOUT = {
+    "step": 7, "data": "x", "digest": "0a1b", "val_loss": 3.5,
+    "settings": {"steps": 9, "lr": 1e-3, "shuffle": True, "seed": 3},
+}  # fmt: skip
 SMALL = gpt2.GPT2Config(maxT=19, V=101, L=2, NH=3, C=24)  # of tests/small_state.bin
-
-
-def header(*numbers):
-    return struct.pack("<256i", *numbers, *[0] * (256 - len(numbers)))
-
-
-def boundaries(*sizes, start=common.HEADER_BYTES):
-    return [start, *(start + np.cumsum(sizes)).tolist()]
-
-
-def tensor_sizes(config, padding=True, itemsize=4):
-    """Bytes of the 16 tensors in a file, the padding behind wte counted as one more."""
-    wte, *others = (int(np.prod(shape)) for shape in gpt2.tensor_shapes(config).values())
-    rows = common.vocab_padding(config.V) if padding else 0
-    return [itemsize * n for n in (wte, rows * config.C, *others)]
 
 
 # ----------------------------------------------------------------------------
@@ -62,19 +53,20 @@ def tensor_sizes(config, padding=True, itemsize=4):
 def good_weights(folder):
     rng = np.random.default_rng(0)
     flat, *moments = rng.standard_normal((3, gpt2.num_parameters(CONFIG)), np.float32)
-    common.write_weights(folder / "w.bin", flat, CONFIG, ABOUT, moments)
+    moments[1] **= 2
+    gpt2.write_weights(folder / "w.bin", flat, CONFIG, moments, json.dumps(ABOUT).encode())
     full = (folder / "w.bin").read_bytes()
     sizes = tensor_sizes(CONFIG)
-    wte, wpe, end = (common.HEADER_BYTES + n for n in (sizes[0], sum(sizes[:2]), sum(sizes)))
-    half = np.frombuffer(full[common.HEADER_BYTES : end], "<u2")[1::2].tobytes()  # as bfloat16
+    wte, wpe, end = (1024 + n for n in (sizes[0], sum(sizes[:2]), sum(sizes)))
+    half = np.frombuffer(full[1024:end], "<u2")[1::2].tobytes()  # as bfloat16
     return [
         (full, boundaries(*sizes, flat.nbytes, flat.nbytes)),
         (
-            header(common.WEIGHTS, 5, *CONFIG, 256) + half,
+            header(20240326, 5, *CONFIG, 256) + half,
             boundaries(*tensor_sizes(CONFIG, True, 2)),
         ),
         (
-            header(common.WEIGHTS, 1, *CONFIG) + full[common.HEADER_BYTES : wte] + full[wpe:end],
+            header(20240326, 1, *CONFIG) + full[1024:wte] + full[wpe:end],
             boundaries(*tensor_sizes(CONFIG, False)),
         ),
     ]
@@ -92,15 +84,16 @@ def fitted_weights(rng):
     body = bytearray(rng.randbytes(max(0, min(numbers, 10**5)) * (2 if version == 5 else 4)))
     if version == 3:
         body[len(body) + min(about, 0) :] = text[:about] if about > 0 else b""
-    return header(common.WEIGHTS, version, *sizes, 256, about, moments) + body
+    return header(20240326, version, *sizes, 256, about, moments) + body
 
 
 def read_weights(path, data):
-    """As train() does with --resume."""
-    about = common.read_about(path)
+    """As the driver does with --resume."""
+    about = checkpoints.read_about(path)
     if about:
-        assert type(about["step"]) is int and about["step"] >= 0 and type(about["flags"]) is list
-        assert all(type(flag) is str for flag in about["flags"])
+        assert type(about["step"]) is int and about["step"] >= 0 and type(about["data"]) is str
+        for name, value in about["settings"].items():
+            assert type(value) in (int, float, bool) and 0 <= value < math.inf, name
     flat, config = gpt2.load_weights(path)
     assert min(config) > 0 and config.C % config.NH == 0
     assert flat.dtype == np.float32 and flat.shape == (gpt2.num_parameters(config),)
@@ -108,23 +101,23 @@ def read_weights(path, data):
         struct.unpack_from("<i", data, 4),
         struct.unpack_from("<2i", data, 32),
     )
-    if version != common.FLOAT32:
+    if version != 3:
         behind = moments = 0
     sizes = tensor_sizes(config, version != 1, 2 if version == 5 else 4)
-    end = common.HEADER_BYTES + sum(sizes)
+    end = 1024 + sum(sizes)
     assert behind >= 0 and moments in (0, 2)
     assert len(data) == end + moments * flat.nbytes + behind
-    m, v = np.empty_like(flat), np.empty_like(flat)
     if moments:
-        common.read_moments(path, m, v)
+        m, v = checkpoints.read_moments(path)  # refused if one of them is not finite
         assert m.tobytes() + v.tobytes() == data[end : len(data) - behind]
+        assert np.isfinite(m).all() and 0 <= v.min() <= v.max() < np.inf
     else:
-        with pytest.raises(common.UserError):
-            common.read_moments(path, m, v)
+        with pytest.raises(gpt2.UserError):
+            checkpoints.read_moments(path)
 
 
 def good_state(folder):
-    data = (common.HERE / "tests" / "small_state.bin").read_bytes()
+    data = (gpt2.HERE / "tests" / "small_state.bin").read_bytes()
     B, T, steps, _ = struct.unpack_from("<4i", data, 8)
     batch = 4 * B * T
     sizes = batch, batch, batch * SMALL.V, 4, *tensor_sizes(SMALL), 5 * 8, 4 * steps
@@ -138,7 +131,7 @@ def fitted_state(rng):
     batch = rng.choices((0, 5, SMALL.V - 1, -1, SMALL.V), (50, 50, 50, 1, 1), k=2 * abs(B * T))
     x_y = struct.pack(f"<{len(batch)}i", *batch)
     rest = rng.randbytes(4 * max(0, size - len(batch)))
-    return header(common.STATE, 2, *numbers) + x_y + rest
+    return header(20240327, 2, *numbers) + x_y + rest
 
 
 def read_state(path, data):
@@ -153,9 +146,9 @@ def read_state(path, data):
 
 def good_tokens(folder):
     tokens = np.random.default_rng(0).integers(0, 300, 500)
-    prepro.write_tokens(folder / "t.bin", common.GPT2_VOCAB_SIZE, [tokens])
+    token_files.write_tokens(folder / "t.bin", 50257, [tokens])
     (folder / "t.bin").rename(folder / "tokens_2.bin")  # the second of two shards
-    prepro.write_tokens(folder / "t.bin", common.GPT2_VOCAB_SIZE, [tokens[::-1]])
+    token_files.write_tokens(folder / "t.bin", 50257, [tokens[::-1]])
     return [
         ((folder / "t.bin").read_bytes(), boundaries(500)),
         (tokens.astype("<i4").tobytes(), [4, 500]),  # headerless
@@ -168,20 +161,20 @@ def fitted_tokens(rng):
     if rng.random() < 0.3:
         return struct.pack(f"<{len(tokens)}i", *tokens)
     data = struct.pack(f"<{len(tokens)}H", *tokens)
-    return header(common.TOKENS, 1, len(tokens), V) + data
+    return header(20240520, 1, len(tokens), V) + data
 
 
 def read_tokens(path, data):
-    tokens, V = common.load_tokens(path)
+    tokens, V = gpt2.load_tokens(path)
     assert tokens.ndim == 1 and len(tokens) > 0 and tokens.dtype in ("<u2", "<i4")
-    assert 0 <= tokens.min() <= tokens.max() < V <= 2**16
-    shards, same_V = common.load_shards(path.parent / "tokens")  # with one that is good
+    assert 0 <= tokens.min() <= tokens.max() < V
+    shards, same_V = token_files.load_shards(path.parent / "tokens")  # with one that is good
     assert V == same_V and len(shards) == 2 and np.array_equal(shards[0], tokens)
 
 
 def good_tokenizer(folder):
     vocabulary = [bytes([i]) * (i % 9) for i in range(60)]
-    prepro.write_tokenizer(folder / "v.bin", vocabulary, 59)
+    token_files.write_tokenizer(folder / "v.bin", vocabulary, 59)
     lengths = boundaries(*(1 + len(token) for token in vocabulary))
     return [((folder / "v.bin").read_bytes(), lengths)]
 
@@ -189,14 +182,14 @@ def good_tokenizer(folder):
 def fitted_tokenizer(rng):
     vocabulary = [rng.randbytes(rng.choice((0, 1, 2, 255))) for _ in range(rng.randint(0, 4))]
     data = b"".join(bytes([len(token)]) + token for token in vocabulary)
-    return header(common.TOKENIZER, 2, len(vocabulary), rng.randint(-1, 5)) + data
+    return header(20240328, 2, len(vocabulary), rng.randint(-1, 5)) + data
 
 
 def read_tokenizer(path, data):
-    vocabulary, end_of_text = common.load_tokenizer(path)
+    vocabulary, end_of_text = gpt2.load_tokenizer(path)
     assert 0 <= end_of_text < len(vocabulary) == struct.unpack_from("<i", data, 8)[0]
     written = b"".join(bytes([len(token)]) + token for token in vocabulary)
-    assert written == data[common.HEADER_BYTES :]
+    assert written == data[1024:]
 
 
 def safetensors_shapes(maxT, V, C):
@@ -210,7 +203,7 @@ def safetensors_shapes(maxT, V, C):
     return shapes | {"ln_f.weight": (C,), "ln_f.bias": (C,)}
 
 
-def safetensors(rng, shapes, dtypes):
+def safetensors_bytes(rng, shapes, dtypes):
     """-> a file of random bits, each tensor of one of the dtypes; the boundaries in it."""
     entries, sizes = {}, []
     for name, shape in shapes.items():
@@ -226,7 +219,9 @@ def safetensors(rng, shapes, dtypes):
 
 def good_safetensors(folder):
     shapes = safetensors_shapes(3, 5, 64)
-    return [safetensors(random.Random(0), shapes, [dtype]) for dtype in ("F16", "BF16", "F32")]
+    return [
+        safetensors_bytes(random.Random(0), shapes, [dtype]) for dtype in ("F16", "BF16", "F32")
+    ]
 
 
 def fitted_safetensors(rng):
@@ -235,13 +230,15 @@ def fitted_safetensors(rng):
         shapes[rng.choice(list(shapes))] = rng.choice(((), (0, 2**62), (1, 64), (64,), (1, 1, 64)))
     if rng.random() < 0.3:
         shapes[rng.choice(("lm_head.weight", "h.1.ln_1.weight", "h.0.attn.bias", "x"))] = (5, 64)
-    return safetensors(rng, shapes, rng.choice((["F16", "BF16", "F32"], ["F32"] * 20 + ["I64"])))[0]
+    return safetensors_bytes(
+        rng, shapes, rng.choice((["F16", "BF16", "F32"], ["F32"] * 20 + ["I64"]))
+    )[0]
 
 
 def read_safetensors(path, data):
-    import reference_gpt2  # here, as it takes PyTorch
+    from tools import huggingface  # here, because its encodings may take a while to import
 
-    flat, config = reference_gpt2.load_safetensors(path)
+    flat, config = huggingface.load(path)
     assert min(config) > 0 and config.C % config.NH == 0
     assert flat.dtype == np.float32 and flat.shape == (gpt2.num_parameters(config),)
     (length,) = struct.unpack_from("<Q", data)
@@ -249,6 +246,7 @@ def read_safetensors(path, data):
     spans = sorted(e["data_offsets"] for name, e in entries.items() if name != "__metadata__")
     assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(spans))
     assert spans[0][0] >= 0 and spans[-1][1] <= len(data) - 8 - length
+    assert set(safetensors.read_header(path, "hint")) == entries.keys() - {"__metadata__"}
 
 
 KINDS = {
@@ -315,10 +313,8 @@ def swap_fields(rng, data):
 
 
 def byteswap_header(rng, data):
-    if len(data) >= common.HEADER_BYTES:
-        data[: common.HEADER_BYTES] = (
-            np.frombuffer(data[: common.HEADER_BYTES], "<i4").byteswap().tobytes()
-        )
+    if len(data) >= 1024:
+        data[:1024] = np.frombuffer(data[:1024], "<i4").byteswap().tobytes()
 
 
 BYTES = (
@@ -329,7 +325,7 @@ BYTES = (
 
 def splice(rng, data, other):
     """The start of one file and the end of another."""
-    at = rng.choice((8, 40, common.HEADER_BYTES, rng.randrange(len(data))))
+    at = rng.choice((8, 40, 1024, rng.randrange(len(data))))
     return data[:at] + other[at if rng.random() < 0.5 else rng.randrange(len(other)) :]
 
 
@@ -410,17 +406,16 @@ def outcome(read, path, data):
     try:
         read(path, data)
         refused = None
-    except common.UserError as error:
-        refused = str(error)
-        assert str(path.parent) in refused and "\n" not in refused, refused
+    except gpt2.UserError as error:
+        refused = error.text
+        assert str(path.parent) in refused and "\n" not in str(error), refused
     return refused, tracemalloc.get_traced_memory()[1] - before
 
 
 @pytest.fixture(params=KINDS)
 def kind(request):
     if request.param == "safetensors":
-        pytest.importorskip("torch")
-        importlib.import_module("reference_gpt2")  # before memory is traced, which takes time
+        importlib.import_module("tools.huggingface")  # before memory is traced, which takes time
     tracemalloc.start()
     yield request.param
     tracemalloc.stop()

@@ -4,7 +4,6 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import test_gpt2
 import train_gpt2 as gpt2
@@ -12,8 +11,8 @@ import train_gpt2 as gpt2
 import common
 import numpy as np
 import pytest
+from helpers import PROJECT, flat_of, random_tensors, state_bytes, weight_bytes, write
 
-PROJECT = Path(__file__).parent.parent
 WEIGHTS, STATE = test_gpt2.SMALL
 
 
@@ -25,15 +24,52 @@ def run_parity(*flags):
     return done.returncode, done.stdout.splitlines(), done.stderr.splitlines()
 
 
-def test_parity():
-    if not common.WEIGHTS_FILE.exists():
-        print("gpt2_124M.bin is not here: gradient checks and small state only")
-    status, lines, _ = run_parity()
-    assert (status, lines[-1]) == (0, "overall okay: 1")
+def assert_rows(lines):
+    """Each tensor has a row for its gradient, twice, and one for what it is after ten steps."""
     rows = [line for line in lines if re.search(r"\d  ok$", line)]
-    for name in gpt2.tensor_shapes(gpt2.GPT2Config(1, 1, 1, 1, 1)):
+    for name in gpt2.TENSORS:
         assert sum(line.startswith(f"d{name} ") for line in rows) >= 2
         assert any(line.startswith(f"{name} after 10 steps ") for line in rows)
+    for start in (
+        "embedding: pure",
+        "attention, B=6 T=1 NH=2: float32",
+        "head dwte",
+        "loss at step 9",
+    ):
+        assert any(line.startswith(start) for line in rows), start
+    assert len({len(line) for line in rows}) == 1  # aligned
+
+
+def test_parity_with_the_small_state():
+    status, lines, errors = run_parity("--quick")
+    assert (status, lines[-1], errors) == (0, "overall okay: 1", [])
+    assert_rows(lines)
+
+
+def test_parity_with_gpt2():
+    if not all(path.exists() for path in test_gpt2.FULL):
+        pytest.skip("gpt2_124M.bin or its debug state is not here")
+    status, lines, _ = run_parity()
+    assert (status, lines[-1]) == (0, "overall okay: 1")
+    assert_rows(lines)
+    assert any(line.startswith("losses published with llm.c ") for line in lines)
+
+
+def test_without_the_weights_of_gpt2_it_says_so(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(gpt2, "WEIGHTS_FILE", tmp_path / "gpt2_124M.bin")
+    monkeypatch.setattr(test_gpt2, "FULL", (tmp_path / "gpt2_124M.bin", tmp_path / "x.bin"))
+    with pytest.raises(SystemExit) as stop:
+        test_gpt2.main(["--state", str(tmp_path / "x.bin")])
+    lines = capsys.readouterr().out.splitlines()
+    assert stop.value.code == 0
+    assert "skipped: gpt2_124M.bin does not exist; `python reference_gpt2.py` makes it" in lines
+
+
+@pytest.mark.parametrize("flags", [["--wieghts", "x"], ["--weights"], ["more"]], ids=" ".join)
+def test_wrong_flags(flags):
+    status, lines, errors = run_parity(*flags)
+    assert status == 2 and lines == [] and len(errors) == 1
+    assert errors[0].startswith("test_gpt2.py: ") and errors[0].endswith("--help lists the flags")
 
 
 def test_other_state_and_weights():
@@ -42,7 +78,7 @@ def test_other_state_and_weights():
     assert sum(line.startswith("logits ") for line in lines) == 3  # and once against float64
 
 
-@pytest.mark.parametrize("name", gpt2.tensor_shapes(gpt2.GPT2Config(1, 1, 1, 1, 1)))
+@pytest.mark.parametrize("name", gpt2.TENSORS)
 def test_a_wrong_gradient_is_named(name, capsys, monkeypatch):
     backward = gpt2.gpt2_backward
 
@@ -75,11 +111,40 @@ def test_published_losses(difference, status, capsys, monkeypatch):
 
 def test_a_state_of_another_model(tmp_path):
     config = gpt2.GPT2Config(5, 7, 1, 1, 8)
-    common.write_weights(tmp_path / "w.bin", gpt2.init_weights(config), config)
+    gpt2.write_weights(tmp_path / "w.bin", gpt2.init_weights(config), config)
     status, _, errors = run_parity("--weights", tmp_path / "w.bin", "--state", STATE)
     assert status == 1
     assert len(errors) == 1
     assert str(STATE) in errors[0]
+
+
+def test_files_written_by_hand(tmp_path, capsys):
+    """Gradients from the description of the formats, not from our own writer, are compared."""
+    config = gpt2.GPT2Config(maxT=5, V=131, L=2, NH=2, C=8)
+    made = {name: 0.3 * array for name, array in random_tensors(config).items()}
+    params = gpt2.tensors(flat_of(made, config), config)
+    grads, m, v = (gpt2.tensors(np.zeros_like(flat_of(made, config)), config) for _ in range(3))
+    x, y = np.random.default_rng(1).integers(config.V, size=(2, 2, 5)).astype("<i4")
+    loss, cache = gpt2.gpt2_forward(params, config, x, y)
+    gpt2.gpt2_backward(1.0, cache, grads)
+    logits = test_gpt2.logits_of(cache).copy()
+    first = {name: grad.copy() for name, grad in grads.items()}
+    settings = 0.02, 0.9, 0.999, 1e-5, 0.3
+    write(tmp_path / "w.bin", weight_bytes(config, 3, made, b"\0\0\xc0\x7f"))
+    gpt2.adamw_update(params, grads, m, v, 1, *settings)
+    losses = np.array([loss], "<f4")
+
+    def compare(grads, after):
+        parts = config, x, y, logits, losses, grads, settings, after, b"\0\0\xc0\x7f"
+        write(tmp_path / "s.bin", state_bytes(*parts))
+        report = test_gpt2.Report()
+        test_gpt2.check_state(report, tmp_path / "w.bin", tmp_path / "s.bin")
+        return [name.split(": ")[-1] for name in report.failed]
+
+    assert compare(first, params) == []
+    swapped = first | {"fcb": first["fcb"][::-1].copy()}
+    assert compare(swapped, params) == ["dfcb"]
+    assert compare(first, params | {"lnfb": params["lnfw"]}) == ["lnfb after 1 steps"]
 
 
 def test_a_missing_state_of_other_weights(tmp_path):

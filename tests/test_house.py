@@ -1,0 +1,183 @@
+"""The rules of the house: train_gpt2.py is one file, in the order of reading, and works alone."""
+
+import ast
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import train_gpt2 as gpt2
+
+import numpy as np
+import pytest
+from helpers import PROJECT, V, add_data, write
+
+SOURCE = (PROJECT / "train_gpt2.py").read_text(encoding="utf-8")
+TREE = ast.parse(SOURCE)
+FUNCTIONS = {node.name: node for node in TREE.body if isinstance(node, ast.FunctionDef)}
+
+
+def test_it_imports_numpy_and_the_standard_library():
+    found = set()
+    for node in ast.walk(TREE):  # in functions, too
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            found.add(node.module.split(".")[0])
+    assert "numpy" in found and len(found) > 5
+    assert found - {"numpy"} <= sys.stdlib_module_names
+
+
+def test_its_length_and_its_order():
+    assert len(SOURCE.splitlines()) <= 850
+    names = [name for name in FUNCTIONS if name.endswith(("_forward", "_backward"))]
+    assert FUNCTIONS[names[0]].lineno <= 75
+    layers = "embedding layernorm linear attention gelu head block gpt2".split()
+    assert names == [f"{layer}_{way}" for layer in layers for way in ("forward", "backward")]
+    order = ["gpt2_backward", "adamw_update", "in_chunks", "read_header", "generate", "main"]
+    assert [name for name in FUNCTIONS if name in order] == order
+    lines = FUNCTIONS["main"].end_lineno - FUNCTIONS["main"].lineno + 1
+    assert lines <= 60
+
+
+def calls(name):
+    """Return the layers that a function calls, in their order: what is called, the arguments."""
+    nodes = [node for node in ast.walk(FUNCTIONS[name]) if isinstance(node, ast.Call)]
+    nodes.sort(key=lambda node: (node.lineno, node.col_offset))
+    return [(ast.unparse(node.func), [ast.unparse(arg) for arg in node.args]) for node in nodes]
+
+
+def test_a_blocks_backward_pass_is_its_forward_pass_read_upwards():
+    assigned = [node for node in ast.walk(FUNCTIONS["block_forward"]) if type(node) is ast.Assign]
+    forward = [  # the layer, the cache that it leaves, its parameters
+        (
+            ast.unparse(node.value.func).removesuffix("_forward"),
+            ast.unparse(node.targets[0].elts[1]),
+            [text[1:] for text in map(ast.unparse, node.value.args) if text.startswith("p[")],
+        )
+        for node in sorted(assigned, key=lambda node: node.lineno)
+        if isinstance(node.value, ast.Call) and isinstance(node.targets[0], ast.Tuple)
+    ]
+    backward = [
+        (function.removesuffix("_backward"), args[1], [arg.removeprefix("g") for arg in args[2:]])
+        for function, args in calls("block_backward")
+    ]
+    assert len(forward) == 8 and backward == forward[::-1]
+
+
+# ----------------------------------------------------------------------------
+# Alone
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory):
+    """The Python of a virtual environment that has NumPy, and nothing else."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder, symlinks=os.name != "nt", with_pip=False)
+    bin, name = ("Scripts", "python.exe") if os.name == "nt" else ("bin", "python")
+    script = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    python = folder / bin / name
+    where = subprocess.run([python, "-c", script], capture_output=True, text=True, check=True)
+    packages, numpy = Path(where.stdout.strip()), Path(np.__file__).parent
+    for path in numpy, numpy.with_name("numpy.libs"):
+        if path.exists():
+            (packages / path.name).symlink_to(path, target_is_directory=True)
+    return python
+
+
+@pytest.fixture
+def alone(tmp_path):
+    """A folder with the one file, token files, a tokenizer and weights."""
+    (tmp_path / "alone").mkdir()
+    folder = add_data(tmp_path / "alone")
+    write(folder / "train_gpt2.py", SOURCE.encode())
+    config = gpt2.GPT2Config(maxT=32, V=V, L=2, NH=2, C=16)
+    gpt2.write_weights(folder / "w.bin", gpt2.init_weights(config), config)
+    return folder
+
+
+def run_alone(python, folder, *flags):
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "OMP_", "OPENBLAS"))}
+    command = [python, "-W", "error", "train_gpt2.py", *flags]
+    return subprocess.run(
+        command, cwd=folder, env=env, capture_output=True, encoding="utf-8", timeout=120
+    )
+
+
+def test_nothing_but_numpy_is_installed(python):
+    for module in "torch", "tiktoken", "tqdm", "requests", "pytest":
+        done = subprocess.run([python, "-c", f"import {module}"], capture_output=True, text=True)
+        assert done.returncode == 1 and "ModuleNotFoundError" in done.stderr
+
+
+def test_the_one_file_trains_alone(python, alone):
+    flags = "--data data/letters --init w.bin --steps 30 --seq-len 16 --lr 3e-3 --val-every 15"
+    done = run_alone(python, alone, *flags.split())
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    lines = done.stdout.splitlines()
+    assert sum(": train loss " in line for line in lines) == 30
+    losses = [float(line.split()[-1]) for line in lines if ": val loss " in line]
+    assert len(losses) == 3 and losses[2] < losses[0] - 0.3
+    assert sum(line.endswith(": sample") for line in lines) == 2
+    start, config = gpt2.load_weights(alone / "w.bin")
+    flat, same = gpt2.load_weights(alone / "out.bin")
+    assert same == config and np.isfinite(flat).all() and np.abs(flat - start).max() > 0.01
+
+    # what it has written goes on from there, and random weights need no file
+    flags = "--data data/letters --seq-len 16 --no-save"
+    done = run_alone(python, alone, *flags.split(), "--init", "out.bin", "--steps", "0")
+    assert done.returncode == 0, done.stderr
+    again = [float(line.split()[-1]) for line in done.stdout.splitlines() if ": val loss " in line]
+    assert again == losses[2:]
+    done = run_alone(python, alone, *flags.split(), "--init", "d1", "--steps", "1")
+    assert done.returncode == 0 and "step 0: train loss" in done.stdout, done.stderr
+
+
+MISTAKES = {
+    "no weights": ("--data data/letters", 1, "gpt2_124M.bin"),
+    "no data": ("--init w.bin", 1, "tiny_shakespeare_train.bin"),
+    "a flag of the driver": ("--data data/letters --init w.bin --resume x", 1, "--resume"),
+    "a flag without a number": ("--steps many", 2, "--steps"),
+    "longer than the model": ("--data data/letters --init w.bin --seq-len 33", 1, "--seq-len 33"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_alone_it_says_what_is_wrong(python, alone, mistake):
+    flags, status, word = MISTAKES[mistake]
+    done = run_alone(python, alone, *flags.split())
+    assert done.returncode == status, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("train_gpt2.py: ") and word in line
+    assert not (alone / "out.bin").exists()
+
+
+# ----------------------------------------------------------------------------
+# Threads: a user's own settings stand
+
+
+def settings_with(**environment):
+    """Return THREADS, CORES, and what a child process would be told of OpenBLAS."""
+    names = "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"
+    env = {k: v for k, v in os.environ.items() if k not in names} | environment
+    code = (
+        "import os, train_gpt2 as g; print(g.THREADS, g.CORES, os.getenv('OPENBLAS_NUM_THREADS'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize("value", ["1", "0", "1000000", "", "abc", "²", "-1", None])
+def test_omp_num_threads(value):
+    threads, cores, _ = settings_with(**({} if value is None else {"OMP_NUM_THREADS": value}))
+    assert threads == ("1" if value in ("0", "1") else cores)
+
+
+def test_openblas_num_threads_of_a_user_stands():
+    assert settings_with()[2] == "1"
+    assert settings_with(OPENBLAS_NUM_THREADS="3")[2] == "3"

@@ -1,0 +1,193 @@
+"""
+The plain loop of train_gpt2.py: each line that it prints and the file that it writes, recomputed.
+
+Batches, schedule, clipping and AdamW are written down once more here, from their definitions, so
+that a mistake in what main() hands to whom is seen, and in what it prints.
+"""
+
+import itertools
+import math
+import re
+import sys
+from types import SimpleNamespace
+
+import train_gpt2 as gpt2
+
+import numpy as np
+import pytest
+from helpers import LETTERS, V, write_tokenizer, write_tokens
+
+B, T = 3, 5
+FLAGS = f"--init d1 --batch-size {B} --seq-len {T} --lr 1e-2 --sample-every 0"
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Token files: for training six batches of 3 * 5 and a few tokens more, for validation four."""
+    tokens = np.random.default_rng(0).integers(V, size=165)
+    write_tokens(tmp_path / "x_train.bin", tokens[:100])
+    write_tokens(tmp_path / "x_val.bin", tokens[100:])
+    write_tokenizer(tmp_path / "x_tokenizer.bin")
+    return SimpleNamespace(name=tmp_path / "x", train=tokens[:100], val=tokens[100:])
+
+
+@pytest.fixture
+def train(data, tmp_path, monkeypatch, capsys):
+    """Run main() with such flags -> its lines, the parameters that it has written."""
+
+    def train(flags, seconds=(0.25,) * 9):
+        argv = f"train_gpt2.py {FLAGS} --data {data.name} --out {tmp_path / 'out.bin'} {flags}"
+        monkeypatch.setattr(sys, "argv", argv.split())
+        times = itertools.accumulate(x for took in seconds for x in (100, took))  # began, ended
+        monkeypatch.setattr(gpt2, "time", SimpleNamespace(perf_counter=lambda: next(times)))
+        args, others = gpt2.parse_flags()
+        assert not others
+        gpt2.main(args)
+        return capsys.readouterr().out.splitlines(), gpt2.load_weights(tmp_path / "out.bin")[0]
+
+    return train
+
+
+def batch(tokens, i):
+    """Batch i in reading order; after the last that is whole, the first again."""
+    pairs = [(a, a + B * T) for a in range(0, len(tokens), B * T) if a + B * T < len(tokens)]
+    a, b = pairs[i % len(pairs)]
+    return tokens[a:b].reshape(B, T), tokens[a + 1 : b + 1].reshape(B, T)
+
+
+def loss_and_gradient(flat, config, x, y):
+    grad = np.full_like(flat, np.nan)
+    loss, cache = gpt2.gpt2_forward(gpt2.tensors(flat, config), config, x, y)
+    gpt2.gpt2_backward(1.0, cache, gpt2.tensors(grad, config))
+    return float(loss), grad
+
+
+def mean_loss(flat, config, tokens, count):
+    params = gpt2.tensors(flat, config)
+    batches = [batch(tokens, i) for i in range(count)]
+    return sum(float(gpt2.gpt2_forward(params, config, x, y)[0]) for x, y in batches) / count
+
+
+def expected_run(data, steps, lr=1e-2, warmup=0, floor=1.0, decay=0.0, clip=math.inf, seed=1337):
+    """Return for each step the loss and the parameters before it, and after the last one."""
+    config = gpt2.named_config("d1", V, T)
+    flat = gpt2.init_weights(config, seed)
+    decays = np.concatenate(
+        [
+            np.full(view.size, name in "wte wpe qkvw attprojw fcw fcprojw".split())
+            for name, view in gpt2.tensors(flat, config).items()
+        ]
+    )
+    m, v, found = np.zeros_like(flat), np.zeros_like(flat), []
+    for step in range(steps + 1):
+        loss, g = loss_and_gradient(flat, config, *batch(data.train, step))
+        found.append((loss, flat))
+        norm = np.linalg.norm(g)
+        g = g * min(1, clip / norm)
+        wave = 0.5 + 0.5 * math.cos(math.pi * (step - warmup) / max(1, steps - warmup))
+        rate = lr * ((step + 1) / warmup if step < warmup else floor + (1 - floor) * wave)
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        m_hat, v_hat = m / (1 - 0.9 ** (step + 1)), v / (1 - 0.999 ** (step + 1))
+        flat = (flat * (1 - rate * decay * decays)).astype("f4")
+        flat = flat - np.float32(rate) * m_hat / (np.sqrt(v_hat) + np.float32(1e-8))
+    return config, found
+
+
+RUNS = {
+    "plain, into the second round of the data": ("--steps 9", {"steps": 9}),
+    "warm-up, cosine": (
+        "--steps 8 --warmup 3 --min-lr-frac 0.1",
+        {"steps": 8, "warmup": 3, "floor": 0.1},
+    ),
+    "decay, clipping": (
+        "--steps 5 --weight-decay 0.5 --grad-clip 0.3",
+        {"steps": 5, "decay": 0.5, "clip": 0.3},
+    ),
+    "another seed": ("--steps 2 --seed 7", {"steps": 2, "seed": 7}),
+}
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_each_loss_and_the_weights(data, train, run):
+    flags, how = RUNS[run]
+    lines, out = train(f"{flags} --val-every 0")
+    config, expected = expected_run(data, **how)
+    found = [re.match(r"step (\d+): train loss ([\d.]+) \(", line) for line in lines]
+    found = [(int(match[1]), float(match[2])) for match in found if match]
+    assert [step for step, _ in found] == list(range(how["steps"]))
+    # printed with six digits; measured: 5.9e-7
+    for (_, loss), (true, _) in zip(found, expected[:-1], strict=True):
+        assert loss == pytest.approx(true, abs=5e-6)
+    # Root mean squares, because the gradient of a key's bias is noise, and so is its
+    # step; measured: 3.1e-4 of what the parameters moved
+    error = np.linalg.norm(out - expected[-1][1])
+    assert error < 3e-3 * np.linalg.norm(expected[-1][1] - expected[0][1])
+
+
+@pytest.mark.parametrize("flags, count", [("", 2), ("--val-batches 0", 4), ("--val-batches 3", 3)])
+def test_validation_losses(data, train, flags, count):
+    lines, _ = train(f"--steps 7 --val-every 3 --val-batches 2 {flags}")
+    config, expected = expected_run(data, steps=7)
+    found = [re.fullmatch(r"step (\d+): val loss ([\d.]+)", line) for line in lines]
+    found = [(int(match[1]), float(match[2])) for match in found if match]
+    assert [step for step, _ in found] == [0, 3, 6, 7]  # and once more after the last step
+    for step, loss in found:
+        true = mean_loss(expected[step][1], config, data.val, count)
+        assert loss == pytest.approx(true, abs=5e-6)  # measured: 5.9e-7
+
+
+def test_time_and_speed(train):
+    lines, _ = train("--steps 3 --val-every 0", seconds=[0.25, 2.0, 0.0015])
+    found = [re.search(r"\(took (\S+) ms, (\d+) tokens/s\)", line) for line in lines]
+    found = [(float(match[1]), int(match[2])) for match in found if match]
+    assert found == [(250, 60), (2000, 8), (1.5, 10000)]  # of B * T = 15 tokens each
+
+
+def test_samples(data, train):
+    lines, out = train("--steps 5 --val-every 0 --sample-every 2 --seed 3")
+    at = [i for i, line in enumerate(lines) if line.endswith(": sample")]
+    assert [lines[i].split(":")[0] for i in at] == ["step 2", "step 4", "step 5"]
+    config = gpt2.named_config("d1", V, T)
+    rng = np.random.default_rng((3, 5))
+    text = gpt2.sample_text(gpt2.tensors(out, config), config, LETTERS, V - 1, rng)
+    assert lines[at[-1] + 1 : at[-1] + 4] == ["---", text, "---"]
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_loss_that_is_no_number_ends_the_run(train, tmp_path):
+    with pytest.raises(gpt2.UserError, match=r"step \d: loss (nan|inf).*--lr"):
+        train("--steps 9 --lr 1e30 --val-every 0")
+    assert not (tmp_path / "out.bin").exists()
+
+
+def test_no_save(train, tmp_path):
+    with pytest.raises(gpt2.UserError, match="there is no file"):  # the fixture looks for it
+        train("--steps 1 --no-save --val-every 0")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "x_tokenizer.bin", "x_train.bin", "x_val.bin",
+    ]  # fmt: skip
+
+
+def test_defaults(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train_gpt2.py"])
+    args, others = gpt2.parse_flags()
+    assert others == [] and vars(args) == {
+        "init": None,
+        "data": None,
+        "out": "out.bin",
+        "steps": 40,
+        "batch_size": 4,
+        "seq_len": 64,
+        "lr": 1e-4,
+        "warmup": 0,
+        "min_lr_frac": 1.0,
+        "weight_decay": 0.0,
+        "grad_clip": 0.0,
+        "val_every": 10,
+        "val_batches": 10,
+        "sample_every": 20,
+        "seed": 1337,
+        "no_save": False,
+    }
+    assert gpt2.WEIGHTS_FILE.name == "gpt2_124M.bin"
+    assert gpt2.SHAKESPEARE == gpt2.HERE / "data" / "tiny_shakespeare"
