@@ -106,7 +106,7 @@ def layernorm_backward(dout, cache, dw, db):
         dnorm = dout * w
         # norm_i = (x_i - mean) * rstd; d mean / d x_j = 1 / C; d (1 / rstd) / d x_j = norm_j / C.
         # So d norm_i / d x_j = ((1 if i = j, else 0) - 1 / C - norm_i * norm_j / C) * rstd. Times
-        # dnorm_i, summed over i: (dnorm_j - mean(dnorm) - norm_j * mean(dnorm * norm)) * rstd.
+        # dnorm_i, summed over i: (dnorm_j - mean(dnorm) - norm_j * mean(norm * dnorm)) * rstd.
         along_norm = (dnorm * norm).mean(-1, keepdims=True)  # (N, 1)
         dx[:] = (dnorm - dnorm.mean(-1, keepdims=True) - norm * along_norm) * rstd
 
