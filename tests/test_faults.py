@@ -22,9 +22,7 @@ from pathlib import Path
 import train_gpt2 as gpt2
 from tools import checkpoints, console, log, token_files
 
-import common
 import numpy as np
-import prepro
 import pytest
 from helpers import NOBODY, PROJECT
 

@@ -15,9 +15,7 @@ import test_gpt2
 import train_gpt2 as gpt2
 from tools import checkpoints
 
-import common
 import numpy as np
-import prepro
 import pytest
 from helpers import (
     HUGE,

@@ -20,9 +20,7 @@ import test_gpt2
 import train_gpt2 as gpt2
 from tools import checkpoints, safetensors, token_files
 
-import common
 import numpy as np
-import prepro
 import pytest
 from helpers import boundaries, header, tensor_sizes
 

@@ -8,7 +8,6 @@ import sys
 import test_gpt2
 import train_gpt2 as gpt2
 
-import common
 import numpy as np
 import pytest
 from helpers import PROJECT, flat_of, random_tensors, state_bytes, weight_bytes, write
