@@ -229,7 +229,7 @@ def load_state(path, config):
         return np.delete(np.fromfile(f, "<f4", padded), slice(wte, wte + padding))
 
     hint += f"; this one is compared with {config}"
-    B, T, steps, has_params = gpt2.read_header(path, STATE, (2,), size_of, hint)[2:6]
+    B, T, steps, has_params = gpt2.read_header(path, STATE, (2,), hint, size_of)[2:6]
     with open(path, "rb") as f:
         f.seek(gpt2.HEADER_BYTES)
         x, y = tokens = np.fromfile(f, "<i4", 2 * B * T).reshape(2, B, T)

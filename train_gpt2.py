@@ -216,7 +216,6 @@ GELU_SCALE, GELU_CUBIC = math.sqrt(2 / math.pi), 0.044715
 
 
 def gelu_tanh(x):
-    """x (N, 4C) -> the tanh in GELU's formula, (N, 4C)."""
     return np.tanh(GELU_SCALE * (x + GELU_CUBIC * (x * x * x)))  # x**3 is over 100 times slower
 
 
@@ -527,14 +526,14 @@ class UserError(SystemExit):
         super().__init__(f"{Path(sys.argv[0]).name}: {self.text}")
 
 
-def read_header(path, magic, versions, size_of, hint):
+def read_header(path, magic, versions, hint, size_of=None):
     """Return a file's header, 256 ints. UserError if the file is of another kind or length."""
     if not os.path.isfile(path):  # a pipe would keep us waiting
         raise UserError(f"{path}: there is no file of this name; {hint}")
     header, found = np.fromfile(path, "<i4", 256).tolist(), os.path.getsize(path)
     if len(header) < 256 or header[0] != magic or header[1] not in versions:
         raise UserError(f"{path}: not a file of the kind or version expected here; {hint}")
-    if (size := size_of(header)) not in (found, None):  # None: the header doesn't say
+    if size_of and found != (size := size_of(header)):
         raise UserError(f"{path}: has {found:,} bytes, its header means {size:,}; {hint}")
     return header
 
@@ -543,6 +542,8 @@ def read_header(path, magic, versions, size_of, hint):
 def replacing(path):
     """Open a file beside path for writing; it takes the place of path once it is whole on disk."""
     target = Path(os.path.realpath(path))  # what a link leads to
+    if os.path.lexists(target) and not (target.is_file() and os.access(target, os.W_OK)):
+        raise UserError(f"cannot write {path}: no plain file, or read-only; give another place")
     part = Path(f"{target}.{os.getpid()}.part")
     try:
         with open(part, "xb") as f:
@@ -592,7 +593,7 @@ def weights_size(header):
 def read_config(path):
     """Read a weight file's header -> config, version. UserError unless the file is whole."""
     hint = "`python reference_gpt2.py` makes gpt2_124M.bin"
-    header = read_header(path, WEIGHTS, (UNPADDED, FLOAT32, BFLOAT16), weights_size, hint)
+    header = read_header(path, WEIGHTS, (UNPADDED, FLOAT32, BFLOAT16), hint, weights_size)
     return GPT2Config(*header[2:7]), header[1]
 
 
@@ -614,7 +615,7 @@ def load_tokens(path):
     if size and size % 4 == 0 and np.fromfile(path, "<i4", 1) != TOKENS:
         tokens, V = np.memmap(path, "<i4", "r"), GPT2_VOCAB_SIZE  # llm.c's first format: no header
     else:
-        header = read_header(path, TOKENS, (1,), lambda h: HEADER_BYTES + 2 * max(h[2], 1), hint)
+        header = read_header(path, TOKENS, (1,), hint, lambda h: HEADER_BYTES + 2 * (h[2] or -1))
         tokens, V = np.memmap(path, "<u2", "r", HEADER_BYTES), header[3] or GPT2_VOCAB_SIZE
     if not 0 <= tokens.min() <= tokens.max() < V:
         raise UserError(f"{path}: no token file, or not with tokens from 0 to {V - 1:,}; {hint}")
@@ -624,8 +625,9 @@ def load_tokens(path):
 def load_tokenizer(path):
     """Read a tokenizer file, each token's length and bytes -> the bytes; end-of-text's number."""
     hint = "the script that made the token files makes it, too; for GPT-2's, reference_gpt2.py"
-    _, _, count, end_of_text, *_ = read_header(path, TOKENIZER, (2,), lambda _: None, hint)
-    data, at, vocabulary = Path(path).read_bytes(), HEADER_BYTES, []
+    _, _, count, end_of_text, *_ = read_header(path, TOKENIZER, (2,), hint)
+    data = Path(path).read_bytes() if os.path.getsize(path) <= HEADER_BYTES + 256 * count else b""
+    at, vocabulary = HEADER_BYTES, []
     while at < len(data) and len(vocabulary) <= count:
         vocabulary.append(data[at + 1 : at + 1 + data[at]])
         at += 1 + data[at]
@@ -694,8 +696,7 @@ def sample_text(params, config, vocabulary, end_of_text, rng, count=256):
         return [rng.choice(logits.size, p=softmax(logits[0].astype(np.float64)))]
 
     tokens = generate(params, config, np.array([[end_of_text]]), draw)
-    text = b"".join(vocabulary[next(tokens)[0]] for _ in range(count))
-    return text.decode("utf-8", "replace")
+    return b"".join(vocabulary[next(tokens)[0]] for _ in range(count)).decode("utf-8", "replace")
 
 
 # ----------------------------------------------------------------------------
@@ -795,7 +796,6 @@ def main(args):
     vocabulary, end_of_text = load_vocabulary(data, V) if args.sample_every else ([], None)
     print(f"weights: {args.init or WEIGHTS_FILE}, {len(flat):,} parameters, {config}")
     print(f"data: {data}, {len(train_tokens):,} tokens, and {len(val_tokens):,} for validation")
-
     keep_freed_memory()
     params = tensors(flat, config)
     grads, m, v = (tensors(np.zeros_like(flat), config) for _ in range(3))
