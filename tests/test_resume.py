@@ -8,29 +8,26 @@ import shutil
 import signal
 import time
 
-import common
 import train_gpt2 as gpt2
+from tools import checkpoints
 
 import numpy as np
 import pytest
-from test_train import (
+from helpers import V, add_data, failed, header, make_project, succeeded, write_tokens
+from running import (
     DATA,
     FAST,
-    V,
-    add_data,
-    failed,
-    header,
+    checkpoint,
+    interrupted,
     losses,
-    make_project,
+    posix,
+    read_until,
     small_weights,
-    start,
-    succeeded,
+    start_training,
     train,
     within,
-    write_tokens,
 )
 
-posix = pytest.mark.skipif(os.name != "posix", reason="needs the signals of POSIX")
 GARBAGE = b"from a run that was killed " * 40_000  # longer than a checkpoint here
 
 
@@ -41,7 +38,7 @@ def project(tmp_path_factory):
     for name in "parts", "mixed":
         add_data(folder, name)
     whole = folder / "data" / "parts_train.bin"
-    tokens = common.load_tokens(whole)[0].tolist()
+    tokens = gpt2.load_tokens(whole)[0].tolist()
     for i, part in enumerate((tokens[:300], tokens[300:])):
         write_tokens(folder / "data" / f"parts_train_{i:03}.bin", part)
     whole.unlink()
@@ -50,39 +47,10 @@ def project(tmp_path_factory):
     return folder
 
 
-def checkpoint(path):
-    """The step of a checkpoint, which is whole, if that can be read."""
-    version, sizes = common.read_sizes(path, gpt2.num_parameters)
-    flat, again = common.read_weights(path, gpt2.num_parameters)
-    assert version == common.FLOAT32 and sizes == again and np.isfinite(flat).all()
-    moments = np.empty((2, flat.size), np.float32)
-    common.read_moments(path, *moments)
-    assert np.isfinite(moments).all() and (moments[1] >= 0).all()
-    return common.read_about(path)["step"]
-
-
-def read_until(process, words):
-    """Its output up to the line that has these words."""
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if words in line:
-            return lines
-    pytest.fail(f"no {words} in {''.join(lines)}, but {process.stderr.read()}")
-
-
-def interrupted(project, *flags, at):
-    """Run, and press Ctrl-C once when the output says so -> exit status, output, error output."""
-    with start(project, *flags) as process:
-        lines = read_until(process, at)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
-    return process.returncode, "".join(lines) + out, err
-
-
 def from_step(out, step):
     """The output from that step on, but for how long it took, and where it was written."""
-    return re.sub(r"\(took .*\)|wrote .*\n", "", out[out.index(f"step {step}: ") :])
+    out = re.sub(r"\(took .*\)|memory: .*\n|.*bits per byte.*\n", "", out)
+    return out[out.index(f"step {step}: ") : out.rindex("wrote ")]
 
 
 # ----------------------------------------------------------------------------
@@ -111,11 +79,8 @@ def test_two_runs_are_one(project, tmp_path, run):
     others = [f for f in RUNS[run] if "every" in str(f)]  # what a checkpoint doesn't keep
     others = [part for f in others for part in (f, RUNS[run][RUNS[run].index(f) + 1])]
     others += ["--val-batches", 2]
-    in_two = succeeded(
-        train(
-            project, "--resume", part, "--steps", 10, "--val-every", 0, "--sample-every", 0, *others
-        )
-    )
+    quiet = ["--val-every", 0, "--sample-every", 0]
+    in_two = succeeded(train(project, "--resume", part, "--steps", 10, *quiet, *others))
     assert part.read_bytes() == whole.read_bytes() != after_five
     assert from_step(in_two, 5) == from_step(in_one, 5)
     assert "step 4: " not in in_two and f"wrote {part}\n" in in_two
@@ -151,7 +116,7 @@ def test_saved_weights_are_what_llmc_reads(project, tmp_path):
     """The first part of a checkpoint is a weight file, but for two numbers in its header."""
     saved, plain = tmp_path / "saved.bin", tmp_path / "plain.bin"
     succeeded(train(project, *FAST, *DATA, "--save", saved))
-    common.write_weights(plain, *gpt2.load_weights(saved))
+    gpt2.write_weights(plain, *gpt2.load_weights(saved))
     data, weights = saved.read_bytes(), plain.read_bytes()
     assert data[32:40] != weights[32:40] == bytes(8)
     assert data[:32] + bytes(8) + data[40 : len(weights)] == weights
@@ -173,7 +138,7 @@ def test_killed_at_any_moment(project, tmp_path):
     flags, step = [*FAST, *DATA, "--lr", 1e-2, "--steps", 10**6, *more], 0
     (tmp_path / "out.bin.part").write_bytes(GARBAGE)
     for _ in range(30):
-        with start(project, *flags) as process:
+        with start_training(project, *flags) as process:
             lines = read_until(process, "wrote ")
             time.sleep(rng.uniform(0, 0.05))
             process.kill()
@@ -182,7 +147,7 @@ def test_killed_at_any_moment(project, tmp_path):
         assert reached > step
         if best.exists():
             assert np.isfinite(gpt2.load_weights(best)[0]).all()
-            assert common.read_about(best)["step"] <= reached
+            assert checkpoints.read_about(best)["step"] <= reached
         flags, step = ["--resume", saved, *more], reached
     written = {"out.bin", "out_best.bin"}
     assert set(os.listdir(tmp_path)) <= written | {f"{name}.part" for name in written}
@@ -248,7 +213,7 @@ def test_second_interrupt_ends_at_once(project, tmp_path):
     small = [*FAST, *DATA, "--save", saved]
     succeeded(train(project, *small))
     before = saved.read_bytes()
-    with start(project, *flags, "--save", saved) as process:
+    with start_training(project, *flags, "--save", saved) as process:
         read_until(process, "val loss ")
         process.send_signal(signal.SIGINT)
         time.sleep(0.3)
@@ -282,7 +247,7 @@ def test_best_weights(project, tmp_path):
     assert found == losses(out, "val") and len(found) == 26
     step = found.index(min(found))
     assert 0 < step < 25 and found[-1] > found[step] + 0.1
-    about = common.read_about(best)
+    about = checkpoints.read_about(best)
     assert about["step"] == step and about["val_loss"] == pytest.approx(found[step], abs=1e-6)
 
     again, there = tmp_path / "again.bin", gpt2.load_weights(best)[0]
@@ -307,7 +272,7 @@ def with_nan(path):
     config = gpt2.GPT2Config(16, V, 1, 1, 4)
     flat = gpt2.init_weights(config)
     flat[-1] = np.nan
-    common.write_weights(path, flat, config)
+    gpt2.write_weights(path, flat, config)
     return path
 
 
@@ -329,7 +294,7 @@ def test_a_loss_that_is_no_number_ends_the_run(project, tmp_path, cause, more):
     assert saved.read_bytes() == before
     assert not [name for name in os.listdir(tmp_path) if "part" in name]
     if cause == "--lr":  # of step 0, the only one with a loss
-        best = common.read_about(tmp_path / "out_best.bin")
+        best = checkpoints.read_about(tmp_path / "out_best.bin")
         assert best["step"] == 0 and np.isfinite(best["val_loss"])
 
 
@@ -370,7 +335,7 @@ def test_log_agrees_with_the_output(project, tmp_path):
     config = gpt2.GPT2Config(16, V, 1, 1, 64)
     params = gpt2.tensors(gpt2.init_weights(config, 1337), config)
     grads = np.empty(gpt2.num_parameters(config), np.float32)
-    tokens, _ = common.load_tokens(project / "data" / "letters_train.bin")
+    tokens, _ = gpt2.load_tokens(project / "data" / "letters_train.bin")
     _, cache = gpt2.gpt2_forward(params, config, *gpt2.get_batch([tokens], 0, 8, 16))
     gpt2.gpt2_backward(1.0, cache, gpt2.tensors(grads, config))
     assert float(rows[0]["grad_norm"]) == pytest.approx(np.linalg.norm(grads), rel=1e-5)
@@ -400,7 +365,7 @@ def test_resumed_log(project, tmp_path):
 
 def test_log_is_written_as_it_goes(project, tmp_path):
     log = tmp_path / "log.csv"
-    with start(project, *FAST, *DATA, "--steps", 10**6, "--log", log) as process:
+    with start_training(project, *FAST, *DATA, "--steps", 10**6, "--log", log) as process:
         read_until(process, "step 5: ")
         process.kill()
     assert [row["step"] for row in rows_of(log)][:5] == list("01234")

@@ -17,6 +17,7 @@ import contextlib
 import itertools
 import math
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -95,7 +96,8 @@ def parse(argv):
     """
     Return the flags of a run as a namespace, complete; for --resume, with those of its checkpoint.
 
-    Its about is what the checkpoint says. Raises UserError, or SystemExit for a flag.
+    Its about is what the checkpoint says, its argv what was given here. Raises UserError, or
+    SystemExit for a flag.
     """
     parser = make_parser()
     given = {name: x for name, x in vars(parser.parse_args(argv)).items() if x is not None}
@@ -115,7 +117,8 @@ def parse(argv):
         given = about["settings"] | {"save": given["resume"]} | given | {"data": data}
     if given.get("save_every") and not given.get("save"):
         parser.error("--save-every: says how often, but not where; add --save FILE")
-    return SimpleNamespace(**DEFAULTS | given, about=about), SWITCHES.keys() & given.keys()
+    args = SimpleNamespace(**DEFAULTS | given, about=about, argv=argv)
+    return args, SWITCHES.keys() & given.keys()
 
 
 def check_outputs(args):
@@ -151,7 +154,7 @@ def interruptions(terminate):
 
     def handler(signum, frame):
         if signum == signal.SIGINT and pressed.is_set():
-            raise KeyboardInterrupt("stopped at once; the steps since the last save are lost")
+            raise KeyboardInterrupt
         if not pressed.is_set():
             text = "stopping after this step; again: stop now, without saving\n"
             with contextlib.suppress(OSError):
@@ -182,8 +185,8 @@ class Saver:
     """Writes what a run leaves: checkpoints at --save and its best, or else weights at --out."""
 
     def __init__(self, args, engine, config, shards, start):
-        self.args, self.engine, self.config, self.saved = args, engine, config, None
-        self.start, self.best = start, math.inf
+        self.args, self.engine, self.config = args, engine, config
+        self.start, self.saved, self.best = start, None, math.inf
         self.about = checkpoints.describe(args, shards)
         if args.save and start:
             with contextlib.suppress(UserError):  # of no use if it is not a checkpoint
@@ -209,6 +212,13 @@ class Saver:
         self.saved = step
         say(f"wrote {self.args.save or self.args.out}")
         return self.args.save or self.args.out
+
+    def lost(self, step):
+        """Return in words which of that many steps are in no file."""
+        after = self.start if self.saved is None else self.saved
+        if after == step:
+            return "no step is lost"
+        return f"what it learned in steps {after} to {step - 1} is lost"
 
     def save_best(self, step, val_loss):
         """Write the weights, if there is a --save and they are the best so far."""
@@ -253,16 +263,21 @@ def print_whole_validation(its, args):
     say(f"step {args.steps}: val loss {loss:.6f}, {text}")
 
 
+def command(script, *flags):
+    """Return what to type for a script of the project, as a shell takes it."""
+    return shlex.join(["python", token_files.shown(gpt2.HERE / script), *map(str, flags)])
+
+
 def print_next(args, file):
     """Print what the user can do with the file that a run has written."""
-    weights = "" if file == str(gpt2.WEIGHTS_FILE) else f" --weights {file}"
     tokenizer = Path(f"{args.data}_tokenizer.bin")
-    tokenizer = f" --tokenizer {tokenizer}" if tokenizer.exists() else ""
-    say(f"text from it: python sample_gpt2.py{weights}{tokenizer}")
+    tokenizer = ("--tokenizer", tokenizer) if tokenizer.exists() else ()
+    say(f"text from it: {command('sample_gpt2.py', '--weights', file, *tokenizer)}")
     if args.save:
-        say(f"to go on: python train_gpt2.py --resume {file} --steps {2 * args.steps}")
+        more = "--resume", file, "--steps", 2 * args.steps or DEFAULTS["steps"]
     else:
-        say(f"to go on: python {' '.join(sys.argv)} --init {file}")
+        more = *args.argv, "--init", file
+    say(f"to go on: {command('train_gpt2.py', *more)}")
 
 
 def sample(engine, config, vocabulary, end_of_text, rng, count=256):
@@ -327,15 +342,20 @@ def open_run(args, open_engine):
 @contextlib.contextmanager
 def saving(saver):
     """
-    Yield a namespace whose step is to say how many steps are done, None amid one.
+    Yield a namespace: its step is to say how many steps are done, whole that none is half done.
 
-    An error has these saved where there is a --save: the training is worth more than, say, a log.
+    An error has these steps saved: the training is worth more than, say, a log. A second Ctrl-C
+    does not; it is told what is lost.
     """
-    state = SimpleNamespace(step=None)
+    state = SimpleNamespace(step=saver.start, whole=True)
     try:
         yield state
+    except KeyboardInterrupt as interrupt:
+        if interrupt.args:
+            raise
+        raise KeyboardInterrupt(f"stopped at once; {saver.lost(state.step)}") from None
     except (Exception, UserError):
-        if saver.args.save and state.step is not None and state.step > saver.start:
+        if state.whole and state.step > saver.start:
             with contextlib.suppress(Exception, UserError):  # of the two, the first is reported
                 saver.save(state.step)
         raise
@@ -344,7 +364,7 @@ def saving(saver):
 def stop(saver, step):
     """Save, and raise KeyboardInterrupt with what is said after Ctrl-C."""
     if step == saver.start:
-        raise KeyboardInterrupt("stopped at once; nothing is saved")
+        raise KeyboardInterrupt("stopped before the first step")
     file = saver.save(step)
     hint = f"--resume {file} goes on" if saver.args.save else f"--init {file} starts from there"
     raise KeyboardInterrupt(f"stopped after {step} steps; {hint if file else 'nothing is saved'}")
@@ -363,7 +383,7 @@ def train(args, open_engine):
     progress = Progress(args.steps, its.start, accum * B * T, log, quiet=engine.rank > 0)
     with interruptions(engine.world > 1) as interrupted, progress, saving(its.saver) as state:
         for step in range(its.start, args.steps + 1):  # the last one does not train
-            last, val_loss, state.step = step == args.steps, None, step
+            last, val_loss = step == args.steps, None
             if not last and engine.agree(interrupted.is_set()):
                 stop(its.saver, step)
             if its.saver.due(step):
@@ -386,13 +406,13 @@ def train(args, open_engine):
             own = range(first + engine.rank, first + accum, engine.world)
             batches = [token_files.get_batch(its.train, i, B, T, seed) for i in own]
             lr = gpt2.learning_rate(step, args.steps, args.lr, args.warmup, args.min_lr_frac)
-            state.step = None
+            state.whole = False
             loss, norm = engine.step(batches, lr, step)
             if not math.isfinite(loss + norm):
                 what = f"loss {loss}, gradient norm {norm} in batch {first} of {args.data}_train"
                 hint = "this step is not saved; try a lower --lr, --warmup 100, or --grad-clip 1"
                 raise UserError(f"step {step}: {what}; {hint}")
-            state.step = step + 1
+            state.step, state.whole = step + 1, True
             progress.record(step, loss, val_loss, lr, norm, time.perf_counter() - began)
         file = its.saver.save(args.steps)
         if args.save and args.val_every:
@@ -433,4 +453,5 @@ def set_defaults(args):
 
 
 if __name__ == "__main__":
+    sys.argv[0] = token_files.shown(gpt2.HERE / "train_gpt2.py")  # which handed over, and is named
     run(main)
