@@ -9,14 +9,17 @@ import signal
 import time
 
 import train_gpt2 as gpt2
-from tools import checkpoints
+from tools import checkpoints, driver
 
 import numpy as np
 import pytest
 from helpers import V, add_data, failed, header, make_project, succeeded, write_tokens
 from running import (
     DATA,
+    DRIVER,
     FAST,
+    LOOPS,
+    STOPPING,
     checkpoint,
     interrupted,
     losses,
@@ -136,7 +139,7 @@ def test_killed_at_any_moment(project, tmp_path):
     more = ["--save", saved, "--save-every", 1, "--val-every", 1, "--val-batches", 1]
     more += ["--sample-every", 0]
     flags, step = [*FAST, *DATA, "--lr", 1e-2, "--steps", 10**6, *more], 0
-    (tmp_path / "out.bin.part").write_bytes(GARBAGE)
+    (tmp_path / "out.bin.1.part").write_bytes(GARBAGE)
     for _ in range(30):
         with start_training(project, *flags) as process:
             lines = read_until(process, "wrote ")
@@ -150,24 +153,26 @@ def test_killed_at_any_moment(project, tmp_path):
             assert checkpoints.read_about(best)["step"] <= reached
         flags, step = ["--resume", saved, *more], reached
     written = {"out.bin", "out_best.bin"}
-    assert set(os.listdir(tmp_path)) <= written | {f"{name}.part" for name in written}
+    assert {re.sub(r"\.\d+\.part$", "", name) for name in os.listdir(tmp_path)} == written
 
     steps, whole = step + 3, tmp_path / "whole.bin"
     succeeded(train(project, *flags, "--steps", steps))
     succeeded(train(project, *FAST, *DATA, "--lr", 1e-2, "--steps", steps, "--save", whole))
     assert saved.read_bytes() == whole.read_bytes()
-    assert set(os.listdir(tmp_path)) - {"out_best.bin.part"} == {*written, "whole.bin"}
+    left = {name for name in os.listdir(tmp_path) if not name.endswith(".part")}
+    assert left == {*written, "whole.bin"}
 
 
 def test_left_over_part_is_no_checkpoint(project, tmp_path):
-    part = tmp_path / "out.bin.part"
+    part = tmp_path / "out.bin.1.part"
     part.write_bytes(GARBAGE)
     for flag in "--resume", "--init":
-        failed(train(project, *FAST, *DATA, flag, tmp_path / "out.bin"), "no such file")
+        failed(train(project, *FAST, *DATA, flag, tmp_path / "out.bin"), "no file of this name")
     failed(train(project, *FAST, *DATA, "--init", part), str(part))
     assert part.read_bytes() == GARBAGE
     succeeded(train(project, *FAST, *DATA, "--save", tmp_path / "out.bin"))
-    assert os.listdir(tmp_path) == ["out.bin"] and checkpoint(tmp_path / "out.bin") == 2
+    assert sorted(os.listdir(tmp_path)) == ["out.bin", "out.bin.1.part"]
+    assert checkpoint(tmp_path / "out.bin") == 2 and part.read_bytes() == GARBAGE
 
 
 # ----------------------------------------------------------------------------
@@ -181,48 +186,62 @@ def test_interrupt_saves(project, tmp_path):
     status, out, err = interrupted(project, *flags, at="step 3: ")
     step = checkpoint(saved)
     assert status == 130
-    assert err == f"train_gpt2.py: stopped after {step} steps; --resume {saved} goes on\n"
+    assert err == f"{STOPPING}train_gpt2.py: stopped after {step} steps; --resume {saved} goes on\n"
     assert out.splitlines()[-1] == f"wrote {saved}"
     assert out.splitlines()[-2].startswith(f"step {step - 1}: ")  # the last one is a whole step
     assert os.listdir(tmp_path) == ["out.bin"]
 
 
 @posix
-def test_interrupt_without_save(project):
-    status, out, err = interrupted(project, *FAST, *DATA, "--steps", 10**6, at="step 3: ")
-    (step,) = re.fullmatch(
-        r"train_gpt2\.py: stopped after (\d+) steps; there was no --save\n", err
-    ).groups()
-    assert status == 130 and out.splitlines()[-1].startswith(f"step {int(step) - 1}: ")
+@pytest.mark.parametrize("more", [["--no-save"], ["--out", "stopped.bin"]], ids=str)
+def test_interrupt_without_save(project, more):
+    flags = [*FAST, *DATA, *DRIVER, "--steps", 10**6, *more]
+    status, out, err = interrupted(project, *flags, at="step 3: ")
+    saved = "--init stopped.bin starts from there" if "--out" in more else "nothing is saved"
+    pattern = rf"{STOPPING}train_gpt2\.py: stopped after (\d+) steps; {re.escape(saved)}\n"
+    step = int(re.fullmatch(pattern, err)[1])
+    steps = [line for line in out.splitlines() if line.startswith("step ")]
+    assert status == 130 and steps[-1].startswith(f"step {step - 1}: ")
+    if "--out" in more:
+        again = project / "again.bin"
+        succeeded(train(project, *FAST, *DATA, *DRIVER, "--steps", step, "--out", again))
+        assert again.read_bytes() == (project / "stopped.bin").read_bytes()
 
 
+@posix
 def test_interrupt_before_the_first_step(project, tmp_path):
     """There is nothing yet that --resume could go on with."""
-    pressed = "common.catch_interrupt = lambda: e; e = __import__('threading').Event(); e.set()"
     saved = tmp_path / "out.bin"
+    pressed = "import signal, tools.memory as memory; from signal import SIGINT"
+    pressed += "; memory.print_memory = lambda _: signal.raise_signal(SIGINT)"
     done = train(project, *FAST, *DATA, "--save", saved, python=within(pressed))
-    assert done.returncode == 130 and done.stderr.count("\n") == 1
-    assert saved.exists() or "--resume" not in done.stderr, done.stderr
+    assert done.returncode == 130
+    assert done.stderr == f"{STOPPING}train_gpt2.py: stopped before the first step\n"
+    assert os.listdir(tmp_path) == []
 
 
 @posix
 def test_second_interrupt_ends_at_once(project, tmp_path):
-    """In the middle of a step that takes half a minute."""
+    """In the middle of a step that takes half a minute. It says what is lost."""
     saved = tmp_path / "out.bin"
     flags = [*FAST, *DATA, "--val-every", 1, "--val-batches", 1, "--grad-accum", 10_000]
-    small = [*FAST, *DATA, "--save", saved]
-    succeeded(train(project, *small))
+    succeeded(train(project, *FAST, *DATA, "--save", saved))
     before = saved.read_bytes()
     with start_training(project, *flags, "--save", saved) as process:
         read_until(process, "val loss ")
+        clock = time.monotonic()
         process.send_signal(signal.SIGINT)
+        assert process.stderr.readline() == "\n"
+        assert process.stderr.readline() == STOPPING[1:]
+        assert time.monotonic() - clock < 1
         time.sleep(0.3)
         assert process.poll() is None  # it is finishing the step
         clock = time.monotonic()
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
-        assert time.monotonic() - clock < 3
-    assert (process.returncode, out, err) == (130, "", "")
+        assert time.monotonic() - clock < 1
+    assert (process.returncode, out) == (130, "")
+    assert err == "train_gpt2.py: stopped at once; no step is lost\n"
     assert saved.read_bytes() == before
     assert sorted(os.listdir(tmp_path)) == ["out.bin", "out_best.bin"]
 
@@ -277,35 +296,37 @@ def with_nan(path):
 
 
 @pytest.mark.parametrize("more", [[], ["--grad-accum", 3], ["--grad-clip", 1]], ids=str)
-@pytest.mark.parametrize("cause", ["--lr", "--init"])
-def test_a_loss_that_is_no_number_ends_the_run(project, tmp_path, cause, more):
+def test_a_loss_that_is_no_number_ends_the_run(project, tmp_path, more):
     saved = tmp_path / "out.bin"
     succeeded(train(project, *FAST, *DATA, "--save", saved))
     before = saved.read_bytes()
-    step, value = (1, "1e20") if cause == "--lr" else (0, with_nan(tmp_path / "nan.bin"))
-    flags = [*FAST, *DATA, cause, value, *more, "--steps", 9, "--save", saved, "--val-every", 1]
+    step = 1
+    flags = [*FAST, *DATA, "--lr", "1e20", *more, "--steps", 9, "--save", saved, "--val-every", 1]
     done = train(project, *flags)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     batch = step * 3 if "--grad-accum" in more else step
     line = done.stderr.splitlines()[-1]
     assert line.startswith(f"train_gpt2.py: step {step}: ") and f"batch {batch} of data/le" in line
     assert "--lr" in line and "--grad-clip" in line
-    assert f"step {step}: " not in done.stdout
+    assert f"step {step}: train loss" not in done.stdout
     assert saved.read_bytes() == before
     assert not [name for name in os.listdir(tmp_path) if "part" in name]
-    if cause == "--lr":  # of step 0, the only one with a loss
-        best = checkpoints.read_about(tmp_path / "out_best.bin")
-        assert best["step"] == 0 and np.isfinite(best["val_loss"])
+    best = checkpoints.read_about(tmp_path / "out_best.bin")  # of step 0, the only one with a loss
+    assert best["step"] == 0 and np.isfinite(best["val_loss"])
 
 
-def test_a_loss_that_is_no_number_is_one_line(project):
-    done = train(project, *FAST, *DATA, "--lr", "1e20")
-    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+@LOOPS
+@pytest.mark.parametrize("more", [[], ["--sample-every", 1]], ids=["step", "sample"])
+def test_a_loss_that_is_no_number_is_one_line(project, loop, more):
+    failed(train(project, *FAST, *DATA, "--lr", "1e20", *more, *loop), "--lr")
 
 
-def test_a_sample_of_no_number_is_one_line(project):
-    done = train(project, *FAST, *DATA, "--lr", "1e20", "--sample-every", 1)
-    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+@LOOPS
+def test_weights_that_are_no_numbers_are_not_started_from(project, tmp_path, loop):
+    nan, saved = with_nan(tmp_path / "nan.bin"), tmp_path / "w.bin"
+    flags = [*FAST, *DATA, "--init", nan, "--out", saved, *loop]
+    failed(train(project, *flags), "nan", "; ")
+    assert not saved.exists()
 
 
 # ----------------------------------------------------------------------------
@@ -336,7 +357,7 @@ def test_log_agrees_with_the_output(project, tmp_path):
     params = gpt2.tensors(gpt2.init_weights(config, 1337), config)
     grads = np.empty(gpt2.num_parameters(config), np.float32)
     tokens, _ = gpt2.load_tokens(project / "data" / "letters_train.bin")
-    _, cache = gpt2.gpt2_forward(params, config, *gpt2.get_batch([tokens], 0, 8, 16))
+    _, cache = gpt2.gpt2_forward(params, config, *gpt2.get_batch(tokens, 0, 8, 16))
     gpt2.gpt2_backward(1.0, cache, gpt2.tensors(grads, config))
     assert float(rows[0]["grad_norm"]) == pytest.approx(np.linalg.norm(grads), rel=1e-5)
 
@@ -359,8 +380,10 @@ def test_resumed_log(project, tmp_path):
     assert log.read_text().splitlines()[1:4] == three
     assert [row["train_loss"] for row in rows_of(log)] == six
 
-    succeeded(train(project, *FAST, *DATA, *flags))  # a new run starts a new log
-    assert [row["step"] for row in rows_of(log)] == list("012")
+    before = log.read_bytes()  # a new run does not take the log of another
+    for start in [], ["--init", saved]:
+        failed(train(project, *FAST, *DATA, *start, *flags), f"--log {log}", "of another run")
+        assert log.read_bytes() == before
 
 
 def test_log_is_written_as_it_goes(project, tmp_path):
@@ -416,7 +439,7 @@ OTHERS = {
 
 def test_every_flag_that_matters_is_kept():
     names = {flag[2:].replace("-", "_") for flag in OTHERS}
-    assert names | {"data", "steps"} == set(common.RUN_FLAGS)
+    assert names | {"steps", "save_every"} == checkpoints.SETTINGS.keys()
 
 
 @pytest.mark.parametrize("flag", OTHERS)
@@ -424,7 +447,7 @@ def test_resume_with_another_flag(saved, capsys, monkeypatch, flag):
     monkeypatch.setattr("sys.argv", ["train_gpt2.py"])
     value = [] if OTHERS[flag] is None else [str(OTHERS[flag])]
     with pytest.raises(SystemExit) as caught:
-        common.training_flags(["--resume", str(saved), flag, *value])
+        driver.parse(["--resume", str(saved), flag, *value])
     assert caught.value.code == 2
     one_flag(capsys.readouterr().err, f"{flag}: ", str(saved))
 
@@ -454,7 +477,7 @@ def test_resume_what_cannot_be_resumed(project, saved, tmp_path):
     fails(small_weights(x, 64), str(x), f"--init {x}")  # only weights
     fails(saved, str(saved), "--steps", flags=["--steps", 2])  # nothing left to do
     add_data(project, "other", 800)
-    fails(saved, str(saved), "901", "801", flags=["--steps", 3, "--data", "data/other"])
+    fails(saved, str(saved), "other tokens", flags=["--steps", 3, "--data", "data/other"])
     for split in "train", "val":
         write_tokens(project / "data" / f"wider_{split}.bin", [1] * 901, V + 1)
     fails(saved, "--data", f"{V + 1}", f"{V}", flags=["--steps", 3, "--data", "data/wider"])
@@ -462,11 +485,11 @@ def test_resume_what_cannot_be_resumed(project, saved, tmp_path):
     fails(x, str(x))
     x.write_bytes(before[:-1])
     fails(x, str(x))
-    x.write_bytes(before[:-2] + b"}}")
+    x.write_bytes(before[:-2] + b"}]")
     fails(x, str(x), "damaged")
     x.write_bytes(before[:-9] + b"\xff" * 9)
     fails(x, str(x), "damaged")
-    fails(tmp_path / "none.bin", "none.bin", "no such file")
+    fails(tmp_path / "none.bin", "none.bin", "no file of this name")
     fails(tmp_path, str(tmp_path), "this is a folder")
 
 

@@ -378,18 +378,8 @@ def test_memory_is_what_it_takes(project):
     peak = "import re; print(re.search(r'VmHWM:.*', open('/proc/self/status').read())[0])"
 
     def run(*flags):
-        flags = (
-            *flags,
-            *DRIVER,
-            "--steps",
-            1,
-            "--val-batches",
-            1,
-            "--sample-every",
-            0,
-            "--data",
-            "data/long",
-        )
+        few = "--steps 1 --val-batches 1 --sample-every 0 --data data/long".split()
+        flags = [*DRIVER, *flags, *few]
         out = succeeded(train(project, *flags, python=within("", peak)))
         line = re.search(r"memory: (.*) MB \((.*)\)", out)
         parts = [int(part.split()[1]) for part in line[2].split(", ")]

@@ -12,9 +12,11 @@ import hashlib
 import json
 import math
 import os
+import shlex
 from pathlib import Path
 
 import train_gpt2 as gpt2
+from tools.console import one_line
 from train_gpt2 import FLOAT32, HERE, UserError
 
 import numpy as np
@@ -37,10 +39,22 @@ def digest(shards):
     return found.hexdigest()
 
 
+def name_in_project(data):
+    """Return the name of data, None if its files are not in the project's data folder."""
+    folder, name = os.path.split(os.path.abspath(data))
+    return name if os.path.realpath(folder) == os.path.realpath(HERE / "data") else None
+
+
 def describe(args, shards):
-    """Return what a checkpoint says about a run with these flags, but for its step, a dict."""
+    """
+    Return what a checkpoint says about a run with these flags, but for its step, a dict.
+
+    The name of its data is one that means the same in any folder, and where the project was moved.
+    """
     settings = {name: getattr(args, name) for name in SETTINGS}
-    return {"data": str(args.data), "digest": digest(shards), "settings": settings}
+    name = name_in_project(args.data)
+    data = f"data/{name}" if name else os.path.abspath(args.data)
+    return {"data": data, "digest": digest(shards), "settings": settings}
 
 
 def checked_settings(found):
@@ -94,6 +108,8 @@ def read_about(path):
         checked_settings(about["settings"])
         if not 0 <= about["step"] < 2**63 or "data" not in about:
             raise ValueError("no step, or no data")
+        if b"\0" in os.fsencode(about["data"]):
+            raise ValueError("its data can't be the name of a file")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         what = f"damaged, at its end ({type(error).__name__}: {error})"
         raise UserError(f"{path}: {what}; {HINT}") from error
@@ -130,11 +146,11 @@ def read_moments(path):
 
 def data_of(about, path):
     """Return the name of a checkpoint's data, if it is in the project's data folder. UserError."""
-    name = (HERE / about["data"]).resolve()
-    if name.parent == (HERE / "data").resolve():
-        return str(name)
-    hint = f"if that is right, confirm it by --data {about['data']}"
-    raise UserError(f"{path}: was trained on {about['data']!r}, outside of this project; {hint}")
+    if name := name_in_project(HERE / about["data"]):
+        return str(HERE / "data" / name)
+    data = shlex.quote(one_line(about["data"]))
+    hint = f"if these are the files, confirm it by --data {data}"
+    raise UserError(f"{path}: its data, {data}, are outside of this project; {hint}")
 
 
 def start_of(path, about, shards, steps):
@@ -154,7 +170,7 @@ def tokenizer_of(path):
     """Return the tokenizer file of the data that a checkpoint was trained on, or else GPT-2's."""
     about = read_about(path)
     if about:
-        own = HERE / "data" / f"{Path(about['data']).name}_tokenizer.bin"
-        if (HERE / about["data"]).resolve().parent == own.parent.resolve() and own.exists():
+        own = Path(f"{HERE / about['data']}_tokenizer.bin")
+        if name_in_project(own) and own.exists():
             return own
     return gpt2.TOKENIZER_FILE

@@ -307,7 +307,7 @@ def load_data(data, B, T):
 
 
 def open_run(args, open_engine):
-    """Read what a run needs, say what it is -> a namespace of its parts. Raises UserError."""
+    """Read what a run needs -> a namespace of its parts. Raises UserError."""
     B, T = args.batch_size, args.seq_len
     train_shards, val_shards, V = load_data(args.data, B, T)
     start, m, v = 0, None, None
@@ -328,15 +328,24 @@ def open_run(args, open_engine):
         raise UserError(f"--resume {args.resume}: {share}; start another number of them")
     if not args.resume:  # for a checkpoint: the batches of a step, whichever process takes them
         args.grad_accum *= engine.world
-    weights = f"{args.resume}, after {start:,} steps" if args.resume else args.init
-    print(f"weights: {weights}, {len(flat):,} parameters, {config}")
-    count, val_count = (sum(map(len, shards)) for shards in (train_shards, val_shards))
-    print(f"data: {args.data}, {count:,} tokens, and {val_count:,} for validation")
-    accum = args.grad_accum // engine.world
-    memory.print_memory(memory.memory_needed(config, len(flat), B, T, accum))
     parts = {"engine": engine, "config": config, "vocabulary": vocabulary, "end": end_of_text}
     saver = Saver(args, engine, config, train_shards, start)
     return SimpleNamespace(**parts, saver=saver, train=train_shards, val=val_shards, start=start)
+
+
+@contextlib.contextmanager
+def showing(args, its):
+    """Print what the run has, and yield the Progress of its steps."""
+    count, world = gpt2.num_parameters(its.config), its.engine.world
+    weights = f"{args.resume}, after {its.start:,} steps" if args.resume else args.init
+    print(f"weights: {weights}, {count:,} parameters, {its.config}")
+    tokens, val_tokens = (sum(map(len, shards)) for shards in (its.train, its.val))
+    print(f"data: {args.data}, {tokens:,} tokens, and {val_tokens:,} for validation")
+    B, T, accum = args.batch_size, args.seq_len, args.grad_accum
+    memory.print_memory(memory.memory_needed(its.config, count, B, T, accum // world))
+    log = None if its.engine.rank else args.log
+    with Progress(args.steps, its.start, accum * B * T, log, quiet=its.engine.rank > 0) as progress:
+        yield progress
 
 
 @contextlib.contextmanager
@@ -344,8 +353,8 @@ def saving(saver):
     """
     Yield a namespace: its step is to say how many steps are done, whole that none is half done.
 
-    An error has these steps saved: the training is worth more than, say, a log. A second Ctrl-C
-    does not; it is told what is lost.
+    An error has these steps saved: the training is worth more than, say, a log. (At the first step
+    only if that overwrites nothing.) A second Ctrl-C has not; it is told what is lost.
     """
     state = SimpleNamespace(step=saver.start, whole=True)
     try:
@@ -355,7 +364,8 @@ def saving(saver):
             raise
         raise KeyboardInterrupt(f"stopped at once; {saver.lost(state.step)}") from None
     except (Exception, UserError):
-        if state.whole and state.step > saver.start:
+        file = saver.args.save or saver.args.out
+        if state.whole and (state.step > saver.start or not Path(file).exists()):
             with contextlib.suppress(Exception, UserError):  # of the two, the first is reported
                 saver.save(state.step)
         raise
@@ -379,9 +389,11 @@ def train(args, open_engine):
     """
     its = open_run(args, open_engine)
     B, T, engine, accum, loss = args.batch_size, args.seq_len, its.engine, args.grad_accum, math.nan
-    seed, log = args.seed if args.shuffle else None, None if its.engine.rank else args.log
-    progress = Progress(args.steps, its.start, accum * B * T, log, quiet=engine.rank > 0)
-    with interruptions(engine.world > 1) as interrupted, progress, saving(its.saver) as state:
+    seed = args.seed if args.shuffle else None
+    with contextlib.ExitStack() as stack:
+        interrupted = stack.enter_context(interruptions(engine.world > 1))
+        state = stack.enter_context(saving(its.saver))
+        progress = stack.enter_context(showing(args, its))
         for step in range(its.start, args.steps + 1):  # the last one does not train
             last, val_loss = step == args.steps, None
             if not last and engine.agree(interrupted.is_set()):

@@ -20,6 +20,8 @@ def bars():
         from tqdm import tqdm
     except ImportError:
         raise UserError("tqdm is missing; `pip install -r requirements.txt` installs it") from None
+    except ValueError as error:  # it reads variables called TQDM_...
+        raise UserError(f"tqdm: {error}; unset that variable, TQDM_...") from None
     return tqdm
 
 
