@@ -24,55 +24,75 @@ import tempfile
 import traceback
 from pathlib import Path
 
-import common
-import prepro
 import train_gpt2 as gpt2
 
 import numpy as np
 import pytest
-from test_fuzz import SMALL, boundaries, safetensors, safetensors_shapes, tensor_sizes
-from test_train import (
+from helpers import (
     CLOSED,
     LETTERS,
+    NOBODY,
     PROJECT,
     V,
     add_data,
+    boundaries,
     header,
     make_project,
+    tensor_sizes,
     write_tokenizer,
     write_tokens,
 )
 
 SECONDS = 30  # for a row; most take a few hundredths
-NOBODY = 65534  # root may read and write anything; this user may not
 MODES = {"python": [], "python -O": ["-O"]}
 
 # ----------------------------------------------------------------------------
 # A project with good files
 
 CONFIG = gpt2.GPT2Config(maxT=16, V=V, L=1, NH=1, C=4)
-SAFETENSORS, TENSORS = safetensors(random.Random(0), safetensors_shapes(16, V, 64), ["F32"])
+SMALL = gpt2.GPT2Config(maxT=19, V=101, L=2, NH=3, C=24)  # of tests/small_state.bin
+
+
+def safetensors(maxT, V, C):
+    """Return a GPT-2 of one block as a .safetensors file; where its tensors begin."""
+    shapes = {"wte.weight": (V, C), "wpe.weight": (maxT, C)}
+    for name, n in ("ln_1", C), ("attn.c_attn", 3 * C), ("attn.c_proj", C), ("ln_2", C), (
+        "mlp.c_fc", 4 * C), ("mlp.c_proj", C):  # fmt: skip
+        rows = () if name[:2] == "ln" else (4 * C if name == "mlp.c_proj" else C,)
+        shapes |= {f"h.0.{name}.weight": (*rows, n), f"h.0.{name}.bias": (n,)}
+    shapes |= {"ln_f.weight": (C,), "ln_f.bias": (C,)}
+    places = boundaries(*(4 * int(np.prod(shape)) for shape in shapes.values()), start=0)
+    found = {
+        name: {"dtype": "F32", "shape": shape, "data_offsets": at}
+        for (name, shape), at in zip(shapes.items(), itertools.pairwise(places), strict=True)
+    }
+    text = json.dumps(found).encode()
+    data = np.random.default_rng(0).standard_normal(places[-1] // 4).astype("<f4").tobytes()
+    return struct.pack("<Q", len(text)) + text + data, [8 + len(text) + at for at in places]
+
+
+SAFETENSORS, TENSORS = safetensors(16, V, 64)
 BASE = {  # flags that each program gets first, so that a row has only those that matter
     "train_gpt2.py": "--data data/x --seq-len 16 --steps 3 --val-every 0 --sample-every 0",
     "sample_gpt2.py": "--weights w.bin --tokenizer data/x_tokenizer.bin --tokens 3",
     "reference_gpt2.py": "--seq-len 16 --batch-size 1 --steps 3",
     "test_gpt2.py": "--weights small.bin --state state.bin",
-    "dev/benchmark.py": "--model d1 --batch-size 1 --seq-len 8 --runs 1",
+    "tools/benchmark.py": "--model d1 --batch-size 1 --seq-len 8 --runs 1",
 }
 
 
 def make_good_files(folder):
     """
     Weights: w.bin; half.bin and old.bin, the same in versions 5 and 1; small.bin, with state.bin.
-    Checkpoints: saved.bin; other.bin, of other data; more.bin, of a larger vocabulary. Data: x; y,
+    Checkpoints: saved.bin; flags.bin, as it was written before there were settings; other.bin, of
+    other data; outside.bin, of data elsewhere; more.bin, of a larger vocabulary. Data: x; y,
     of a larger vocabulary; few, of few tokens; parts, of two vocabularies. hf is a folder of
     Hugging Face's, and in out there are a weight file, a log and a picture to be overwritten.
     """
     add_data(add_data(make_project(folder), "x"), "y")
     folder.chmod(0o777)
-    shutil.copytree(PROJECT / "dev", folder / "dev", ignore=shutil.ignore_patterns("__pycache__"))
     for split in "train", "val":
-        tokens, _ = common.load_tokens(folder / "data" / f"y_{split}.bin")
+        tokens, _ = gpt2.load_tokens(folder / "data" / f"y_{split}.bin")
         write_tokens(folder / "data" / f"y_{split}.bin", tokens.tolist(), V + 1)
         write_tokens(folder / "data" / f"few_{split}.bin", [1] * 64)
     for i in range(2):
@@ -80,22 +100,29 @@ def make_good_files(folder):
     write_tokenizer(folder / "data" / "y_tokenizer.bin", [*LETTERS, b"more"])
     shutil.copy(folder / "data" / "y_tokenizer.bin", folder / "gpt2_tokenizer.bin")
 
-    common.write_weights(folder / "w.bin", gpt2.init_weights(CONFIG), CONFIG)
+    gpt2.write_weights(folder / "w.bin", gpt2.init_weights(CONFIG), CONFIG)
     data, (wte, padding, *_) = (folder / "w.bin").read_bytes(), tensor_sizes(CONFIG)
     half = np.frombuffer(data[1024:], "<u2")[1::2].tobytes()
-    (folder / "half.bin").write_bytes(header(common.WEIGHTS, 5, *CONFIG, 128) + half)
+    (folder / "half.bin").write_bytes(header(20240326, 5, *CONFIG, 128) + half)
     unpadded = data[1024 : 1024 + wte] + data[1024 + wte + padding :]
-    (folder / "old.bin").write_bytes(header(common.WEIGHTS, 1, *CONFIG) + unpadded)
-    parser = common.Parser()
-    common.add_training_flags(parser)
-    args = parser.parse_args([*BASE["train_gpt2.py"].split(), "--steps", "2"])
-    for name, config, count in (
-        ("saved.bin", CONFIG, 901),
-        ("other.bin", CONFIG, 801),
-        ("more.bin", CONFIG._replace(V=V + 1), 901),
+    (folder / "old.bin").write_bytes(header(20240326, 1, *CONFIG) + unpadded)
+    settings = {name: least for name, least in checkpoints.SETTINGS.items()}
+    settings |= {"batch_size": 4, "seq_len": 16, "steps": 2, "lr": 1e-4, "seed": 1337}
+    for name, config, data in (
+        ("saved.bin", CONFIG, "x"),
+        ("other.bin", CONFIG, "few"),
+        ("more.bin", CONFIG._replace(V=V + 1), "x"),
+        ("outside.bin", CONFIG, "../x"),
     ):
-        about, flat = common.describe_run(args, [range(count)]), gpt2.init_weights(config)
-        common.write_weights(folder / name, flat, config, {"step": 2, **about}, (flat, abs(flat)))
+        tokens, flat = gpt2.load_tokens(folder / "data" / f"{Path(data).name}_train.bin")[0], None
+        flat = gpt2.init_weights(config)
+        run = {"data": f"data/{data}", "digest": checkpoints.digest([tokens])}
+        text = json.dumps({"step": 2, **run, "settings": settings}).encode()
+        gpt2.write_weights(folder / name, flat, config, (flat, abs(flat)), text)
+    old = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items() if value]
+    text = json.dumps({"step": 2, "train_tokens": 901, "flags": ["--data=data/x", *old]}).encode()
+    flat = gpt2.init_weights(CONFIG)
+    gpt2.write_weights(folder / "flags.bin", flat, CONFIG, (flat, abs(flat)), text)
     (folder / "tests").mkdir()
     for name, copy in ("small_weights.bin", "small.bin"), ("small_state.bin", "state.bin"):
         shutil.copy(PROJECT / "tests" / name, folder / "tests")
@@ -107,7 +134,7 @@ def make_good_files(folder):
     (folder / "hf" / "config.json").write_text('{"n_head": 1}')
     for name in "text.txt", "more.txt", "data/tiny_shakespeare.txt":
         (folder / name).write_text("abc. jihg fed. \n" * 20)
-    (folder / "log.csv").write_text(f"{common.LOG_COLUMNS}\n0,0,4.5,4.5,0.1,1,1\n1,64,4,,0.1,1,1\n")
+    (folder / "log.csv").write_text(f"{log.COLUMNS}\n0,0,4.5,4.5,0.1,1,1\n1,64,4,,0.1,1,1\n")
     (folder / "out").mkdir()
     (folder / "out").chmod(0o777)
     for name in "w.bin", "log.csv":
@@ -263,7 +290,7 @@ READERS = [
     ("reference_gpt2.py --train --data data/x --init w.bin", "w.bin", KIND, WEIGHTS),
     ("test_gpt2.py", "small.bin", KIND, WEIGHTS),
     ("test_gpt2.py", "state.bin", KIND, STATE),
-    ("dev/plot_log.py log.csv -o loss.png", "log.csv", "not a training log; ", LOG),
+    ("tools/plot_log.py log.csv -o loss.png", "log.csv", "not a training log; ", LOG),
 ]
 FOREIGN = [
     (program, f"{file}: {damage}", f"{file}: {wrong}.*{helps}")
@@ -318,13 +345,13 @@ CUTS = [
             [0, 7, 8, *TENSORS[:-1], -1],
             DAMAGED,
         ),
-        ("dev/plot_log.py log.csv -o loss.png", "log.csv", [0, 7, 50], "no.*; "),
+        ("tools/plot_log.py log.csv -o loss.png", "log.csv", [0, 7, 50], "no.*; "),
     ]
     for n in places
 ]
 
 SAVE, LOGGED = f"{TRAIN} --save out/w.bin", f"{TRAIN} --log out/log.csv"
-PLOT, STORIES = "dev/plot_log.py log.csv -o loss.png", "data/TinyStories_all_data"
+PLOT, STORIES = "tools/plot_log.py log.csv -o loss.png", "data/TinyStories_all_data"
 HF = "reference_gpt2.py --model hf"
 IMPOSSIBLE, DEVICE = "its header has impossible", "this is a folder or a device, not a file; "
 NO_FOLDER, CLOSED_FOLDER = "there is no such folder; make it", "no permission to write there; give"
@@ -493,7 +520,7 @@ FILES = [
     (PLOT, "log.csv: word 4.5 four", "log.csv, line 2: .*'four'; delete that line"),
     (PLOT, "log.csv: word 64, 64,,", "log.csv, line 3: 8 cells, not 7; delete that line"),
     (PLOT, "log.csv: empty", "log.csv: no rows yet; wait for"),
-    ("dev/plot_log.py log.csv none.csv -o loss.png", "", f"none.csv: No such file .*; {LOG}"),
+    ("tools/plot_log.py log.csv none.csv -o loss.png", "", f"none.csv: No such file .*; {LOG}"),
     # What is to be written
     (SAVE, "out: missing", f"--save out/w.bin: {NO_FOLDER}"),
     (SAVE, "out: closed", f"--save out/w.bin: {CLOSED_FOLDER}"),
@@ -508,9 +535,9 @@ FILES = [
     (LOGGED, "out/log.csv: png", "--log out/log.csv: exists, and is no log; give another name"),
     (LOGGED, "out/log.csv: empty", "--log out/log.csv: exists, and is no log; give another name"),
     (f"{TRAIN} --log w.bin", "", "--log w.bin: exists, and is no log; give another name"),
-    ("dev/plot_log.py log.csv -o out/loss.png", "out: missing", f"out/loss.png: {NO_FOLDER}"),
-    ("dev/plot_log.py log.csv -o out/loss.png", "out: closed", f"out/loss.png: {CLOSED_FOLDER}"),
-    ("dev/plot_log.py log.csv -o out/loss.png", "out/loss.png: folder", f"loss.png: {NO_TARGET}"),
+    ("tools/plot_log.py log.csv -o out/loss.png", "out: missing", f"out/loss.png: {NO_FOLDER}"),
+    ("tools/plot_log.py log.csv -o out/loss.png", "out: closed", f"out/loss.png: {CLOSED_FOLDER}"),
+    ("tools/plot_log.py log.csv -o out/loss.png", "out/loss.png: folder", f"loss.png: {NO_TARGET}"),
     (f"{HF} --out out/w.bin", "out: closed", f"out/w.bin: {CLOSED_FOLDER}"),
     (f"{HF} --out out/w.bin", "out/w.bin: read_only", f"out/w.bin: {READ_ONLY}"),
     (f"{HF} --out out/w.bin", "out/w.bin: folder", f"out/w.bin: {NO_TARGET}"),
@@ -600,18 +627,18 @@ FLAGS = [
     ("test_gpt2.py --wrong", f"{UNKNOWN}--wrong"),
     ("test_gpt2.py small.bin", f"{UNKNOWN}small.bin"),
     ("test_gpt2.py --state", "--state: expected one argument"),
-    ("dev/plot_log.py -o loss.png", "arguments are required: log.csv"),
-    ("dev/plot_log.py log.csv", "arguments are required: -o"),
-    ("dev/plot_log.py log.csv -o loss.jpg", "-o loss.jpg: must end in one of .png, .svg, .pdf"),
-    ("dev/benchmark.py --model gpt2", "--model: gpt2 is not dN"),
-    ("dev/benchmark.py --batch-size 0", f"--batch-size: 0 {NUMBER} 1 to"),
-    ("dev/benchmark.py --seq-len 1025", f"--seq-len: 1025 {NUMBER} 1 to 1024"),
-    ("dev/benchmark.py --runs 0", f"--runs: 0 {NUMBER} 1 to"),
-    ("dev/benchmark.py --tokens 0", f"--tokens: 0 {NUMBER} 1 to 1024"),
-    ("dev/benchmark.py --command ''", "--command: .*; "),
-    ("dev/benchmark.py --command none.exe", "--command: .*none.exe.*; "),
-    ('dev/benchmark.py --command "\'"', "--command: .*; "),
-    ("dev/benchmark.py --wrong", f"{UNKNOWN}--wrong"),
+    ("tools/plot_log.py -o loss.png", "arguments are required: log.csv"),
+    ("tools/plot_log.py log.csv", "arguments are required: -o"),
+    ("tools/plot_log.py log.csv -o loss.jpg", "-o loss.jpg: must end in one of .png, .svg, .pdf"),
+    ("tools/benchmark.py --model gpt2", "--model: gpt2 is not dN"),
+    ("tools/benchmark.py --batch-size 0", f"--batch-size: 0 {NUMBER} 1 to"),
+    ("tools/benchmark.py --seq-len 1025", f"--seq-len: 1025 {NUMBER} 1 to 1024"),
+    ("tools/benchmark.py --runs 0", f"--runs: 0 {NUMBER} 1 to"),
+    ("tools/benchmark.py --tokens 0", f"--tokens: 0 {NUMBER} 1 to 1024"),
+    ("tools/benchmark.py --command ''", "--command: .*; "),
+    ("tools/benchmark.py --command none.exe", "--command: .*none.exe.*; "),
+    ('tools/benchmark.py --command "\'"', "--command: .*; "),
+    ("tools/benchmark.py --wrong", f"{UNKNOWN}--wrong"),
 ]
 
 FLAGS_OF_CHECKPOINTS = [
@@ -662,7 +689,7 @@ CASES = [
 
 IMPORTS = {  # here, and not only in its forks
     "prepro_pythondocs.py": ["pydoc_data.topics"],
-    "dev/plot_log.py": ["matplotlib.backends.backend_agg", "matplotlib.figure"],
+    "tools/plot_log.py": ["matplotlib.backends.backend_agg", "matplotlib.figure"],
     "reference_gpt2.py": ["torch._dynamo", "reference_gpt2"],
 }
 
@@ -838,7 +865,7 @@ def test_odd_texts_that_are_legal(tmp_path, monkeypatch, text):
     monkeypatch.setattr(prepro, "DATA", tmp_path / "data")
     (tmp_path / "x.txt").write_text(text, encoding="utf-8", newline="")
     prepro.main([str(tmp_path / "x.txt")])
-    train, val = (common.load_tokens(prepro.DATA / f"x_{s}.bin")[0] for s in ("train", "val"))
+    train, val = (gpt2.load_tokens(prepro.DATA / f"x_{s}.bin")[0] for s in ("train", "val"))
     tokens = [*train.tolist(), *val.tolist()]
     text = text.removeprefix("\ufeff").replace("\r\n", "\n")
     assert tokens[0] == 256 and bytes(tokens[1:]) == text.encode()

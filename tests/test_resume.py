@@ -490,7 +490,7 @@ def test_resume_what_cannot_be_resumed(project, saved, tmp_path):
     x.write_bytes(before[:-9] + b"\xff" * 9)
     fails(x, str(x), "damaged")
     fails(tmp_path / "none.bin", "none.bin", "no file of this name")
-    fails(tmp_path, str(tmp_path), "this is a folder")
+    fails(tmp_path, str(tmp_path), "no file of this name")
 
 
 def test_resume_weights_with_another_flag(project, tmp_path):

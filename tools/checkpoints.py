@@ -29,6 +29,9 @@ SETTINGS = {name.replace("-", "_"): least for name, (_, least, _) in gpt2.FLAGS.
 for name in "init", "data", "out", "val_every", "val_batches", "sample_every":
     del SETTINGS[name]  # where from and where to, and what is shown
 SETTINGS |= {"grad_accum": 1, "save_every": 0, "shuffle": False}
+MOST_BATCHES = 10**6  # of a step, which can't be stopped between them
+MOST = {name: 2**63 for name, least in SETTINGS.items() if type(least) is int}
+MOST["grad_accum"] = MOST_BATCHES
 
 
 def digest(shards):
@@ -65,7 +68,7 @@ def checked_settings(found):
         least = SETTINGS[name]
         if type(value) is not type(least) and (type(least), type(value)) != (float, int):
             raise ValueError(f"{name} is {value!r}")
-        if not least <= value <= 2**63:
+        if not least <= value <= MOST.get(name, math.inf) or value == math.inf:
             raise ValueError(f"{name} is {value!r}")
     return found
 
@@ -88,7 +91,10 @@ def settings_of_flags(flags):
 
 def read_about(path):
     """Return what a weight file says about its run, a dict; {} if nothing. Raises UserError."""
-    gpt2.read_config(path)
+    try:
+        gpt2.read_config(path)
+    except UserError as error:  # whose hint is for weights
+        raise UserError(f"{error.text.rpartition('; ')[0]}; {HINT}") from None
     header = np.fromfile(path, "<i4", 256)
     size = int(header[8]) if header[1] == FLOAT32 else 0
     if not size:

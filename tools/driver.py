@@ -85,7 +85,7 @@ def make_parser():
     add("--resume", type=file_name, metavar="FILE", help="go on with the run that saved FILE")
     add("--log", type=file_name, metavar="FILE", help="write a CSV file with a row for each step")
     text = "batches whose mean gradient a step takes, in each process (1)"
-    add("--grad-accum", type=number(int, 1), metavar="N", help=text)
+    add("--grad-accum", type=number(int, 1, checkpoints.MOST_BATCHES), metavar="N", help=text)
     text = "take the batches of training in random order, another one in each epoch"
     add("--shuffle", action="store_true", default=None, help=text)
     add_switches(add)
