@@ -82,7 +82,7 @@ def settings_of_flags(flags):
             data = flag.partition("=")[2]
         elif name == "shuffle" and not text:
             settings[name] = True
-        elif name in SETTINGS:
+        elif name in SETTINGS and name != "shuffle":
             settings[name] = type(SETTINGS[name])(flag.partition("=")[2])
         else:
             raise ValueError(f"unknown flag {flag!r}")

@@ -334,8 +334,8 @@ def open_run(args, open_engine):
 
 
 @contextlib.contextmanager
-def showing(args, its):
-    """Print what the run has, and yield the Progress of its steps."""
+def showing(args, its, progress):
+    """Print what the run has, then show the Progress of its steps."""
     count, world = gpt2.num_parameters(its.config), its.engine.world
     weights = f"{args.resume}, after {its.start:,} steps" if args.resume else args.init
     print(f"weights: {weights}, {count:,} parameters, {its.config}")
@@ -343,9 +343,8 @@ def showing(args, its):
     print(f"data: {args.data}, {tokens:,} tokens, and {val_tokens:,} for validation")
     B, T, accum = args.batch_size, args.seq_len, args.grad_accum
     memory.print_memory(memory.memory_needed(its.config, count, B, T, accum // world))
-    log = None if its.engine.rank else args.log
-    with Progress(args.steps, its.start, accum * B * T, log, quiet=its.engine.rank > 0) as progress:
-        yield progress
+    with progress:
+        yield
 
 
 @contextlib.contextmanager
@@ -353,8 +352,9 @@ def saving(saver):
     """
     Yield a namespace: its step is to say how many steps are done, whole that none is half done.
 
-    An error has these steps saved: the training is worth more than, say, a log. (At the first step
-    only if that overwrites nothing.) A second Ctrl-C has not; it is told what is lost.
+    An error has these steps saved: the training is worth more than, say, a log. At the first step,
+    the output may be closed already (`| head`); then it has what it began with saved, if there is
+    no such file. A second Ctrl-C saves nothing, and is told what is lost.
     """
     state = SimpleNamespace(step=saver.start, whole=True)
     try:
@@ -363,9 +363,9 @@ def saving(saver):
         if interrupt.args:
             raise
         raise KeyboardInterrupt(f"stopped at once; {saver.lost(state.step)}") from None
-    except (Exception, UserError):
-        file = saver.args.save or saver.args.out
-        if state.whole and (state.step > saver.start or not Path(file).exists()):
+    except (Exception, UserError) as error:
+        new = isinstance(error, OSError) and not Path(saver.args.save or saver.args.out).exists()
+        if state.whole and (state.step > saver.start or new):
             with contextlib.suppress(Exception, UserError):  # of the two, the first is reported
                 saver.save(state.step)
         raise
@@ -390,10 +390,12 @@ def train(args, open_engine):
     its = open_run(args, open_engine)
     B, T, engine, accum, loss = args.batch_size, args.seq_len, its.engine, args.grad_accum, math.nan
     seed = args.seed if args.shuffle else None
+    log = None if engine.rank else args.log
+    progress = Progress(args.steps, its.start, accum * B * T, log, quiet=engine.rank > 0)
     with contextlib.ExitStack() as stack:
         interrupted = stack.enter_context(interruptions(engine.world > 1))
         state = stack.enter_context(saving(its.saver))
-        progress = stack.enter_context(showing(args, its))
+        stack.enter_context(showing(args, its, progress))
         for step in range(its.start, args.steps + 1):  # the last one does not train
             last, val_loss = step == args.steps, None
             if not last and engine.agree(interrupted.is_set()):
