@@ -474,11 +474,15 @@ FILES = [
             "--val-batches=99999999",
             "--help",
             "--seed=x",
-            "--grad-accum=99999999",
             "--shuffle=1",
             "--no-save",
         ]
     ],
+    (
+        f"{RESUMES} flags.bin",
+        "flags.bin: about --grad-accum=1 --grad-accum=99999999",
+        "flags.bin: damaged, at its end .*grad_accum is 99999999",
+    ),
     (f"{RESUMES} outside.bin", "", "outside.bin: its data, data/../x, are outside of .*; .*--data"),
     (
         f"{RESUMES} saved.bin",
