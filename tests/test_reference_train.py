@@ -1,4 +1,4 @@
-"""Training by PyTorch's engine: the run that NumPy's is, in one process and in two; its switches."""
+"""Training by PyTorch: the run that NumPy makes, in one process and in two; and its switches."""
 
 import csv
 import os
