@@ -7,11 +7,18 @@ writes data/python_docs_train.bin, data/python_docs_val.bin and data/python_docs
 tokens are bytes: 256 of them, and end-of-text, which stands before each topic.
 """
 
-import prepro
-from common import Parser, UserError, run
+import argparse
 
-END_OF_TEXT = 256
+from tools.console import Parser, run
+from tools.encoding import byte_vocabulary
+from tools.token_files import add_name_flag, prefix_of, write_splits, writing_to
+from train_gpt2 import UserError
+
 VAL_EVERY = 10  # one topic in so many is for validation
+EXAMPLES = """examples:
+  python prepro_pythondocs.py                     in data/python_docs_*.bin
+  python prepro_pythondocs.py --name /tmp/docs    in /tmp/docs_train.bin, ...
+"""
 
 
 def load_topics():
@@ -19,7 +26,7 @@ def load_topics():
     try:
         from pydoc_data.topics import topics  # some distributions of Python leave it out
     except ImportError as error:
-        hint = "use a Python from python.org, or tokenize a text of your own with prepro.py"
+        hint = "use a Python from python.org, or tokenize a text of your own with prepro_text.py"
         raise UserError(f"this Python comes without its documentation ({error}); {hint}") from error
     return topics
 
@@ -48,15 +55,22 @@ def split_topics(topics):
 
 
 def main(argv=None):
-    parser = Parser(description="Make a dataset of Python's documentation.")
-    parser.parse_args(argv)
+    parser = Parser(
+        description="Make a dataset of Python's documentation, in bytes; it needs no download.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_name_flag(parser, "python_docs")
+    prefix = prefix_of(parser.parse_args(argv).name)
     train, val = split_topics(load_topics())
-    vocabulary = [bytes([i]) for i in range(END_OF_TEXT)] + [prepro.END_OF_TEXT.encode()]
-    prefix = prepro.DATA / "python_docs"
-    for split, texts in ("val", val), ("train", train):
-        chunks = ([END_OF_TEXT, *text.encode()] for text in texts)
-        prepro.write_tokens(f"{prefix}_{split}.bin", len(vocabulary), chunks)
-    prepro.write_tokenizer(f"{prefix}_tokenizer.bin", vocabulary, END_OF_TEXT)
+    vocabulary, end_of_text = byte_vocabulary()
+
+    def tokens(texts):
+        for text in texts:
+            yield [end_of_text, *text.encode()]
+
+    with writing_to(prefix):
+        write_splits(prefix, vocabulary, end_of_text, {"val": tokens(val), "train": tokens(train)})
 
 
 if __name__ == "__main__":

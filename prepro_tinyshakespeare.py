@@ -8,39 +8,52 @@ what one character says, is a document: an end-of-text token stands before each.
 tokens are for validation.
 """
 
-import prepro
-from common import Parser, UserError, run
+import argparse
+
+from tools.console import Parser, run
+from tools.encoding import encode_text, gpt2_encoding, needed, text_pieces, vocabulary_of
+from tools.token_files import add_name_flag, prefix_of, write_splits, writing_to
+from train_gpt2 import UserError
 
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 VAL_TOKENS = 32768  # llm.c's
+EXAMPLES = """examples:
+  python prepro_tinyshakespeare.py                  in data/tiny_shakespeare_*
+  python prepro_tinyshakespeare.py --name /tmp/it   in /tmp/it_train.bin, ...
+"""
 
 
 def tokenize(text, encoding):
-    """The tokens of text, end-of-text before each paragraph, the blank line behind it kept."""
+    """Return the tokens of text: for each paragraph end-of-text, itself, and its blank line."""
     *paragraphs, last = text.split("\n\n")
     tokens = []
     for paragraph in (*(p + "\n\n" for p in paragraphs), last):
         tokens.append(encoding.eot_token)
-        tokens.extend(encoding.encode_ordinary(paragraph))
+        tokens.extend(encode_text(paragraph, encoding))
     return tokens
 
 
 def main(argv=None):
-    parser = Parser(description="Download and tokenize tinyshakespeare.")
-    parser.parse_args(argv)
-    path = prepro.DATA / "tiny_shakespeare.txt"
+    parser = Parser(
+        description="Download tinyshakespeare, and turn it into GPT-2's tokens.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_name_flag(parser, "tiny_shakespeare")
+    prefix = prefix_of(parser.parse_args(argv).name)
+    path = prefix.with_name(f"{prefix.name}.txt")
     if not path.exists():
-        prepro.download(URL, path, sha256=SHA256)
-    text = "".join(prepro.text_pieces(path, "delete it to download it again"))
-    encoding = prepro.gpt2_encoding()
+        needed("tools.download").download(URL, path, sha256=SHA256)
+    text = "".join(text_pieces(path, "delete it to download it again"))
+    encoding = gpt2_encoding()
     tokens = tokenize(text, encoding)
     if len(tokens) <= VAL_TOKENS:
         have = f"has {len(tokens):,} tokens, and validation alone takes {VAL_TOKENS:,}"
         raise UserError(f"{path}: {have}; delete it to download the whole text")
-    for split, part in ("val", tokens[:VAL_TOKENS]), ("train", tokens[VAL_TOKENS:]):
-        out = prepro.DATA / f"tiny_shakespeare_{split}.bin"
-        prepro.write_tokens(out, encoding.n_vocab, [part])
+    splits = {"val": [tokens[:VAL_TOKENS]], "train": [tokens[VAL_TOKENS:]]}
+    with writing_to(prefix):
+        write_splits(prefix, *vocabulary_of(encoding), splits)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """
 The TinyStories dataset (Eldan & Li 2023) in GPT-2's tokens: data/TinyStories_train.bin, _val.bin.
 
-    python prepro_tinystories.py [--workers N]
+    python prepro_tinystories.py [--workers N] [--name NAME] [--url URL]
 
 downloads the archive (1.6 GB) and unpacks it, unless that is done, to data/TinyStories_all_data, a
 folder of shards: JSON lists of stories. The shards are tokenized on all cores, an end-of-text token
@@ -9,6 +9,7 @@ before each story; the first one is for validation, the others hold 925,653,391 
 of a shard are shuffled, always in the same way, whatever the number of cores.
 """
 
+import argparse
 import gzip
 import itertools
 import json
@@ -18,6 +19,7 @@ import random
 import shutil
 import signal
 import tarfile
+import threading
 import zlib
 from array import array
 from collections import deque
@@ -25,17 +27,27 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-import prepro
-from common import GPT2_VOCAB_SIZE, Parser, UserError, number, run
-
-from tqdm import tqdm
+from tools.console import Parser, number, run
+from tools.encoding import CHUNK, encode_text, gpt2_encoding, needed, vocabulary_of
+from tools.token_files import add_name_flag, prefix_of, write_splits, writing_to
+from train_gpt2 import UserError
 
 URL = "https://huggingface.co/datasets/roneneldan/TinyStories/resolve/main/TinyStories_all_data.tar.gz"
 SEED = 1337
+MOST_WORKERS = 60  # Windows can't wait for more than 61 processes
+EXAMPLES = """examples:
+  python prepro_tinystories.py                        in data/TinyStories_*.bin
+  python prepro_tinystories.py --workers 2            where memory is short
+  python prepro_tinystories.py --name /big/stories    all of it in /big
+"""
+
+
+# OverflowError: of a date that no clock has
+DAMAGE = tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, OverflowError, ValueError
 
 
 def plain(member, folder):
-    """tarfile's data filter (nothing leaves the folder, no devices), and no links either."""
+    """Apply tarfile's data filter: nothing leaves the folder. Raises TarError, for links too."""
     if member.issym() or member.islnk():
         raise tarfile.TarError(f"{member.name} is a link")
     return tarfile.data_filter(member, folder)
@@ -49,10 +61,10 @@ def unpack(archive, folder):
     try:
         with tarfile.open(archive, "r:gz") as tar:
             tar.extractall(part, filter=plain)
-            while tar.fileobj.read(prepro.CHUNK):
+            while tar.fileobj.read(CHUNK):
                 pass  # to the end, where gzip's checksum stands
         os.replace(part, folder)
-    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
+    except DAMAGE as error:
         hint = "delete it to download it again"
         raise UserError(f"{archive}: can't be unpacked ({error}); {hint}") from error
     finally:
@@ -60,8 +72,8 @@ def unpack(archive, folder):
 
 
 def tokenize_shard(index, path):
-    """The tokens of a shard's stories as an array of uint16. Raises UserError."""
-    encoding = prepro.gpt2_encoding()
+    """Return the tokens of a shard's stories as an array of uint16. Raises UserError."""
+    encoding = gpt2_encoding()
     try:
         with open(path, encoding="utf-8") as f:
             stories = [item["story"] for item in json.load(f)]
@@ -71,55 +83,81 @@ def tokenize_shard(index, path):
         tokens = array("H")
         for story in stories:
             tokens.append(encoding.eot_token)
-            tokens.extend(encoding.encode_ordinary(story.strip()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+            tokens.extend(encode_text(story.strip(), encoding))
+    # RecursionError: lists within lists, thousands of them
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         hint = "delete its folder to unpack it again"
         raise UserError(f"{path}: not a JSON list of stories ({error}); {hint}") from error
     return tokens
 
 
+def start_worker():
+    """Prepare a worker to end with its parent, however that ends."""
+
+    def wait():
+        multiprocessing.parent_process().join()  # a pipe, which the system closes at the end
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # without a word, because the parent has the word
+
+
 def tokenize_shards(paths, workers):
     """Yield the tokens of each shard, in order; no more than 2 * workers of them wait in memory."""
-    # Started anew ("spawn") as everywhere but on Linux, since a fork of a program with threads can
-    # hang; and ended by Ctrl-C without a word, as the message is the parent's.
+    # Started anew ("spawn") as everywhere but on Linux, because a fork of a program with threads
+    # can hang.
     context = multiprocessing.get_context("spawn")
-    on_interrupt = (signal.SIGINT, signal.SIG_DFL)
-    pool = ProcessPoolExecutor(workers, context, signal.signal, on_interrupt)
+    pool = ProcessPoolExecutor(workers, context, start_worker)
     try:
         jobs = (pool.submit(tokenize_shard, i, path) for i, path in enumerate(paths))
         pending = deque(itertools.islice(jobs, 2 * workers))
-        for _ in tqdm(paths, unit="shard", disable=None):
+        for _ in needed("tqdm").tqdm(paths, unit="shard", disable=None):
             yield pending.popleft().result()
             pending.extend(itertools.islice(jobs, 1))
+    except BrokenProcessPool as error:
+        hint = "try again with fewer --workers"
+        raise UserError(f"a worker died, perhaps for want of memory; {hint}") from error
+    except UserError as error:
+        raise UserError(error.text) from error  # made in a worker, and once more by unpickling it
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def main(argv=None):
-    parser = Parser(description="Download and tokenize TinyStories.")
-    cores = min(os.cpu_count() or 1, 60)  # Windows can't wait for more than 61
-    parser.add_argument(
-        "--workers", type=number(int, 1), default=cores, help="processes (default: one per core)"
+    parser = Parser(
+        description="Download TinyStories (1.6 GB), and turn it into GPT-2's tokens.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--url", default=URL, help="where the archive is")
+    cores = min(os.cpu_count() or 1, MOST_WORKERS)
+    parser.add_argument(
+        "--workers",
+        type=number(int, 1, MOST_WORKERS),
+        default=cores,
+        metavar="N",
+        help="processes that tokenize at the same time (default: one per core, here %(default)s)",
+    )
+    parser.add_argument(
+        "--url", default=URL, help="where to download the archive from (default: %(default)s)"
+    )
+    add_name_flag(parser, "TinyStories")
     args = parser.parse_args(argv)
-    folder = prepro.DATA / "TinyStories_all_data"
+    prefix = prefix_of(args.name)
+    folder = prefix.with_name(f"{prefix.name}_all_data")
     archive = Path(f"{folder}.tar.gz")
-    if not folder.exists():
-        if not archive.exists():
-            prepro.download(args.url, archive)
-        unpack(archive, folder)
-    paths = sorted(folder.glob("*.json"))
-    if len(paths) < 2:
-        raise UserError(f"{folder}: has {len(paths)} shards, not two or more; delete it")
-    prepro.gpt2_encoding()  # so that not every worker downloads the vocabulary
-    shards = tokenize_shards(paths, args.workers)
-    try:
-        prepro.write_tokens(prepro.DATA / "TinyStories_val.bin", GPT2_VOCAB_SIZE, [next(shards)])
-        prepro.write_tokens(prepro.DATA / "TinyStories_train.bin", GPT2_VOCAB_SIZE, shards)
-    except BrokenProcessPool as error:
-        hint = "try again with fewer --workers"
-        raise UserError(f"a worker died, perhaps for want of memory; {hint}") from error
+    with writing_to(prefix):
+        if not folder.exists():
+            if not archive.exists():
+                needed("tools.download").download(args.url, archive)
+            unpack(archive, folder)
+        paths = sorted(folder.glob("*.json"))
+        if len(paths) < 2:
+            raise UserError(f"{folder}: has {len(paths)} shards, not two or more; delete it")
+        # now, so that not every worker downloads the vocabulary
+        vocabulary, end_of_text = vocabulary_of(gpt2_encoding())
+        shards = tokenize_shards(paths, args.workers)
+        splits = {"val": itertools.islice(shards, 1), "train": shards}
+        write_splits(prefix, vocabulary, end_of_text, splits)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ The parity test: is train_gpt2.py right? A row for each tensor, the error measur
    with a random dout; that it is pure; and that float32 stays float32.
 2. The small state under tests/: what PyTorch computes for a small GPT-2 with odd sizes and random
    weights, biases and layernorms: logits, loss, 16 gradients, ten AdamW steps and their result.
-3. The same for gpt2_124M.bin and its debug state where they exist, or --weights and --state.
+3. The same for gpt2_124M.bin and its debug state where they exist, or those of --weights.
 
     python test_gpt2.py          # exit status 0 and a last line "overall okay: 1", if all is well
 
@@ -31,7 +31,14 @@ PUBLISHED = (
     5.270007, 4.059707, 3.375123, 2.800783, 2.315382,
     1.849029, 1.394656, 0.999147, 0.624080, 0.376511,
 )  # fmt: skip
-FULL = gpt2.WEIGHTS_FILE, gpt2.HERE / "gpt2_124M_debug_state.bin"
+
+
+def state_of(weights):
+    """Return where reference_gpt2.py puts the debug state of a weight file."""
+    return weights.with_name(f"{weights.stem}_debug_state.bin")
+
+
+FULL = gpt2.WEIGHTS_FILE, state_of(gpt2.WEIGHTS_FILE)
 
 
 class Report:
@@ -303,11 +310,13 @@ def check_truth(report, weights_path, state_path):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description="Compare train_gpt2.py with PyTorch.")
-    parser.add_argument("--weights", type=Path, default=FULL[0])
-    parser.add_argument("--state", type=Path, default=FULL[1])
+    parser.add_argument("--weights", type=Path, default=gpt2.WEIGHTS_FILE)
+    hint = "default: beside the weights, gpt2_d12_debug_state.bin for gpt2_d12.bin"
+    parser.add_argument("--state", type=Path, help=hint)
     parser.add_argument("--quick", action="store_true", help="gradient checks and small state only")
     args = parser.parse_args(argv)
 
+    args.state = args.state or state_of(args.weights)
     given = (args.weights, args.state) != FULL and not args.quick
     if given:  # a mistake in them is to show at once
         load_state(args.state, gpt2.load_weights(args.weights)[1])

@@ -3,16 +3,16 @@ GPT-2 in NumPy: every layer's forward and backward pass by hand, AdamW, and a tr
 
 GPT-2 reads T tokens and gives, at each of them, a probability for every token that could come next.
 Training shows it real text and moves the parameters against the gradient of the loss: the mean of
--log(probability given to the token that did come next). This file has all of it, and needs NumPy
-alone: layers, block, model, AdamW; then threads, files, batches, sampling, and the training loop.
+-log(probability given to the token that did come next). This file has all of it, and needs nothing
+but NumPy 2: layers, block, model, AdamW; then threads, files, sampling, and the training loop.
 
-Letters for sizes, as in the comment (N, C):
+Letters for sizes, as in a comment # (N, C), which says that an array has N rows of C numbers:
 
     B  sequences in a batch             L   blocks (the "12 layers" of GPT-2 124M)
     T  tokens in a sequence, <= maxT    NH  attention heads in a block
     N  rows, one for each token: B*T    HS  channels of a head: C / NH
     C  channels of a row                V   tokens in the vocabulary
-    OC output channels of a layer       t, S  queries of a tile, and the keys that they see
+    OC output channels of a layer       t, S  queries in a tile; keys that its last query sees
 
 Activations are (N, C), one row for each token. Only attention lets a row see other rows, so after
 the embedding only attention has to know that they are B sequences. A layer is a pair of functions,
@@ -22,8 +22,8 @@ the embedding only attention has to know that they are B sequences. A layer is a
 
 where dx is the gradient of the loss with respect to x, and the cache keeps what the backward pass
 needs of the forward pass. A backward pass is the forward pass read upwards, by the chain rule. It
-fills dw and db, which it is given, and changes nothing else. float32 in gives float32 out; float64,
-float64. The pages in doc/ derive each layer. A block:
+fills dw and db, which it is given, and changes nothing else (embedding_backward adds to dwte). In
+float32, everything is float32; in float64, float64. The pages in doc/ derive each layer. A block:
 
     x ──┬── ln1 ── qkv ── attention ── attproj ── + ──┬── ln2 ── fc ── gelu ── fcproj ── + ── out
         └─────────────────────────────────────────┘   └──────────────────────────────────┘
@@ -31,7 +31,7 @@ float64. The pages in doc/ derive each layer. A block:
 GPT-2 is an embedding, L blocks, a last layernorm, and the embedding once more, to score tokens.
 
 Two calls are for speed, and can be read as plain NumPy until their section, "Threads and chunks":
-in_chunks(rows, x, out) as rows(x, out), which writes into out; and matmul(a, b) as a @ b.
+in_chunks(rows, x, out) as rows(x, out), where rows fills out; and matmul(a, b) as a @ b.
 """
 
 import argparse
@@ -89,7 +89,7 @@ def layernorm_forward(x, w, b):
     def rows(x, out, norm, rstd):
         centered = x - x.mean(-1, keepdims=True)
         variance = np.square(centered).mean(-1, keepdims=True)  # (N, 1)
-        rstd[:] = 1 / np.sqrt(variance + LAYERNORM_EPS)
+        rstd[:] = 1 / np.sqrt(variance + LAYERNORM_EPS)  # 1 / standard deviation, (N, 1)
         norm[:] = centered * rstd
         out[:] = norm * w + b
 
@@ -104,9 +104,9 @@ def layernorm_backward(dout, cache, dw, db):
 
     def rows(dout, norm, rstd, dx):
         dnorm = dout * w
-        # norm = (x - mean) * rstd, where mean and rstd depend on x, too. A change of x that only
-        # shifts or stretches the row does not show in norm (but for eps): the parts of dnorm along
-        # these two drop out.
+        # norm = (x - mean) * rstd. If x changes by e, mean changes by mean(e), and 1 / rstd by
+        # mean(norm * e); so norm by (e - mean(e) - norm * mean(norm * e)) * rstd. As a matrix, this
+        # is its own transpose: what it is of e for a change, it is of dnorm for the gradient.
         along_norm = (dnorm * norm).mean(-1, keepdims=True)  # (N, 1)
         dx[:] = (dnorm - dnorm.mean(-1, keepdims=True) - norm * along_norm) * rstd
 
@@ -131,7 +131,7 @@ def linear_forward(x, w, b):
 def linear_backward(dout, cache, dw, db):
     """dout (N, OC) -> dx (N, C). Fills dw (OC, C) and db (OC,)."""
     x, w = cache
-    # y = a @ b has da = dy @ b.T and db = a.T @ dy; here a is x, and b is w.T
+    # y = a @ u has da = dy @ u.T and du = a.T @ dy; a is x, u is w.T, so dw = du.T = dout.T @ x
     matmul(dout.T, x, out=dw)
     dout.sum(0, out=db)
     return matmul(dout, w)
@@ -164,7 +164,7 @@ def attention_forward(qkv, B, NH):
     T, HS = q.shape[2:]
     out = np.empty((B * T, NH * HS), q.dtype)
     future = np.triu(np.full((TILE, TILE), -np.inf, q.dtype), 1)  # -inf above the diagonal
-    # a tile has t queries, the last of which is number S; they see the keys up to number S
+    # a tile is queries S - t to S - 1, counted from 0; together they see the keys 0 to S - 1
     tiles = [(min(TILE, T - start), min(start + TILE, T)) for start in range(0, T, TILE)]
     atts = [np.empty((NH, B, t, S), q.dtype) for t, S in tiles]
 
@@ -173,7 +173,7 @@ def attention_forward(qkv, B, NH):
             t, S = att.shape[2:]
             tile = slice(S - t, S)
             preatt = q[:, :, tile] @ k[:, :, :S].mT / math.sqrt(HS)  # (heads, B, t, S)
-            preatt[..., tile] += future[:t, :t]  # those of the last t keys that come after a query
+            preatt[..., tile] += future[:t, :t]  # -inf where the key comes after the query
             att[:] = softmax(preatt)
             out[:, :, tile] = att @ v[:, :, :S]  # (heads, B, t, HS)
 
@@ -195,12 +195,12 @@ def attention_backward(dout, cache):
             # out = att @ v
             datt = dout[:, :, tile] @ v[:, :, :S].mT  # (heads, B, t, S)
             dv[:, :, :S] += att.mT @ dout[:, :, tile]
-            # att_j = exp(preatt_j) / sum_m exp(preatt_m), so d att_m / d preatt_j is
-            # att_m * ((1 if m = j) - att_j). Then dpreatt_j = sum_m datt_m * d att_m / d preatt_j
-            # = att_j * (datt_j - sum_m datt_m * att_m). Where masked, att_j is 0, and so is this.
+            # For one query, and keys j and m: att_m = exp(preatt_m) / sum_j exp(preatt_j), so that
+            # d att_m / d preatt_j = att_m * ((1 if m = j, else 0) - att_j). Times datt_m, summed
+            # over m: att_j * (datt_j - sum_m datt_m * att_m). Where masked, att_j is 0: so is this.
             dpreatt = att * (datt - (datt * att).sum(-1, keepdims=True))
             # preatt = q @ k.mT / sqrt(HS)
-            dpreatt /= math.sqrt(HS)
+            dpreatt /= math.sqrt(HS)  # from here on the gradient of q @ k.mT
             dq[:, :, tile] = dpreatt @ k[:, :, :S]
             dk[:, :, :S] += dpreatt.mT @ q[:, :, tile]
 
@@ -216,12 +216,12 @@ GELU_SCALE, GELU_CUBIC = math.sqrt(2 / math.pi), 0.044715
 
 
 def gelu_tanh(x):
-    """x (N, C) -> the tanh in GELU's formula, (N, C)."""
+    """x (N, 4C) -> the tanh in GELU's formula, (N, 4C)."""
     return np.tanh(GELU_SCALE * (x + GELU_CUBIC * (x * x * x)))  # x**3 is over 100 times slower
 
 
 def gelu_forward(x):
-    """x (N, C) -> out (N, C)."""
+    """x (N, 4C) -> out (N, 4C)."""
     out = np.empty_like(x)
 
     def rows(x, out):
@@ -232,14 +232,14 @@ def gelu_forward(x):
 
 
 def gelu_backward(dout, cache):
-    """dout (N, C) -> dx (N, C)."""
+    """dout (N, 4C) -> dx (N, 4C)."""
     (x,) = cache
     dx = np.empty_like(x)
 
     def rows(dout, x, dx):
         tanh = gelu_tanh(x)  # once more, rather than keep (N, 4C) more numbers
         # out = 0.5 * x * (1 + tanh), a product of x and a function of x
-        slope = (1 - tanh * tanh) * (GELU_SCALE * (1 + 3 * GELU_CUBIC * (x * x)))  # of tanh
+        slope = (1 - tanh * tanh) * (GELU_SCALE * (1 + 3 * GELU_CUBIC * (x * x)))  # d tanh / dx
         dx[:] = dout * (0.5 * (1 + tanh) + 0.5 * x * slope)
 
     in_chunks(rows, dout, x, dx)
@@ -271,11 +271,11 @@ def head_backward(dloss, cache, dwte):
     """dloss, a number -> dx (N, C). Fills dwte (V, C)."""
     probs, targets, x, wte = cache
     # The loss of a row is -z_target + log(sum_j exp(z_j)), z being its logits. So its gradient with
-    # respect to z_j is exp(z_j) / sum, a probability, less 1 if j is the target. As z = x @ wte.T,
+    # respect to z_j is exp(z_j) / sum, a probability, less 1 if j is the target. z = x @ wte.T, so
     # dx = (probs - ones at the targets) @ wte, and dwte = (probs - ones at the targets).T @ x.
-    x = x * (dloss / len(x))  # because the loss is a mean of N
+    x = x * (dloss / len(x))  # the loss is a mean; and x is smaller than probs
     matmul(probs.T, x, out=dwte)
-    np.subtract.at(dwte, targets, x)  # the ones, a row for each
+    np.subtract.at(dwte, targets, x)  # the ones: a row of x off the row of its target
     return (matmul(probs, wte) - wte[targets]) * (dloss / len(x))
 
 
@@ -285,7 +285,7 @@ def head_backward(dloss, cache, dwte):
 
 
 def block_forward(x, p, B, NH, attention=attention_forward):
-    """x (B*T, C), p a block's 12 tensors by name -> out (B*T, C)."""
+    """x (B*T, C), p a block's tensors by name -> out (B*T, C). (Sampling has its own attention.)"""
     ln1, ln1_cache = layernorm_forward(x, p["ln1w"], p["ln1b"])
     qkv, qkv_cache = linear_forward(ln1, p["qkvw"], p["qkvb"])
     atty, att_cache = attention(qkv, B, NH)
@@ -318,15 +318,14 @@ def block_backward(dout, cache, g):
 
 
 # ----------------------------------------------------------------------------
-# Model (doc/model.md)
+# Model: embedding, blocks, a last layernorm, head; and their parameters (doc/model.md)
 
 
 GPT2Config = namedtuple("GPT2Config", "maxT V L NH C")  # in the order of the weight file's header
 
-# What a tensor is. The random values that it begins with (Radford et al. 2018, 4.1, and 2019,
-# 2.3) have a standard deviation of 0.02 for a MATRIX; for a PROJECTION 0.02 / sqrt(2L), because x
-# gathers 2L of these, and so their sum varies as much as a single one would. A SCALE begins as 1, a
-# SHIFT as 0. Weight decay is for matrices and projections.
+# What a tensor is. Random values begin with a standard deviation of 0.02 in a MATRIX, and of 0.02 /
+# sqrt(2L) in a PROJECTION, because x adds up the outputs of 2L of these (Radford et al. 2018, 4.1,
+# and 2019, 2.3). A SCALE begins as 1, a SHIFT as 0. Weight decay is for matrices and projections.
 MATRIX, PROJECTION, SCALE, SHIFT = "matrix", "projection", "scale", "shift"
 TENSORS = {  # name: its axes, what it is; in the order of the weight file. L: one for each block
     "wte": ("V C", MATRIX), "wpe": ("maxT C", MATRIX),
@@ -411,7 +410,7 @@ def init_weights(config, seed=1337):
 
 def adamw_update(params, grads, m, v, step, lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0):
     """
-    Update params, m and v in place: four dicts of tensors. Step counts from 1.
+    Update params, m and v in place: four dicts of tensors. Step counts from 1 (in main, from 0).
 
     Each parameter moves against m, the running mean of its gradient, in units of sqrt(v), v being
     the running mean of the gradient's square.
@@ -442,7 +441,7 @@ def learning_rate(step, steps, lr, warmup, min_lr_frac):
 
 
 def clip_gradients(grads, max_norm):
-    """Scale grads so that their norm is max_norm at most; return the norm before (Pascanu 2013)."""
+    """Scale grads to a norm of at most max_norm; return the norm before (Pascanu et al. 2013)."""
     squares = []
     for grad in grads.values():
         in_chunks(lambda g: squares.append(float(g @ g)), grad.reshape(-1))
@@ -460,7 +459,7 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 OMP_NUM_THREADS = os.environ.get("OMP_NUM_THREADS", "")  # PyTorch obeys it, too
 THREADS = min(max(1, int(OMP_NUM_THREADS)), CORES) if OMP_NUM_THREADS.isdecimal() else CORES
 POOL = ThreadPoolExecutor(THREADS)
-CHUNK = 2**17  # numbers of the first array in a chunk, about
+CHUNK = 2**17  # numbers of the first array in a chunk; the fastest of 2**14 to 2**18 for AdamW
 
 
 def in_chunks(f, *arrays, chunks=None):
@@ -476,7 +475,7 @@ def in_chunks(f, *arrays, chunks=None):
     n = len(arrays[0])
     if chunks is None:
         chunks = math.ceil(arrays[0].size / CHUNK)
-        chunks += -chunks % THREADS if chunks > 1 else 0  # for each thread as many as for others
+        chunks += -chunks % THREADS if chunks > 1 else 0  # a multiple of THREADS: none waits
     size = math.ceil(n / chunks)
 
     def work(thread):
@@ -493,7 +492,7 @@ def matmul(a, b, out=None):
     """a (m, k) @ b (k, n) -> out (m, n), cut along out's longer side, one part for each thread."""
     if out is None:
         out = np.empty((len(a), b.shape[1]), a.dtype)
-    if len(a) == 1:  # np.matmul keeps Python's lock where out is short, np.dot does not
+    if len(a) == 1:  # np.dot lets go of Python's lock here: sampling takes 0.87 times as long
         in_chunks(lambda bT, out: np.dot(bT, a[0], out=out), b.T, out[0], chunks=THREADS)
     elif len(a) > b.shape[1]:
         in_chunks(lambda a, out: np.matmul(a, b, out=out), a, out, chunks=THREADS)
@@ -535,7 +534,7 @@ def read_header(path, magic, versions, size_of, hint):
     header, found = np.fromfile(path, "<i4", 256).tolist(), os.path.getsize(path)
     if len(header) < 256 or header[0] != magic or header[1] not in versions:
         raise UserError(f"{path}: not a file of the kind or version expected here; {hint}")
-    if found != (size := size_of(header)):
+    if (size := size_of(header)) not in (found, None):  # None: the header doesn't say
         raise UserError(f"{path}: has {found:,} bytes, its header means {size:,}; {hint}")
     return header
 
@@ -550,6 +549,8 @@ def replacing(path):
             yield f
             f.flush()
             os.fsync(f.fileno())
+        if target.exists():
+            os.chmod(part, target.stat().st_mode)
         os.replace(part, target)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; give another place") from error
@@ -578,7 +579,7 @@ def write_weights(path, flat, config, moments=(), about=b""):
 
 
 def weights_size(header):
-    """Return the bytes of a weight file with this header, 0 if there is none."""
+    """Return the bytes of a weight file with this header; 0 if its sizes are impossible."""
     version, config = header[1], GPT2Config(*header[2:7])
     about, moments = header[8:10] if version == FLOAT32 else (0, 0)
     if min(config) < 1 or config.C % config.NH or about < 0 or moments not in (0, 2):
@@ -623,8 +624,8 @@ def load_tokens(path):
 def load_tokenizer(path):
     """Read a tokenizer file, each token's length and bytes -> the bytes; end-of-text's number."""
     hint = "the script that made the token files makes it, too; for GPT-2's, reference_gpt2.py"
-    header = read_header(path, TOKENIZER, (2,), lambda _: os.path.getsize(path), hint)
-    data, at, vocabulary, (count, end_of_text) = Path(path).read_bytes(), 1024, [], header[2:4]
+    _, _, count, end_of_text, *_ = read_header(path, TOKENIZER, (2,), lambda _: None, hint)
+    data, at, vocabulary = Path(path).read_bytes(), HEADER_BYTES, []
     while at < len(data) and len(vocabulary) <= count:
         vocabulary.append(data[at + 1 : at + 1 + data[at]])
         at += 1 + data[at]
@@ -645,8 +646,8 @@ def load_vocabulary(data, V):
 
 
 # ----------------------------------------------------------------------------
-# Sampling. The keys and values of a text do not change when tokens follow. As they are kept, only
-# the newest token has to go through the model (doc/sampling.md)
+# Sampling. No token sees later ones, so that a text's keys and values stay the same when tokens
+# follow. They are kept, and just the newest token goes through the model (doc/sampling.md)
 
 
 def attention_with_past(qkv, B, NH, kv, start):
@@ -655,7 +656,7 @@ def attention_with_past(qkv, B, NH, kv, start):
     T, HS = q.shape[2:]
     kv[:, :, :, start : start + T] = k, v  # kv is (2, NH, B, maxT, HS)
     k, v = kv[:, :, :, : start + T]  # each (NH, B, start + T, HS)
-    future = np.triu(np.full((T, start + T), -np.inf, q.dtype), start + 1)
+    future = np.triu(np.full((T, start + T), -np.inf, q.dtype), start + 1)  # query 0 is at start
     att = softmax(q @ k.mT / math.sqrt(HS) + future)  # (NH, B, T, start + T)
     return (att @ v).transpose(1, 2, 0, 3).reshape(B * T, -1), None
 
@@ -722,8 +723,7 @@ DRIVER = HERE / "tools" / "driver.py"
 
 def parse_flags():
     """Return the flags of the command line; those that are not in FLAGS. SystemExit with a line."""
-    more = "more flags (--save, --resume, --log, ...): python tools/driver.py --help"
-    parser = argparse.ArgumentParser(allow_abbrev=False, epilog=more)
+    parser = argparse.ArgumentParser(allow_abbrev=False, epilog="More: tools/driver.py --help")
     parser.error = lambda why: parser.exit(2, f"{parser.prog}: {why}; --help lists the flags\n")
     for name, (default, least, text) in FLAGS.items():
         text += f" (default: {default})" if default is not None else ""
@@ -764,8 +764,7 @@ def open_model(init, V, T, seed):
         return init_weights(config, seed), config
     flat, config = load_weights(init)
     if config.V != V:
-        hint = "give weights that go with it, or --init d4 for new ones"
-        raise UserError(f"--data has {V:,} different tokens, {init} knows {config.V:,}; {hint}")
+        raise UserError(f"--data has {V:,} different tokens, {init} {config.V:,}; try --init d4")
     if T > config.maxT:
         raise UserError(f"--seq-len {T}: {init} takes {config.maxT} at most; lower it")
     return flat, config
@@ -788,8 +787,9 @@ def evaluate(params, config, tokens, B, T, batches):
 def main(args):
     """Train as the flags say. Raises UserError."""
     B, T, data = args.batch_size, args.seq_len, args.data or SHAKESPEARE
-    if not (args.no_save or os.access(Path(args.out).absolute().parent, os.W_OK)):
-        raise UserError(f"--out {args.out}: can't be written there; give another place")
+    out = Path(args.out).absolute()
+    if not args.no_save and (out.is_dir() or not os.access(out.parent, os.W_OK)):
+        raise UserError(f"--out {args.out}: can't be written; give another place, or --no-save")
     train_tokens, val_tokens, V = load_data(data, B, T)
     flat, config = open_model(str(args.init or WEIGHTS_FILE), V, T, args.seed)
     vocabulary, end_of_text = load_vocabulary(data, V) if args.sample_every else ([], None)

@@ -11,10 +11,11 @@ import tracemalloc
 from collections import Counter
 from pathlib import Path
 
-import prepro
-from common import HERE, UserError, load_tokenizer
-from reference_gpt2 import merges
+from tools import encoding
 from tools.bpe import Pairs, train_bpe
+from tools.huggingface import merges
+from tools.token_files import write_tokenizer
+from train_gpt2 import HERE, UserError, load_tokenizer
 
 import pytest
 import regex
@@ -44,7 +45,7 @@ def joined(tokens, pair, new):
 
 def plain_bpe(text, vocab_size=2**16):
     """Textbook BPE -> tokens without end of text, merged pairs of ids, word -> its tokens."""
-    times = Counter(regex.findall(prepro.WORDS, text))
+    times = Counter(regex.findall(encoding.WORDS, text))
     words = {word: list(word.encode()) for word in times}
     vocabulary, pairs = list(BYTES), []
     while len(vocabulary) < vocab_size - 1:
@@ -68,7 +69,7 @@ def plain_bpe(text, vocab_size=2**16):
 def plain_encode(text, pairs):
     """The ids of a text: each merge in its order, wherever its pair stands."""
     ids = []
-    for word in regex.findall(prepro.WORDS, text):
+    for word in regex.findall(encoding.WORDS, text):
         tokens = list(word.encode())
         for new, pair in enumerate(pairs, 256):
             tokens = joined(tokens, pair, new)
@@ -77,7 +78,7 @@ def plain_encode(text, pairs):
 
 
 def encoding_of(vocabulary):
-    return prepro.encoding_of(vocabulary, len(vocabulary) - 1)
+    return encoding.encoding_of(vocabulary, len(vocabulary) - 1)
 
 
 def new_tokens(text, count):
@@ -113,7 +114,7 @@ def test_is_that_of_plain_bpe(text, data):
 @settings(deadline=None)
 @given(TEXTS, st.randoms())
 def test_counts_after_merges_are_those_counted_anew(text, draw):
-    times = Counter(regex.findall(prepro.WORDS, text))
+    times = Counter(regex.findall(encoding.WORDS, text))
     words, pairs = {word: list(word.encode()) for word in times}, Pairs(times)
     for new in itertools.count(256):
         counts = Counter()
@@ -154,8 +155,8 @@ def test_pairs_lie_within_words():
 def test_pieces_of_a_file_are_as_its_whole(tmp_path, monkeypatch):
     text = Path(__file__).read_text(encoding="utf-8")
     (tmp_path / "a.txt").write_text(text, encoding="utf-8")
-    monkeypatch.setattr(prepro, "CHUNK", 100)
-    pieces = list(prepro.text_pieces(tmp_path / "a.txt"))
+    monkeypatch.setattr(encoding, "CHUNK", 100)
+    pieces = list(encoding.text_pieces(tmp_path / "a.txt"))
     assert len(pieces) > 20
     assert train_bpe(iter(pieces), 700) == train_bpe([text], 700)
 
@@ -188,7 +189,7 @@ def test_no_token_is_too_long_for_a_tokenizer_file(tmp_path):
     assert vocabulary == [*plain, END] and max(map(len, vocabulary)) <= 255
     for word, tokens in words.items():  # long ones, for which tiktoken has another way
         assert encoding_of(vocabulary).encode_ordinary(word) == tokens
-    prepro.write_tokenizer(tmp_path / "a.bin", vocabulary, len(plain))
+    write_tokenizer(tmp_path / "a.bin", vocabulary, len(plain))
     assert load_tokenizer(tmp_path / "a.bin") == (vocabulary, len(plain))
 
 

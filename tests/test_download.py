@@ -15,9 +15,10 @@ import threading
 import time
 from pathlib import Path
 
-from common import HERE, NoNetwork, UserError
 from tools import download as module
+from tools.console import NoNetwork
 from tools.download import download, sha256_of
+from train_gpt2 import HERE, UserError
 
 import pytest
 
@@ -168,7 +169,7 @@ def refusal(url, path, **known):
     """The one line that a download ends with, which is no want of a network."""
     with pytest.raises(UserError) as error:
         download(url, path, **known)
-    message = str(error.value)
+    message = error.value.text
     assert not isinstance(error.value, NoNetwork)
     assert "\n" not in message and ";" in message and message.isprintable()
     return message

@@ -1,4 +1,6 @@
-"""Hugging Face's models and folders: what reference_gpt2.py --model reads and --export writes."""
+"""
+tools/huggingface.py: what reference_gpt2.py --model reads and --export writes, names and folders.
+"""
 
 import hashlib
 import json
@@ -8,9 +10,12 @@ import struct
 import tempfile
 from pathlib import Path
 
-import common
-import prepro
 import train_gpt2 as gpt2
+from test_gpt2 import logits_of
+from tools import checkpoints, encoding, huggingface, memory, token_files
+from tools.console import NoNetwork
+from tools.download import sha256_of
+from train_gpt2 import UserError
 
 import numpy as np
 import pytest
@@ -18,7 +23,8 @@ import pytest
 torch = pytest.importorskip("torch")
 import reference_gpt2 as reference  # noqa: E402
 
-from test_reference import TINY, error, hf_tensors, random_flat, write_safetensors  # noqa: E402
+from test_reference import error  # noqa: E402
+from test_safetensors import TINY, hf_tensors, random_flat, write_safetensors  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 SMALL, SMALL_FILE = reference.SMALL, Path(__file__).parent / "small_weights.bin"
@@ -123,9 +129,9 @@ def hf_logits(folder, x):
 
 def test_exported_model_has_the_same_logits(folder):
     flat, config = gpt2.load_weights(SMALL_FILE)
-    x, _ = reference.random_batch(config, 3, 13)
-    ours = gpt2.gpt2_forward(gpt2.tensors(flat, config), config, x)
-    assert error(hf_logits(folder, torch.from_numpy(x)), ours) < 3e-6  # measured: 3e-7
+    x, y = reference.random_batch(config, 3, 13)
+    _, cache = gpt2.gpt2_forward(gpt2.tensors(flat, config), config, x, y)
+    assert error(hf_logits(folder, torch.from_numpy(x)), logits_of(cache)) < 3e-6  # measured: 3e-7
 
 
 def test_there_and_back(folder, tmp_path):
@@ -142,22 +148,33 @@ def test_there_and_back(folder, tmp_path):
 # Tokenizers
 
 
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A project in tmp_path -> a model of data with a vocabulary of its own, exported."""
+    monkeypatch.setattr(checkpoints, "HERE", tmp_path)
+    (tmp_path / "data").mkdir()
+
+    def export(vocabulary, end_of_text):
+        path = tmp_path / "data" / "own_tokenizer.bin"
+        token_files.write_tokenizer(path, vocabulary, end_of_text)
+        write_model(tmp_path / "m.bin", len(vocabulary), "data/own")
+        reference.main(["--export", str(tmp_path / "m.bin"), str(tmp_path / "hf")])
+        return tmp_path / "hf"
+
+    return export
+
+
 def write_model(path, V, data=None):
     config = gpt2.GPT2Config(4, V, 1, 1, 2)
-    about = data and {"step": 1, "flags": [f"--data={data}"]}
-    common.write_weights(path, random_flat(config), config, about)
+    if data:
+        about = {"step": 1, "data": data, "settings": {}}
+        checkpoints.save(path, random_flat(config), config, about)
+    else:
+        gpt2.write_weights(path, random_flat(config), config)
 
 
-def export_with(tmp_path, vocabulary, end_of_text):
-    """The folder that a model of data with a vocabulary of its own is exported to."""
-    prepro.write_tokenizer(tmp_path / "own_tokenizer.bin", vocabulary, end_of_text)
-    write_model(tmp_path / "m.bin", len(vocabulary), tmp_path / "own")
-    reference.main(["--export", str(tmp_path / "m.bin"), str(tmp_path / "hf")])
-    return tmp_path / "hf"
-
-
-def test_tokenizer_of_bytes(tmp_path, capsys):
-    folder = export_with(tmp_path, [*BYTES, END], 256)
+def test_tokenizer_of_bytes(own, capsys):
+    folder = own([*BYTES, END], 256)
     assert "wrote" in capsys.readouterr().out
     vocab = json.loads((folder / "vocab.json").read_text())
     assert sorted(vocab.values()) == list(range(257))
@@ -173,10 +190,10 @@ def test_tokenizer_of_bytes(tmp_path, capsys):
         assert ids["bos_token_id"] == ids["eos_token_id"] == 256
 
 
-def test_merges_of_a_small_vocabulary(tmp_path):
+def test_merges_of_a_small_vocabulary(own):
     # "abab" is (ab, ab), as "ab" comes first; "bab" could be (b, ab) alone, "ba" being later
     vocabulary = [*BYTES, b"ab", END, b"abab", b" b", b"bab", b"ba"]
-    folder = export_with(tmp_path, vocabulary, 257)
+    folder = own(vocabulary, 257)
     lines = (folder / "merges.txt").read_text().splitlines()
     assert lines == ["#version: 0.2", "a b", "ab ab", "Ġ b", "b ab", "b a"]
     vocab = json.loads((folder / "vocab.json").read_text())
@@ -191,18 +208,18 @@ def test_merges_of_a_small_vocabulary(tmp_path):
         ([*BYTES, b"a", END], "257 different tokens, the model 258"),
     ],
 )
-def test_vocabulary_that_is_no_bpe(tmp_path, capsys, vocabulary, why):
-    folder = export_with(tmp_path, vocabulary, len(vocabulary) - 1)
+def test_vocabulary_that_is_no_bpe(own, capsys, vocabulary, why):
+    folder = own(vocabulary, len(vocabulary) - 1)
     assert why in capsys.readouterr().out
     assert not (folder / "vocab.json").exists()
     assert json.loads((folder / "config.json").read_text())["eos_token_id"] is None
 
 
-def test_another_model_takes_the_place_of_an_export(tmp_path, capsys):
-    folder = export_with(tmp_path, [*BYTES, END], 256)
+def test_another_model_takes_the_place_of_an_export(own, capsys):
+    folder = own([*BYTES, END], 256)
     reference.main(["--export", str(SMALL_FILE), str(folder)])
     assert "without a tokenizer: " in capsys.readouterr().out
-    assert np.array_equal(reference.load_safetensors(folder)[0], gpt2.load_weights(SMALL_FILE)[0])
+    assert np.array_equal(huggingface.load(folder)[0], gpt2.load_weights(SMALL_FILE)[0])
     assert not (folder / "vocab.json").exists()  # it was of the first
 
 
@@ -210,13 +227,13 @@ def test_gpt2_tokenizer_is_the_published_one(tmp_path, monkeypatch):
     default = Path(tempfile.gettempdir(), "data-gym-cache")
     cache = Path(os.environ.get("TIKTOKEN_CACHE_DIR") or default)
     published = []
-    for name, sha256 in prepro.VOCABULARY_FILES.items():
-        path = cache / hashlib.sha1((prepro.VOCABULARY_URL + name).encode()).hexdigest()
-        if not path.exists() or prepro.sha256_of(path) != sha256:
+    for name, sha256 in encoding.VOCABULARY_FILES.items():
+        path = cache / hashlib.sha1((encoding.VOCABULARY_URL + name).encode()).hexdigest()
+        if not path.exists() or sha256_of(path) != sha256:
             pytest.skip(f"needs GPT-2's {name}, which tiktoken downloads to {cache}")
         published.append(path.read_text("utf-8"))
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(cache))
-    monkeypatch.setattr(common, "TOKENIZER_FILE", tmp_path / "gpt2_tokenizer.bin")
+    monkeypatch.setattr(gpt2, "TOKENIZER_FILE", tmp_path / "gpt2_tokenizer.bin")
     write_model(tmp_path / "m.bin", 50257)
     reference.main(["--export", str(tmp_path / "m.bin"), str(tmp_path / "hf")])
     assert (tmp_path / "hf" / "merges.txt").read_text("utf-8") == published[0]
@@ -226,10 +243,10 @@ def test_gpt2_tokenizer_is_the_published_one(tmp_path, monkeypatch):
 
 def test_export_without_a_network(tmp_path, monkeypatch, capsys):
     def no_network(path):
-        raise common.NoNetwork("no.where can't be reached")
+        raise NoNetwork("no.where can't be reached")
 
-    monkeypatch.setattr(prepro, "write_gpt2_tokenizer", no_network)
-    monkeypatch.setattr(common, "TOKENIZER_FILE", tmp_path / "gpt2_tokenizer.bin")
+    monkeypatch.setattr(encoding, "write_gpt2_tokenizer", no_network)
+    monkeypatch.setattr(gpt2, "TOKENIZER_FILE", tmp_path / "gpt2_tokenizer.bin")
     write_model(tmp_path / "m.bin", 50257)
     reference.main(["--export", str(tmp_path / "m.bin"), str(tmp_path / "hf")])
     out = capsys.readouterr().out
@@ -242,19 +259,33 @@ def test_export_without_a_network(tmp_path, monkeypatch, capsys):
 def test_export_to_a_folder_of_something_else(tmp_path):
     (tmp_path / "diary.txt").write_text("mine")
     (tmp_path / "config.json").write_text("mine, too")
-    with pytest.raises(common.UserError, match="diary.txt"):
+    with pytest.raises(UserError, match="diary.txt"):
         reference.main(["--export", str(SMALL_FILE), str(tmp_path)])
     assert (tmp_path / "config.json").read_text() == "mine, too"
     assert len(os.listdir(tmp_path)) == 2
 
 
 def test_export_of_nothing(tmp_path):
-    with pytest.raises(common.UserError, match="none.bin: no such file"):
+    with pytest.raises(UserError, match="none.bin: there is no file"):
         reference.main(["--export", str(tmp_path / "none.bin"), str(tmp_path / "hf")])
     (tmp_path / "cut.bin").write_bytes(SMALL_FILE.read_bytes()[:-1])
-    with pytest.raises(common.UserError, match="cut.bin"):
+    with pytest.raises(UserError, match="cut.bin"):
         reference.main(["--export", str(tmp_path / "cut.bin"), str(tmp_path / "hf")])
     assert not (tmp_path / "hf").exists()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite(tmp_path, bad):
+    flat = random_flat(TINY)
+    flat[-1] = bad
+    gpt2.write_weights(tmp_path / "w.bin", flat, TINY)
+    with pytest.raises(UserError, match="w.bin: its weights are not all numbers"):
+        reference.main(["--export", str(tmp_path / "w.bin"), str(tmp_path / "hf")])
+    assert not (tmp_path / "hf").exists()
+    path = write_safetensors(tmp_path / "m.safetensors", hf_tensors(flat, TINY))
+    with pytest.raises(UserError, match="m.safetensors: its weights are not all numbers"):
+        reference.main(["--model", str(path), "--seq-len", "4", "--out", str(tmp_path / "out.bin")])
+    assert not (tmp_path / "out.bin").exists()
 
 
 # What is read
@@ -273,21 +304,21 @@ def shards(folder):
 
 
 def test_shards(shards):
-    flat, config = reference.load_safetensors(shards)
+    flat, config = huggingface.load(shards)
     assert config == SMALL and np.array_equal(flat, gpt2.load_weights(SMALL_FILE)[0])
 
 
 @pytest.mark.parametrize("missing", [1, 2])
 def test_missing_shard(shards, missing):
     (shards / f"model-0000{missing}-of-00002.safetensors").unlink()
-    with pytest.raises(common.UserError, match="not a GPT-2|n_layer 2, but it is 1"):
-        reference.load_safetensors(shards)
+    with pytest.raises(UserError, match="not a GPT-2|n_layer 2, but it is 1"):
+        huggingface.load(shards)
 
 
 def test_only_pickles(folder):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(common.UserError, match="no model.safetensors.*safe_serialization"):
-        reference.load_safetensors(folder)
+    with pytest.raises(UserError, match="no model.safetensors.*safe_serialization"):
+        huggingface.load(folder)
 
 
 WRONG = {
@@ -308,43 +339,43 @@ WRONG = {
 def test_wrong_setting(folder, key):
     value, why = WRONG[key]
     set_config(folder, **{key: value})
-    with pytest.raises(common.UserError, match=why) as caught:
-        reference.load_safetensors(folder)
+    with pytest.raises(UserError, match=why) as caught:
+        huggingface.load(folder)
     assert str(folder) in str(caught.value) and key in str(caught.value)
 
 
 @pytest.mark.parametrize("heads", [0, -3, 3.0, "3", None, True])
 def test_impossible_heads(folder, heads):
     set_config(folder, n_head=heads)
-    with pytest.raises(common.UserError, match="not a GPT-2"):
-        reference.load_safetensors(folder)
+    with pytest.raises(UserError, match="not a GPT-2"):
+        huggingface.load(folder)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "[" * 10**5, "3", '"n_head"'])
 def test_damaged_settings(folder, text):
     (folder / "config.json").write_text(text)
-    with pytest.raises(common.UserError, match="config.json: not JSON with settings"):
-        reference.load_safetensors(folder)
+    with pytest.raises(UserError, match="config.json: not JSON with settings"):
+        huggingface.load(folder)
 
 
 def test_number_of_heads(folder):
     set_config(folder, n_head=6, reorder_and_upcast_attn=True, summary_type="cls_index")
-    assert reference.load_safetensors(folder)[1] == SMALL._replace(NH=6)
+    assert huggingface.load(folder)[1] == SMALL._replace(NH=6)
     (folder / "config.json").unlink()
-    with pytest.raises(common.UserError, match="C / 64"):
-        reference.load_safetensors(folder)
+    with pytest.raises(UserError, match="C / 64"):
+        huggingface.load(folder)
 
 
 def test_settings_left_out_are_the_usual(folder):
     (folder / "config.json").write_text('{"n_head": 3}')
-    assert reference.load_safetensors(folder)[1] == SMALL
+    assert huggingface.load(folder)[1] == SMALL
 
 
 def test_head_instead_of_wte(tmp_path):
     flat = random_flat(TINY)
     named = hf_tensors(flat, TINY)
     named["lm_head.weight"] = named.pop("wte.weight")
-    read, config = reference.load_safetensors(write_safetensors(tmp_path / "m", named))
+    read, config = huggingface.load(write_safetensors(tmp_path / "m", named))
     assert config == TINY and np.array_equal(read, flat)
 
 
@@ -352,19 +383,19 @@ def test_head_of_its_own(tmp_path):
     named = hf_tensors(random_flat(TINY), TINY)
     named["lm_head.weight"] = named["wte.weight"].copy()
     named["lm_head.weight"][-1, -1] += 1
-    with pytest.raises(common.UserError, match="lm_head.weight differs from wte.weight"):
-        reference.load_safetensors(write_safetensors(tmp_path / "m", named))
+    with pytest.raises(UserError, match="lm_head.weight differs from wte.weight"):
+        huggingface.load(write_safetensors(tmp_path / "m", named))
     named["lm_head.weight"] = named["wte.weight"][1:]
-    with pytest.raises(common.UserError, match=r"lm_head.weight is 'F32' \(10, 64\)"):
-        reference.load_safetensors(write_safetensors(tmp_path / "m", named))
+    with pytest.raises(UserError, match=r"lm_head.weight is 'F32' \(10, 64\)"):
+        huggingface.load(write_safetensors(tmp_path / "m", named))
 
 
 # Models by name, and what the file is called
 
 
-@pytest.mark.parametrize("name", reference.HF_MODELS)
+@pytest.mark.parametrize("name", huggingface.HF_MODELS)
 def test_named_model(tmp_path, monkeypatch, name):
-    owner, (L, NH, C), out = reference.HF_MODELS[name]
+    owner, (L, NH, C), out = huggingface.HF_MODELS[name]
     assert C == 64 * NH  # so that no config.json is needed
     asked = []
 
@@ -372,24 +403,24 @@ def test_named_model(tmp_path, monkeypatch, name):
         asked.append((url, size))
         write_safetensors(path, hf_tensors(random_flat(TINY), TINY))
 
-    monkeypatch.setattr(prepro, "download", download)
-    monkeypatch.setattr(common, "HERE", tmp_path)
+    monkeypatch.setattr(huggingface, "download", download)
+    monkeypatch.setattr(gpt2, "HERE", tmp_path)
     monkeypatch.setenv("HF_ENDPOINT", "https://mirror.example/")
-    with pytest.raises(common.UserError, match=f"maxT=7, .*not {name}; delete it"):
+    with pytest.raises(UserError, match=f"maxT=7, .*not {name}; delete it"):
         reference.main(["--model", name, "--weights-only"])
     url = f"https://mirror.example/{owner}/{name}/resolve/main/model.safetensors"
     assert asked == [(url, 548_105_171 if name == "gpt2" else None)]
     kept = "model.safetensors" if name == "gpt2" else f"model_{name}.safetensors"
     assert os.listdir(tmp_path) == [kept]
-    assert reference.default_out(name) == tmp_path / out
+    assert reference.file_of(name) == tmp_path / out
 
 
 def test_named_model_that_is_there(tmp_path, monkeypatch, capsys):
     config = gpt2.GPT2Config(1024, 50257, 1, 1, 64)
     entry = "openai-community", config[2:], "gpt2_355M.bin"
-    monkeypatch.setitem(reference.HF_MODELS, "gpt2-medium", entry)
-    monkeypatch.setattr(common, "HERE", tmp_path)
-    monkeypatch.setattr(reference, "write_tokenizer", lambda path, required: None)
+    monkeypatch.setitem(huggingface.HF_MODELS, "gpt2-medium", entry)
+    monkeypatch.setattr(gpt2, "HERE", tmp_path)
+    monkeypatch.setattr(huggingface, "write_tokenizer", lambda path, required: None)
     flat = random_flat(config)
     write_safetensors(tmp_path / "model_gpt2-medium.safetensors", hf_tensors(flat, config))
     reference.main(["--model", "gpt2-medium", "--weights-only"])
@@ -398,26 +429,56 @@ def test_named_model_that_is_there(tmp_path, monkeypatch, capsys):
     assert read_config == config and np.array_equal(read, flat)
 
 
-def test_default_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(common, "HERE", tmp_path)
+def test_file_of_a_model(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpt2, "HERE", tmp_path)
     monkeypatch.chdir(tmp_path)
-    assert reference.default_out("d48") == common.WEIGHTS_FILE
+    assert reference.file_of("d48") == tmp_path / "gpt2_d48.bin"
     for model, name in ("a/b.c.safetensors", "b.c.bin"), ("some/gpt2.v1/", "gpt2.v1.bin"):
-        assert reference.default_out(model) == tmp_path / name
-    assert reference.default_out(".") == tmp_path / f"{tmp_path.name}.bin"
+        assert reference.file_of(model) == tmp_path / name
+    assert reference.file_of(".") == tmp_path / f"{tmp_path.name}.bin"
 
-    shutil.copy(SMALL_FILE, tmp_path / "out.bin")
-    assert reference.default_out("hf/out") == tmp_path / "out.bin"  # can be made again
-    write_model(tmp_path / "out.bin", 5, "data/x")
-    with pytest.raises(common.UserError, match="checkpoint.*--out"):
-        reference.default_out("hf/out")
-    (tmp_path / "out.bin").write_bytes(b"something else")
-    with pytest.raises(common.UserError, match="out.bin"):
-        reference.default_out("hf/out")
+    for model, name in ("hf/out", "out.bin"), ("d7", "gpt2_d7.bin"):
+        shutil.copy(SMALL_FILE, tmp_path / name)
+        assert reference.file_of(model) == tmp_path / name  # can be made again
+        write_model(tmp_path / name, 5, "data/x")
+        with pytest.raises(UserError, match=f"{name}: is a checkpoint.*--out"):
+            reference.file_of(model)
+        (tmp_path / name).write_bytes(b"something else")
+        with pytest.raises(UserError, match=f"{name}: not a file of the kind"):
+            reference.file_of(model)
+
+
+def test_names_of_openai_are_for_its_models(folder, tmp_path, monkeypatch):
+    """gpt2_124M.bin and so on are never written for another model, by default or by --out."""
+    monkeypatch.setattr(gpt2, "HERE", tmp_path)
+    folder.rename(tmp_path / "gpt2_124M")
+    real = [tmp_path / name for name in ("gpt2_124M.bin", "gpt2_1558M.bin", "gpt2_1558m.bin")]
+    for path in real:
+        shutil.copy(SMALL_FILE, path)
+    for flags in (
+        ["--model", "d1", "--out", str(real[0])],
+        ["--model", "d48", "--out", str(real[1])],
+        ["--model", "d48", "--out", str(real[2])],
+        ["--model", "gpt2-medium", "--out", str(real[0])],
+        ["--model", str(tmp_path / "gpt2_124M")],
+    ):
+        with pytest.raises(UserError, match="is not OpenAI's gpt2.*; give another --out"):
+            reference.main([*flags, "--weights-only", "--seq-len", "4"])
+    assert {path.read_bytes() for path in real} == {SMALL_FILE.read_bytes()}
+    reference.check_name(real[0], "gpt2")
+    reference.check_name(tmp_path / "distilgpt2.bin", "models/distilgpt2")
+
+
+def test_random_model_goes_to_its_own_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpt2, "HERE", tmp_path)
+    monkeypatch.setattr(huggingface, "write_tokenizer", lambda path, required: None)
+    flags = ["--model", "d1", "--batch-size", "1", "--seq-len", "4", "--steps", "1"]
+    reference.main(flags)
+    assert sorted(os.listdir(tmp_path)) == ["gpt2_d1.bin", "gpt2_d1_debug_state.bin"]
 
 
 def test_too_large_for_steps(folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(common, "machine_memory", lambda: 10**5)
+    monkeypatch.setattr(memory, "machine_memory", lambda: 10**5)
     out = tmp_path / "large.bin"
     reference.main(["--model", str(folder), "--out", str(out), "--seq-len", "4"])
     assert "not writing a debug state" in capsys.readouterr().out

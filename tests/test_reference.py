@@ -1,7 +1,6 @@
-"""reference_gpt2.py: PyTorch's side of the parity test, its files, and Hugging Face's."""
+"""reference_gpt2.py: PyTorch's side of the parity test, its files, and its command line."""
 
 import http.server
-import json
 import os
 import shutil
 import struct
@@ -11,8 +10,11 @@ import threading
 import time
 from pathlib import Path
 
-import common
+import test_gpt2
 import train_gpt2 as gpt2
+from tools import encoding
+from tools.console import NoNetwork
+from train_gpt2 import UserError
 
 import numpy as np
 import pytest
@@ -20,14 +22,11 @@ import pytest
 torch = pytest.importorskip("torch")
 import reference_gpt2 as reference  # noqa: E402
 
+from test_safetensors import TINY, hf_tensors, random_flat, write_safetensors  # noqa: E402
+
 TESTS = Path(__file__).parent
 SMALL = reference.SMALL
-TINY = gpt2.GPT2Config(maxT=7, V=11, L=2, NH=1, C=64)
-SCRIPTS = "common.py", "train_gpt2.py", "reference_gpt2.py", "prepro.py"
-
-
-def random_flat(config, seed=0):
-    return np.random.default_rng(seed).standard_normal(gpt2.num_parameters(config), np.float32)
+SCRIPTS = "train_gpt2.py", "reference_gpt2.py"
 
 
 def error(ours, theirs):
@@ -88,7 +87,7 @@ def test_only_matrices_decay():
     optimizer.step()
     after = gpt2.tensors(reference.flat_from_model(model), SMALL)
     for name, view in gpt2.tensors(before, SMALL).items():
-        kept = 0.95 if name in gpt2.MATRICES else 1
+        kept = 0.95 if name in gpt2.DECAYING else 1
         assert np.allclose(after[name], kept * view), name
 
 
@@ -166,144 +165,13 @@ def test_fixture_is_reproduced(tmp_path, capsys):
 
 def test_first_batch_of_a_token_file(tmp_path):
     path, tokens = tmp_path / "val.bin", np.arange(50)
-    with open(path, "wb") as f:
-        common.write_header(f, common.TOKENS, 1, 50, SMALL.V)
-        f.write(tokens.astype("<u2"))
+    header = struct.pack("<256i", gpt2.TOKENS, 1, 50, SMALL.V, *[0] * 252)
+    path.write_bytes(header + tokens.astype("<u2").tobytes())
     x, y = reference.first_batch(SMALL, 2, 3, path)
     assert x.tolist() == [[0, 1, 2], [3, 4, 5]] and y.tolist() == [[1, 2, 3], [4, 5, 6]]
     other, _ = reference.first_batch(TINY, 2, 3, path)  # of another vocabulary: random instead
     again, _ = reference.first_batch(TINY, 2, 3, tmp_path / "none")
     assert np.array_equal(other, again) and other.max() < TINY.V
-
-
-# Safetensors
-
-
-def encode(values, dtype):
-    if dtype == "BF16":
-        return (values.view(np.uint32) >> 16).astype("<u2").tobytes()
-    return values.astype({"F32": "<f4", "F16": "<f2", "F64": "<f8"}[dtype]).tobytes()
-
-
-def hf_tensors(flat, config):
-    """Name -> array of Hugging Face's GPT-2, each of them written out."""
-    p, out = gpt2.tensors(flat, config), {}
-    out["wte.weight"], out["wpe.weight"] = p["wte"], p["wpe"]
-    for l in range(config.L):
-        for hf, ours in ("ln_1", "ln1"), ("ln_2", "ln2"):
-            out[f"h.{l}.{hf}.weight"], out[f"h.{l}.{hf}.bias"] = p[ours + "w"][l], p[ours + "b"][l]
-        for hf, ours in (
-            ("attn.c_attn", "qkv"),
-            ("attn.c_proj", "attproj"),
-            ("mlp.c_fc", "fc"),
-            ("mlp.c_proj", "fcproj"),
-        ):
-            out[f"h.{l}.{hf}.weight"] = p[ours + "w"][l].T
-            out[f"h.{l}.{hf}.bias"] = p[ours + "b"][l]
-    out["ln_f.weight"], out["ln_f.bias"] = p["lnfw"], p["lnfb"]
-    return {name: np.ascontiguousarray(a) for name, a in out.items()}
-
-
-def write_safetensors(path, named, dtype="F32", change=None):
-    """Write a file; change(header) may damage the header, a dict, or replace it with bytes."""
-    header, data = {"__metadata__": {"format": "pt"}}, b""
-    for name, array in named.items():
-        encoded = encode(array, dtype)
-        offsets = [len(data), len(data) + len(encoded)]
-        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": offsets}
-        data += encoded
-    header = (change and change(header)) or header
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
-    return path
-
-
-@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
-@pytest.mark.parametrize("prefix", ["", "transformer."])
-def test_safetensors(tmp_path, dtype, prefix):
-    flat = random_flat(TINY)
-    if dtype == "F16":
-        flat = flat.astype(np.float16).astype(np.float32)
-    if dtype == "BF16":
-        flat = (flat.view(np.uint32) & 0xFFFF0000).view(np.float32)
-    named = {prefix + name: a for name, a in hf_tensors(flat, TINY).items()}
-    named["lm_head.weight"] = named[prefix + "wte.weight"]
-    for l in range(TINY.L):
-        named[f"{prefix}h.{l}.attn.bias"] = np.ones((1, 1, 7, 7), np.float32)
-        named[f"{prefix}h.{l}.attn.masked_bias"] = np.array(-1e4, np.float32)
-    named = dict(reversed(named.items()))  # their order in the file means nothing
-    read, config = reference.load_safetensors(write_safetensors(tmp_path / "m", named, dtype))
-    assert config == TINY and read.dtype == np.float32
-    assert np.array_equal(read, flat)
-
-
-def test_masks_of_a_dtype_of_their_own(tmp_path):
-    def change(header):
-        header["h.0.attn.bias"] = {"dtype": "BOOL", "shape": [0], "data_offsets": [0, 0]}
-
-    flat = random_flat(TINY)
-    path = write_safetensors(tmp_path / "m", hf_tensors(flat, TINY), change=change)
-    assert np.array_equal(reference.load_safetensors(path)[0], flat)
-
-
-def with_entry(name, **values):
-    return lambda header: header[name].update(values)
-
-
-DAMAGES = {
-    "begins inside another": (with_entry("ln_f.bias", data_offsets=[0, 256]), "overlap"),
-    "ends behind the file": (with_entry("ln_f.bias", data_offsets=[10**9, 10**9 + 256]), "outside"),
-    "negative": (with_entry("ln_f.bias", data_offsets=[-256, 0]), "position"),
-    "backwards": (with_entry("ln_f.bias", data_offsets=[256, 0]), "size"),
-    "fraction": (with_entry("ln_f.bias", data_offsets=[0.0, 256.0]), "position"),
-    "three offsets": (with_entry("ln_f.bias", data_offsets=[0, 1, 2]), "damaged"),
-    "size is not the shape's": (with_entry("ln_f.bias", shape=[63]), "size"),
-    "integers": (with_entry("ln_f.bias", dtype="I32"), "I32"),
-    "dtype of no kind": (with_entry("ln_f.bias", dtype=[]), "damaged"),
-    "wrong shape": (with_entry("h.1.mlp.c_fc.weight", shape=[256, 64]), r"\(64, 256\)"),
-    "shape is a number": (with_entry("wte.weight", shape=704), "damaged"),
-    "flat wte": (with_entry("wte.weight", shape=[704]), "not a GPT-2"),
-    "not a multiple of 64": (with_entry("wte.weight", shape=[22, 32]), "not a GPT-2"),
-    "no offsets": (lambda h: h["ln_f.bias"].pop("data_offsets") and None, "damaged"),
-    "missing bias": (lambda h: h.pop("h.1.attn.c_attn.bias") and None, "h.1.attn.c_attn.bias"),
-    "missing wte": (lambda h: h.pop("wte.weight") and None, "not a GPT-2"),
-    "block 0 missing": (
-        lambda h: {k: v for k, v in h.items() if not k.startswith("h.0.")},
-        "no tensor h.0.ln_1.weight",
-    ),
-    "a tensor too many": (lambda h: h.update({"a\nb": h.pop("ln_f.bias")}), "ln_f.bias"),
-    "a list": (lambda h: b"[]", "damaged"),
-    "no JSON": (lambda h: b"{", "damaged"),
-    "no text": (lambda h: b"\xff\xfe", "damaged"),
-    "deep": (lambda h: b"[" * 10**5, "damaged"),
-    "empty": (lambda h: b"{}", "not a GPT-2"),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_safetensors(tmp_path, damage):
-    change, why = DAMAGES[damage]
-    named = hf_tensors(random_flat(TINY), TINY)
-    path = write_safetensors(tmp_path / "m", named, change=change)
-    with pytest.raises(common.UserError, match=why) as caught:
-        reference.load_safetensors(path)
-    assert "\n" not in str(caught.value) and str(path) in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "data", [b"", b"\x01", b"<!DOCTYPE html><title>Sign in</title>", struct.pack("<Q", 2**63) * 9]
-)
-def test_not_safetensors(tmp_path, data):
-    (tmp_path / "m").write_bytes(data)
-    with pytest.raises(common.UserError, match="not a safetensors file"):
-        reference.load_safetensors(tmp_path / "m")
-
-
-def test_safetensors_cut_off(tmp_path):
-    path = write_safetensors(tmp_path / "m", hf_tensors(random_flat(TINY), TINY))
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(common.UserError, match="outside"):
-        reference.load_safetensors(path)
 
 
 # The command
@@ -351,9 +219,9 @@ def test_local_safetensors_to_weights_and_state(tmp_path, capsys):
     (tmp_path / "new" / "tiny_debug_state.bin").unlink()
     reference.main(["--model", str(path), "--weights-only", *flags])
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["tiny.bin"]
-    with pytest.raises(common.UserError, match="--seq-len 8: .* 7 at most"):
+    with pytest.raises(UserError, match="--seq-len 8: .* 7 at most"):
         reference.main(["--model", str(path), *flags, "--seq-len", "8"])
-    with pytest.raises(common.UserError, match="--device"):
+    with pytest.raises(UserError, match="--device"):
         reference.main(["--model", str(path), *flags, "--device", "nonsense"])
 
 
@@ -362,6 +230,19 @@ def test_bad_flag(flags, capsys):
     with pytest.raises(SystemExit) as caught:
         reference.main(flags)
     assert caught.value.code == 2 and flags[0] in capsys.readouterr().err
+
+
+def test_state_beside_the_weights(tmp_path, capsys):
+    """test_gpt2.py finds by itself what --model d1 wrote."""
+    out = tmp_path / "gpt2_d1.bin"
+    path = write_safetensors(tmp_path / "tiny.safetensors", hf_tensors(random_flat(TINY), TINY))
+    flags = ["--batch-size", "2", "--seq-len", "5", "--steps", "2"]
+    reference.main(["--model", str(path), "--out", str(out), *flags])
+    assert test_gpt2.state_of(out) == tmp_path / "gpt2_d1_debug_state.bin"
+    assert len(test_gpt2.load_state(test_gpt2.state_of(out), TINY).losses) == 2
+    test_gpt2.state_of(out).unlink()
+    with pytest.raises(UserError, match="gpt2_d1_debug_state.bin: there is no file"):
+        test_gpt2.main(["--weights", str(out)])
 
 
 def test_missing_file_is_one_line(project):
@@ -425,10 +306,10 @@ def test_no_network(project):
 
 def test_random_model_without_the_tokenizer(project, monkeypatch, capsys):
     def no_network(path):
-        raise common.NoNetwork("no.where can't be reached")
+        raise NoNetwork("no.where can't be reached")
 
-    monkeypatch.setattr(reference.prepro, "write_gpt2_tokenizer", no_network)
-    monkeypatch.setattr(common, "HERE", project)
+    monkeypatch.setattr(encoding, "write_gpt2_tokenizer", no_network)
+    monkeypatch.setattr(gpt2, "HERE", project)
     out = project / "d1.bin"
     flags = ["--model", "d1", "--batch-size", "1", "--seq-len", "4", "--steps", "1"]
     reference.main([*flags, "--out", str(out)])

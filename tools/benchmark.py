@@ -27,6 +27,7 @@ import argparse
 import contextlib
 import importlib.util
 import itertools
+import json
 import multiprocessing
 import os
 import platform
@@ -59,7 +60,7 @@ HUGGING_FACE = "transformers"
 
 def random_batch(gpt2, config, B, T):
     tokens = gpt2.np.random.default_rng(1337).integers(config[1], size=B * T + 1)
-    return gpt2.get_batch([tokens], 0, B, T)
+    return gpt2.get_batch(tokens, 0, B, T)
 
 
 def ours(config, B, T):
@@ -168,17 +169,17 @@ def our_sample(config, tokens, samples=1):
 
 
 def their_sample(config, tokens):
-    import reference_gpt2 as reference
     import train_gpt2 as gpt2
+    from tools import huggingface
 
     import torch
     import transformers
 
     torch.set_num_threads(gpt2.THREADS)
     config = gpt2.GPT2Config(*config)
-    sizes = zip(reference.HF_SIZES, config, strict=True)
+    sizes = zip(huggingface.HF_SIZES, config, strict=True)
     model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**dict(sizes))).eval()
-    views = reference.hf_views(gpt2.init_weights(config), config)
+    views = huggingface.hf_views(gpt2.init_weights(config), config)
     model.transformer.load_state_dict({name: torch.from_numpy(view) for name, view in views})
     start = torch.zeros(1, 1, dtype=torch.int64)
     model.generation_config.eos_token_id = None  # no token ends it early
@@ -323,19 +324,23 @@ def print_results(rounds, tokens, parameters):
     print("losses in the last round:", *(f"{loss:.4f}" for loss in losses if loss is not None))
 
 
-def print_sampling(rounds, tokens):
+def print_sampling(rounds, tokens, samples):
     rows = [["", "ms a token", "tokens/s", "cores", "GB"]]
     for name, turns in rounds.items():
         ms, cores, GB = (median(laps[key] for laps in turns) for key in ("step", "cores", "GB"))
-        rows.append([name, *map(number_text, (ms / tokens, tokens / ms * 1000, cores, GB))])
+        texts = samples if name == f"{samples} texts" else 1
+        figures = ms / tokens / texts, tokens * texts / ms * 1000, cores, GB
+        rows.append([name, *map(number_text, figures)])
     print_table(rows)
-    if HUGGING_FACE in rounds:
-        pairs = zip(rounds[OURS], rounds[HUGGING_FACE], strict=True)
-        ratios = sorted(theirs["step"] / ours["step"] for ours, theirs in pairs)
+    print()
+    for name in rounds.keys() - {OURS}:
+        texts = samples if name == f"{samples} texts" else 1
+        pairs = zip(rounds[OURS], rounds[name], strict=True)
+        ratios = sorted(theirs["step"] / texts / ours["step"] for ours, theirs in pairs)
         span = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
-        print(f"\n{OURS}: {median(ratios):.2f} times the tokens/s of {HUGGING_FACE} ({span})")
-    else:
-        print(f"\nto compare with Hugging Face's generate(): pip install {HUGGING_FACE}")
+        print(f"{OURS}: {median(ratios):.2f} times the tokens/s of {name} ({span})")
+    if HUGGING_FACE not in rounds:
+        print(f"to compare with Hugging Face's generate(): pip install {HUGGING_FACE}")
 
 
 def program(text):
@@ -355,7 +360,8 @@ def model_name(text):
 
 def main():
     import train_gpt2 as gpt2
-    from tools.console import Parser, number
+    from tools.console import Parser, check_writable, file_name, number
+    from tools.log import bars
 
     parser = Parser(description="Time a training step, or a sample, here and in PyTorch.")
     add, positive = parser.add_argument, number(int, 1)
@@ -368,9 +374,13 @@ def main():
     add("--sample", action="store_true", help="time generate() and Hugging Face's, no training")
     tokens = number(int, 1, 1024)  # from one token on, so that none is forgotten
     add("--tokens", type=tokens, default=64, help="tokens of --sample (default: 64)")
+    add("--samples", type=number(int, 1, 64), default=1, help="texts together (default: 1)")
+    add("--json", type=file_name, metavar="FILE", help="also write what was measured to FILE")
     help = "also another program that prints (took N ms) for each step; may be repeated"
     add("--command", type=program, action="append", default=[], help=help)
     args = parser.parse_args()
+    if args.json:
+        check_writable(args.json, "--json")
 
     config = tuple(gpt2.named_config(args.model, gpt2.GPT2_VOCAB_SIZE))
     sizes = config, args.batch_size, args.seq_len
@@ -389,15 +399,23 @@ def main():
         del contenders["PyTorch, compiled"]
     if args.sample:
         contenders = {OURS: partial(our_sample, config, args.tokens)}
+        if args.samples > 1:
+            contenders[f"{args.samples} texts"] = partial(
+                our_sample, config, args.tokens, args.samples
+            )
         if importlib.util.find_spec(HUGGING_FACE):
             contenders[HUGGING_FACE] = partial(their_sample, config, args.tokens)
+    parameters = gpt2.num_parameters(gpt2.GPT2Config(*config))
+    # each has parameters, gradients and two moments, or for sampling parameters alone
+    need = len(contenders) * 4 * parameters * (1 if args.sample else 4) / 1e9
+    print(f"{', '.join(contenders)}: together they take {need:.1f} GB or more", flush=True)
     pipes = {name: start(prepare) for name, prepare in contenders.items()}
     abouts = {receive(name, pipe) for name, pipe in pipes.items()} - {""}
     turns = {name: partial(ask, name, pipe) for name, pipe in pipes.items()}
     commands = {f"[{i}]": partial(run_command, c) for i, c in enumerate(args.command, 1)}
 
     rounds = {name: [] for name in turns | commands}
-    for i in range(-WARM_UP, args.runs):
+    for i in bars()(range(-WARM_UP, args.runs), unit="round", disable=None):
         for name, turn in (turns if i < 0 else turns | commands).items():
             time.sleep(PAUSE)
             laps = turn()
@@ -410,14 +428,19 @@ def main():
         process.join()
     blas = gpt2.np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     blas = f"{blas['name']} {blas.get('version', '')}".strip()
-    parameters = gpt2.num_parameters(gpt2.GPT2Config(*config))
-    print(f"{processor()}, {gpt2.CORES} cores, {gpt2.THREADS} threads; {platform.platform()}")
+    machine = f"{processor()}, {gpt2.CORES} cores, {gpt2.THREADS} threads; {platform.platform()}"
     versions = platform.python_version(), gpt2.np.__version__, blas
-    print("; ".join(["Python {}; NumPy {} with {}".format(*versions), *abouts]))
+    versions = "; ".join(["Python {}; NumPy {} with {}".format(*versions), *sorted(abouts)])
+    print(f"{machine}\n{versions}")
+    if args.json:
+        flags = {k: v for k, v in vars(args).items() if k not in ("json", "command")}
+        measured = {"machine": machine, "versions": versions, "flags": flags, "rounds": rounds}
+        with gpt2.replacing(args.json) as f:
+            f.write(json.dumps(measured, indent=1).encode())
     if args.sample:
         print(f"{args.model}, {parameters:,} parameters; a text of {args.tokens} tokens")
         print(f"medians of {args.runs} rounds\n")
-        print_sampling(rounds, args.tokens)
+        print_sampling(rounds, args.tokens, args.samples)
         return
     print(f"{args.model}, {parameters:,} parameters; batch size {sizes[1]}, {sizes[2]} tokens each")
     print(f"medians of {args.runs} rounds; GFLOP/s from 6 * parameters * tokens\n")

@@ -1,7 +1,7 @@
 """
 Train a vocabulary on texts of one's own, by byte pair encoding as GPT-2's was made:
 
-    vocabulary = train_bpe(prepro.text_pieces("my.txt"), 4096)
+    vocabulary = train_bpe(encoding.text_pieces("my.txt"), 4096)
 
 BPE starts from single bytes and makes, again and again, one new token of the two that stand side by
 side most often (Sennrich et al. 2016, section 3.2), within words only (Radford et al. 2019,
@@ -13,7 +13,7 @@ import heapq
 from array import array
 from collections import Counter
 
-from prepro import END_OF_TEXT, WORDS
+from tools.encoding import END_OF_TEXT, WORDS
 from train_gpt2 import UserError
 
 import regex  # comes with tiktoken, and knows \p{L}, which the standard library's re doesn't
@@ -86,8 +86,8 @@ def train_bpe(texts, vocab_size):
 
     First come the 256 bytes in order, then a token for each merge in order, last the end of text.
     The pair that occurs most is merged first, of equal ones that of the smaller ids. texts: str,
-    in pieces that end where GPT-2's pattern cuts, as those of prepro.text_pieces do. No pair is
-    merged whose token would have more than 255 bytes. Raises UserError, also for too little text.
+    in pieces that end where GPT-2's pattern cuts, as those of text_pieces do. No pair is merged
+    whose token would have more than 255 bytes. Raises UserError, also for too little text.
 
     tiktoken, which knows no pairs, merges any two tokens whose bytes together are a token's. That
     is the same here: no bytes become a token twice. Merges from the left cut the same bytes in the

@@ -32,7 +32,7 @@ VOCABULARY_FILES = {
 
 
 def needed(module):
-    """Return a module that needs a package of requirements.txt. Raises UserError if it is missing."""
+    """Return a module that needs a package of requirements.txt. UserError if that is missing."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -119,6 +119,8 @@ def without_words(encoding):
 
 def encode_text(text, encoding):
     """Return encoding.encode_ordinary(text), also where white space goes on for ever."""
+    if len(text) < LONG_RUN:
+        return encoding.encode_ordinary(text)
     tokens, (first, *others) = [], LONG_SPACE.split(text)
     for space, behind in zip(others[::2], others[1::2], strict=True):
         tokens += encoding.encode_ordinary(first)

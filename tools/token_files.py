@@ -30,18 +30,29 @@ def prefix_of(name):
     return Path(name) if os.path.dirname(name) else DATA / name
 
 
+@contextlib.contextmanager
+def writing_to(prefix):
+    """Make the folder that a prefix is in. In there an error of the system becomes a UserError."""
+    folder = Path(prefix).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        hint = "--name FOLDER/NAME writes to another folder"
+        raise UserError(f"cannot write in {shown(folder)}: {error.strerror}; {hint}") from error
+
+
 def shown(path):
-    """Return a path for the user to read and to type: short where it is below the current folder."""
+    """Return a path as it can be typed, short if it is below the current folder."""
     path, here = os.path.abspath(path), os.path.join(os.getcwd(), "")
     return path.removeprefix(here)
 
 
-def add_name_flag(parser, default):
-    """Add --name to the flags of a script that makes the dataset called default."""
-    what = "what the files' names begin with; without a folder, in the project's data/"
-    parser.add_argument(
-        "--name", type=dataset_name, default=default, help=f"{what} (default: {default})"
-    )
+def add_name_flag(parser, default, which=None):
+    """Add the flag --name; which tells the default where that isn't a name."""
+    what = "what the names of the files begin with; without a folder, they go to the project's data"
+    text = f"{what} (default: {which or default})"
+    parser.add_argument("--name", type=dataset_name, default=default, metavar="NAME", help=text)
 
 
 def dataset_name(text):

@@ -1,0 +1,178 @@
+"""
+Your own text to tokens: files in UTF-8, each a document, behind an end-of-text token.
+
+    python prepro_text.py FILE... [--name NAME] [--vocab-size 4096 | --bytes] [--val-fraction 0.1]
+
+writes data/NAME_train.bin and, of the last tenth, data/NAME_val.bin; its last line is the command
+that trains on them. The tokens are GPT-2's, so that its weights can be trained further; or those of
+a vocabulary that is trained on the text itself; or bytes, which takes no download and no package
+but NumPy. A vocabulary that isn't GPT-2's goes to data/NAME_tokenizer.bin.
+"""
+
+import argparse
+import itertools
+import os
+import shlex
+import tempfile
+
+import train_gpt2 as gpt2
+from tools.console import NoNetwork, Parser, number, run, writing_in
+from tools.encoding import (
+    byte_vocabulary,
+    encode_text,
+    encoding_of,
+    gpt2_encoding,
+    needed,
+    text_pieces,
+    vocabulary_of,
+)
+from tools.token_files import add_name_flag, is_gpt2, prefix_of, shown, write_splits, writing_to
+from train_gpt2 import FLAGS, UserError
+
+import numpy as np
+
+BATCH_SIZE, SEQ_LEN = FLAGS["batch-size"][0], FLAGS["seq-len"][0]  # of training, by default
+SMALL_VAL = BATCH_SIZE * SEQ_LEN + 1  # tokens of a batch, where the text has as many
+FEWEST = 4  # tokens: in either part one to see, and one to guess
+BLOCK = 2**20  # tokens written at a time
+OF_OTHERS = {  # datasets whose documents are cut in another way
+    "tiny_shakespeare": "prepro_tinyshakespeare.py",
+    "TinyStories": "prepro_tinystories.py",
+    "python_docs": "prepro_pythondocs.py",
+}
+EXAMPLES = """examples:
+  python prepro_text.py me.txt                    GPT-2's, in data/me_*.bin
+  python prepro_text.py a b --vocab-size 4096     a vocabulary for these texts
+  python prepro_text.py me.txt --bytes            needs no network
+  python prepro_text.py me.txt --name /tmp/me     in /tmp/me_train.bin, ...
+"""
+
+
+def read_once(path, folder):
+    """
+    Read a text to its end, so that what is wrong with it shows -> where it can be read again.
+
+    What is no plain file (a pipe, say) is kept in a new file in folder. Raises UserError.
+    """
+    if os.path.isfile(path):
+        for _ in text_pieces(path):
+            pass
+        return path
+    # with a byte order mark, because text_pieces drops one
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8-sig", newline="", dir=folder, delete=False
+    ) as f:
+        f.writelines(text_pieces(path))
+    return f.name
+
+
+def choose_vocabulary(args, paths):
+    """Return the vocabulary, end-of-text's id, and a function from text to ids. UserError."""
+    if args.bytes:
+        vocabulary, end_of_text = byte_vocabulary()
+        return vocabulary, end_of_text, lambda text: np.frombuffer(text.encode(), np.uint8)
+    if args.vocab_size:
+        pieces = itertools.chain.from_iterable(map(text_pieces, paths))
+        vocabulary = needed("tools.bpe").train_bpe(pieces, args.vocab_size)
+        encoding = encoding_of(vocabulary, len(vocabulary) - 1)
+    else:
+        try:
+            encoding = gpt2_encoding()
+        except NoNetwork as error:
+            raise NoNetwork(f"{error.text}; or give --bytes, which needs none") from error
+    return *vocabulary_of(encoding), lambda text: encode_text(text, encoding)
+
+
+def tokenize_files(paths, end_of_text, encode):
+    """Yield the tokens of text files, piece by piece, end-of-text before each file. UserError."""
+    for path in paths:
+        yield [end_of_text]
+        for piece in text_pieces(path):
+            yield encode(piece)
+
+
+def where_to_cut(count, val_fraction):
+    """Return how many of so many tokens are to train on, the others being for validation."""
+    if count < FEWEST:
+        have = f"the text has {count} tokens, the one for its beginning included"
+        raise UserError(f"{have}; it takes {FEWEST}, and some thousands to learn anything")
+    # of a small text more than the fraction, so that there is a batch, but never more than half
+    enough = min(SMALL_VAL, count // 2)
+    return count - max(round(val_fraction * count), enough)
+
+
+def blocks(tokens):
+    """Yield tokens, an array, in parts that fit in memory."""
+    for start in range(0, len(tokens), BLOCK):
+        yield tokens[start : start + BLOCK]
+
+
+def training_command(prefix, vocabulary, fewest):
+    """Return the command that trains on a dataset whose smaller part has fewest tokens."""
+    command = ["python", shown(gpt2.HERE / "train_gpt2.py"), "--data", shown(prefix)]
+    if not is_gpt2(vocabulary):
+        command += ["--init", "d4"]  # no weights know these tokens
+    if fewest < SMALL_VAL:
+        command += ["--batch-size", "1", "--seq-len", str(min(SEQ_LEN, fewest - 1))]
+    return shlex.join(command)
+
+
+def parse_args(argv):
+    parser = Parser(
+        description="Turn text files into the tokens that train_gpt2.py takes.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE", help="a text file, in UTF-8")
+    add_name_flag(parser, None, "the first file's name")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument(
+        "--vocab-size",
+        type=number(int, 257, 2**16),
+        metavar="N",
+        help="train a vocabulary of N tokens on the text (default: take GPT-2's)",
+    )
+    kind.add_argument(
+        "--bytes",
+        action="store_true",
+        help="take bytes for tokens, and one for end-of-text (default: take GPT-2's)",
+    )
+    parser.add_argument(
+        "--val-fraction",
+        type=number(float, 0, 0.5),
+        default=0.1,
+        metavar="X",
+        help="the part at the end of the text that is for validation (default: 0.1)",
+    )
+    args = parser.parse_args(argv)
+    if args.name is None:  # a pipe has no name that says anything
+        first = args.files[0] if os.path.isfile(args.files[0]) else "text"
+        args.name = os.path.splitext(os.path.basename(first))[0]
+    prefix = prefix_of(args.name)
+    other = OF_OTHERS.get(prefix.name)
+    if other and prefix.resolve() == prefix_of(prefix.name).resolve():
+        what = f"{shown(prefix)} is what {other} makes"
+        parser.error(f"{what}; give another name, as in --name my_{prefix.name}")
+    return args, prefix
+
+
+def main(argv=None):
+    args, prefix = parse_args(argv)
+    with tempfile.TemporaryDirectory() as folder:
+        with writing_in(folder):
+            paths = [read_once(path, folder) for path in args.files]
+        vocabulary, end_of_text, encode = choose_vocabulary(args, paths)
+        with writing_to(prefix), tempfile.TemporaryFile(dir=prefix.parent) as spool:
+            for chunk in tokenize_files(paths, end_of_text, encode):
+                spool.write(np.asarray(chunk, "<u2"))
+            spool.flush()
+            tokens = np.memmap(spool, "<u2", "r")
+            cut = where_to_cut(len(tokens), args.val_fraction)
+            splits = {"val": blocks(tokens[cut:]), "train": blocks(tokens[:cut])}
+            write_splits(prefix, vocabulary, end_of_text, splits)
+            fewest = min(cut, len(tokens) - cut)
+    print(f"to train on it: {training_command(prefix, vocabulary, fewest)}")
+
+
+if __name__ == "__main__":
+    run(main)

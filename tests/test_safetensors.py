@@ -1,0 +1,183 @@
+"""tools/safetensors.py: files of tensors, read and written, and damaged; and a GPT-2 in one."""
+
+import errno
+import json
+import os
+import struct
+
+import train_gpt2 as gpt2
+from tools import huggingface, safetensors
+from train_gpt2 import UserError
+
+import numpy as np
+import pytest
+
+TINY = gpt2.GPT2Config(maxT=7, V=11, L=2, NH=1, C=64)
+
+
+def random_flat(config, seed=0):
+    return np.random.default_rng(seed).standard_normal(gpt2.num_parameters(config), np.float32)
+
+
+def encode(values, dtype):
+    if dtype == "BF16":
+        return (values.view(np.uint32) >> 16).astype("<u2").tobytes()
+    return values.astype({"F32": "<f4", "F16": "<f2", "F64": "<f8"}[dtype]).tobytes()
+
+
+def hf_tensors(flat, config):
+    """Name -> array of Hugging Face's GPT-2, each of them written out."""
+    p, out = gpt2.tensors(flat, config), {}
+    out["wte.weight"], out["wpe.weight"] = p["wte"], p["wpe"]
+    for l in range(config.L):
+        for hf, ours in ("ln_1", "ln1"), ("ln_2", "ln2"):
+            out[f"h.{l}.{hf}.weight"], out[f"h.{l}.{hf}.bias"] = p[ours + "w"][l], p[ours + "b"][l]
+        for hf, ours in (
+            ("attn.c_attn", "qkv"),
+            ("attn.c_proj", "attproj"),
+            ("mlp.c_fc", "fc"),
+            ("mlp.c_proj", "fcproj"),
+        ):
+            out[f"h.{l}.{hf}.weight"] = p[ours + "w"][l].T
+            out[f"h.{l}.{hf}.bias"] = p[ours + "b"][l]
+    out["ln_f.weight"], out["ln_f.bias"] = p["lnfw"], p["lnfb"]
+    return {name: np.ascontiguousarray(a) for name, a in out.items()}
+
+
+def write_safetensors(path, named, dtype="F32", change=None):
+    """Write a file; change(header) may damage the header, a dict, or replace it with bytes."""
+    header, data = {"__metadata__": {"format": "pt"}}, b""
+    for name, array in named.items():
+        encoded = encode(array, dtype)
+        offsets = [len(data), len(data) + len(encoded)]
+        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": offsets}
+        data += encoded
+    header = (change and change(header)) or header
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+    return path
+
+
+@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
+@pytest.mark.parametrize("prefix", ["", "transformer."])
+def test_safetensors(tmp_path, dtype, prefix):
+    flat = random_flat(TINY)
+    if dtype == "F16":
+        flat = flat.astype(np.float16).astype(np.float32)
+    if dtype == "BF16":
+        flat = (flat.view(np.uint32) & 0xFFFF0000).view(np.float32)
+    named = {prefix + name: a for name, a in hf_tensors(flat, TINY).items()}
+    named["lm_head.weight"] = named[prefix + "wte.weight"]
+    for l in range(TINY.L):
+        named[f"{prefix}h.{l}.attn.bias"] = np.ones((1, 1, 7, 7), np.float32)
+        named[f"{prefix}h.{l}.attn.masked_bias"] = np.array(-1e4, np.float32)
+    named = dict(reversed(named.items()))  # their order in the file means nothing
+    read, config = huggingface.load(write_safetensors(tmp_path / "m", named, dtype))
+    assert config == TINY and read.dtype == np.float32
+    assert np.array_equal(read, flat)
+
+
+def test_masks_of_a_dtype_of_their_own(tmp_path):
+    def change(header):
+        header["h.0.attn.bias"] = {"dtype": "BOOL", "shape": [0], "data_offsets": [0, 0]}
+
+    flat = random_flat(TINY)
+    path = write_safetensors(tmp_path / "m", hf_tensors(flat, TINY), change=change)
+    assert np.array_equal(huggingface.load(path)[0], flat)
+
+
+def with_entry(name, **values):
+    return lambda header: header[name].update(values)
+
+
+DAMAGES = {
+    "begins inside another": (with_entry("ln_f.bias", data_offsets=[0, 256]), "overlap"),
+    "ends behind the file": (with_entry("ln_f.bias", data_offsets=[10**9, 10**9 + 256]), "outside"),
+    "negative": (with_entry("ln_f.bias", data_offsets=[-256, 0]), "position"),
+    "backwards": (with_entry("ln_f.bias", data_offsets=[256, 0]), "size"),
+    "fraction": (with_entry("ln_f.bias", data_offsets=[0.0, 256.0]), "position"),
+    "three offsets": (with_entry("ln_f.bias", data_offsets=[0, 1, 2]), "damaged"),
+    "size is not the shape's": (with_entry("ln_f.bias", shape=[63]), "size"),
+    "integers": (with_entry("ln_f.bias", dtype="I32"), "I32"),
+    "dtype of no kind": (with_entry("ln_f.bias", dtype=[]), "damaged"),
+    "wrong shape": (with_entry("h.1.mlp.c_fc.weight", shape=[256, 64]), r"\(64, 256\)"),
+    "shape is a number": (with_entry("wte.weight", shape=704), "damaged"),
+    "flat wte": (with_entry("wte.weight", shape=[704]), "not a GPT-2"),
+    "not a multiple of 64": (with_entry("wte.weight", shape=[22, 32]), "not a GPT-2"),
+    "no offsets": (lambda h: h["ln_f.bias"].pop("data_offsets") and None, "damaged"),
+    "missing bias": (lambda h: h.pop("h.1.attn.c_attn.bias") and None, "h.1.attn.c_attn.bias"),
+    "missing wte": (lambda h: h.pop("wte.weight") and None, "not a GPT-2"),
+    "block 0 missing": (
+        lambda h: {k: v for k, v in h.items() if not k.startswith("h.0.")},
+        "no tensor h.0.ln_1.weight",
+    ),
+    "a tensor too many": (lambda h: h.update({"a\nb": h.pop("ln_f.bias")}), "ln_f.bias"),
+    "a list": (lambda h: b"[]", "damaged"),
+    "no JSON": (lambda h: b"{", "damaged"),
+    "no text": (lambda h: b"\xff\xfe", "damaged"),
+    "deep": (lambda h: b"[" * 10**5, "damaged"),
+    "empty": (lambda h: b"{}", "not a GPT-2"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_safetensors(tmp_path, damage):
+    change, why = DAMAGES[damage]
+    named = hf_tensors(random_flat(TINY), TINY)
+    path = write_safetensors(tmp_path / "m", named, change=change)
+    with pytest.raises(UserError, match=why) as caught:
+        huggingface.load(path)
+    assert "\n" not in caught.value.text and caught.value.text.startswith(str(path))
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\x01", b"<!DOCTYPE html><title>Sign in</title>", struct.pack("<Q", 2**63) * 9]
+)
+def test_not_safetensors(tmp_path, data):
+    (tmp_path / "m").write_bytes(data)
+    with pytest.raises(UserError, match="not a safetensors file"):
+        huggingface.load(tmp_path / "m")
+
+
+def test_safetensors_cut_off(tmp_path):
+    path = write_safetensors(tmp_path / "m", hf_tensors(random_flat(TINY), TINY))
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UserError, match="outside"):
+        huggingface.load(path)
+
+
+def test_written_tensors(tmp_path):
+    named = [("b", np.arange(6, dtype="<f4").reshape(2, 3).T), ("a\u00e9", np.ones((), "<f4"))]
+    named.append(("empty", np.empty((0, 3), "<f4")))
+    safetensors.write(tmp_path / "m", named)
+    data = (tmp_path / "m").read_bytes()
+    (size,) = struct.unpack_from("<Q", data)
+    assert size % 8 == 0
+    assert json.loads(data[8 : 8 + size]) == {
+        "__metadata__": {"format": "pt"},
+        "b": {"dtype": "F32", "shape": [3, 2], "data_offsets": [0, 24]},
+        "a\u00e9": {"dtype": "F32", "shape": [], "data_offsets": [24, 28]},
+        "empty": {"dtype": "F32", "shape": [0, 3], "data_offsets": [28, 28]},
+    }
+    assert data[8 + size :] == struct.pack("<7f", 0, 3, 1, 4, 2, 5, 1)
+    read = safetensors.read_header(tmp_path / "m", "hint")
+    assert list(read) == ["b", "a\u00e9", "empty"]
+    for name, array in named:
+        assert np.array_equal(safetensors.read_tensor(read[name]), array), name
+
+
+def test_no_file(tmp_path):
+    for path in tmp_path, tmp_path / "none":
+        with pytest.raises(UserError, match=f"{path.name}: there is no file of this name; take"):
+            safetensors.read_header(path, "take another")
+
+
+def test_full_disk(tmp_path, monkeypatch):
+    def fsync(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "m").write_bytes(b"before")
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(UserError, match="cannot write .*m: No space left"):
+        safetensors.write(tmp_path / "m", [("a", np.ones(3, "<f4"))])
+    assert (tmp_path / "m").read_bytes() == b"before" and len(list(tmp_path.iterdir())) == 1

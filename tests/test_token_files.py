@@ -1,0 +1,339 @@
+"""tools/token_files.py: token files, datasets that are whole or not at all, batches of many."""
+
+import contextlib
+import errno
+import os
+import tempfile
+from pathlib import Path
+
+import train_gpt2 as gpt2
+from tools import token_files
+from tools.encoding import byte_vocabulary
+from tools.token_files import get_batch, load_shards, num_batches, write_splits
+from train_gpt2 import UserError, load_tokenizer, load_tokens
+
+import numpy as np
+import pytest
+from helpers import token_bytes, tokenizer_bytes, write
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+modest = settings(derandomize=True, deadline=None, max_examples=40)
+
+
+@contextlib.contextmanager
+def folder():
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
+def refusal(call, *args):
+    """Return the line that a call ends with."""
+    with pytest.raises(UserError) as error:
+        call(*args)
+    assert ";" in error.value.text or "can't hold" in error.value.text
+    return error.value.text
+
+
+# ----------------------------------------------------------------------------
+# Names
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "folder/", "folder/..", "/"])
+def test_names_that_no_file_can_begin_with(name):
+    with pytest.raises(Exception, match="no name that files can begin with"):
+        token_files.dataset_name(name)
+
+
+def test_where_a_dataset_lies(tmp_path, monkeypatch):
+    monkeypatch.setattr(token_files, "DATA", tmp_path / "project" / "data")
+    assert token_files.prefix_of("x") == tmp_path / "project" / "data" / "x"
+    assert token_files.prefix_of("./x") == Path("x")
+    assert token_files.prefix_of("a/x") == Path("a/x")
+
+
+def test_shown_paths_work_from_where_the_user_stands(tmp_path, monkeypatch):
+    (tmp_path / "in" / "deeper").mkdir(parents=True)
+    (tmp_path / "inner").mkdir()
+    for here in ".", "in", "in/deeper", "inner":
+        monkeypatch.chdir(tmp_path / here)
+        path = token_files.shown(tmp_path / "in" / "x")
+        assert os.path.abspath(path) == str(tmp_path / "in" / "x")
+        assert path == {".": "in/x", "in": "x"}.get(here, str(tmp_path / "in" / "x"))
+
+
+# ----------------------------------------------------------------------------
+# One file
+
+
+def test_write_tokens_streams_and_counts(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    chunks = ([i, 2**16 - 1] for i in range(1000))
+    token_files.write_tokens(tmp_path / "data" / "x_train.bin", 2**16, chunks)
+    tokens, V = load_tokens(tmp_path / "data" / "x_train.bin")
+    assert V == 2**16
+    assert tokens.tolist() == [t for i in range(1000) for t in (i, 2**16 - 1)]
+    assert capsys.readouterr().out == "wrote 2,000 tokens to data/x_train.bin\n"
+
+
+@modest
+@given(st.lists(st.integers(0, 300), min_size=1, max_size=50), st.integers(301, 2**16))
+def test_written_tokens_byte_by_byte(tokens, V):
+    with folder() as tmp:
+        half = len(tokens) // 2
+        token_files.write_tokens(tmp / "t.bin", V, [tokens[:half], np.array(tokens[half:])])
+        assert (tmp / "t.bin").read_bytes() == token_bytes(tokens, V)
+
+
+@pytest.mark.parametrize("chunks", [[[1, 7]], [[1], [-1]], [np.array([2**16 + 1])]])
+def test_write_tokens_refuses_ids_outside_the_vocabulary(tmp_path, chunks):
+    (tmp_path / "x.bin").write_bytes(b"old")
+    with pytest.raises(ValueError, match="not below 7"):
+        token_files.write_tokens(tmp_path / "x.bin", 7, chunks)
+    assert (tmp_path / "x.bin").read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["x.bin"]
+
+
+def test_write_tokens_refuses_what_a_header_cannot_say(tmp_path):
+    assert "0 tokens" in refusal(token_files.write_tokens, tmp_path / "x.bin", 7, [[], []])
+    with pytest.raises(ValueError, match="16 bits"):
+        token_files.write_tokens(tmp_path / "x.bin", 10**6, [[2**16]])
+    assert os.listdir(tmp_path) == []
+
+
+@modest
+@given(st.lists(st.binary(max_size=255), min_size=1, max_size=20), st.data())
+@example([b"\0", b"", b"x" * 255, "é".encode()], None)
+def test_written_tokenizers_byte_by_byte(vocabulary, data):
+    end = data.draw(st.integers(0, len(vocabulary) - 1)) if data else 3
+    with folder() as tmp:
+        token_files.write_tokenizer(tmp / "v.bin", vocabulary, end)
+        assert (tmp / "v.bin").read_bytes() == tokenizer_bytes(vocabulary, end)
+
+
+# ----------------------------------------------------------------------------
+# A dataset: both parts and the tokenizer, or what was there before
+
+
+FILES = ["x_tokenizer.bin", "x_train.bin", "x_val.bin"]
+
+
+@pytest.fixture(autouse=True)
+def own_tokenizer(tmp_path_factory, monkeypatch):
+    """Every test has another place for GPT-2's tokenizer."""
+    path = tmp_path_factory.mktemp("project") / "gpt2_tokenizer.bin"
+    monkeypatch.setattr(gpt2, "TOKENIZER_FILE", path)
+
+
+def make(tmp_path, token, vocabulary=None):
+    splits = {"val": [[token] * 3], "train": [[token] * 5, [token]]}
+    write_splits(tmp_path / "x", *(vocabulary or byte_vocabulary()), splits)
+
+
+def test_a_dataset_has_its_tokenizer(tmp_path, capsys):
+    make(tmp_path, 65)
+    assert sorted(os.listdir(tmp_path)) == FILES
+    assert load_tokens(tmp_path / "x_train.bin")[0].tolist() == [65] * 6
+    assert load_tokens(tmp_path / "x_val.bin")[0].tolist() == [65] * 3
+    assert load_tokenizer(tmp_path / "x_tokenizer.bin") == byte_vocabulary()
+    assert gpt2.load_vocabulary(tmp_path / "x", 257) == byte_vocabulary()
+    assert [line.split(" to ")[0] for line in capsys.readouterr().out.splitlines()] == [
+        "wrote 3 tokens",
+        "wrote 6 tokens",
+        "wrote the vocabulary, 257 tokens,",
+    ]
+
+
+@pytest.fixture
+def as_gpt2(monkeypatch):
+    """A small vocabulary that counts as GPT-2's."""
+    vocabulary = [b"a", b"b", b"<end>"], 2
+    monkeypatch.setattr(token_files, "is_gpt2", lambda tokens: tokens == vocabulary[0])
+    return vocabulary
+
+
+def test_gpt2s_tokenizer_is_written_once(tmp_path, as_gpt2, monkeypatch):
+    make(tmp_path, 1, as_gpt2)
+    assert sorted(os.listdir(tmp_path)) == FILES[1:]
+    assert load_tokenizer(gpt2.TOKENIZER_FILE) == as_gpt2
+    before = gpt2.TOKENIZER_FILE.stat().st_mtime_ns
+    make(tmp_path, 0, as_gpt2)
+    assert gpt2.TOKENIZER_FILE.stat().st_mtime_ns == before
+    assert sorted(os.listdir(tmp_path)) == FILES[1:]
+
+
+def test_a_tokenizer_of_other_tokens_goes(tmp_path, as_gpt2):
+    make(tmp_path, 65)
+    make(tmp_path, 1, as_gpt2)
+    assert sorted(os.listdir(tmp_path)) == FILES[1:]
+
+
+def test_a_project_that_is_read_only_has_the_tokenizer_beside_the_data(
+    tmp_path, as_gpt2, monkeypatch
+):
+    monkeypatch.setattr(os, "access", lambda path, mode: path != gpt2.TOKENIZER_FILE.parent)
+    make(tmp_path, 1, as_gpt2)
+    assert not gpt2.TOKENIZER_FILE.exists()
+    assert load_tokenizer(tmp_path / "x_tokenizer.bin") == as_gpt2
+
+
+def test_a_full_disk_leaves_the_dataset_that_was_there(tmp_path, monkeypatch):
+    make(tmp_path, 65)
+    before = {name: (tmp_path / name).read_bytes() for name in FILES}
+
+    def no_space(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def some(fail_at):
+        for i in range(5):
+            if i == fail_at:
+                no_space()
+            yield [66]
+
+    fsync, left = os.fsync, []
+
+    def later(fd):
+        fsync(fd) if left.pop() else no_space()
+
+    for failing in "val", "train":
+        splits = {name: some(3 if name == failing else None) for name in ("val", "train")}
+        message = refusal(write_splits, tmp_path / "x", *byte_vocabulary(), splits)
+        assert message.startswith("cannot write") and "No space left" in message
+        assert {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path)} == before
+    monkeypatch.setattr(os, "fsync", later)  # where some file systems tell
+    for fine in 0, 1, 2:
+        left[:] = [False] + [True] * fine
+        assert "No space left" in refusal(make, tmp_path, 66)
+        assert {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path)} == before
+
+
+# ----------------------------------------------------------------------------
+# Batches
+
+
+@pytest.mark.parametrize("kind", ["<u2", "<i4"])
+def test_batches_in_order_and_round_again(kind):
+    tokens = np.arange(100, 100 + 2 * 3 * 4 + 1, dtype=kind)  # 4 batches of 2 * 3, and one more
+    for i in range(9):
+        x, y = get_batch([tokens], i, 2, 3)
+        first = 100 + 6 * (i % 4)
+        assert x.tolist() == [
+            [first, first + 1, first + 2],
+            [first + 3, first + 4, first + 5],
+        ]
+        assert np.array_equal(y, x + 1) and x.dtype == y.dtype == np.int64
+
+
+def test_batches_leave_out_what_does_not_fill_one():
+    tokens = np.arange(2 * 3 * 4)  # the last target is missing
+    assert get_batch([tokens], 2, 2, 3)[0][0, 0] == 12
+    assert get_batch([tokens], 3, 2, 3)[0][0, 0] == 0
+
+
+@modest
+@given(st.integers(1, 4), st.integers(1, 5), st.integers(2, 90), st.integers(0, 200))
+def test_batches_of_one_array_are_those_of_the_lesson(B, T, count, i):
+    tokens = np.random.default_rng(count).integers(0, 9, max(count, B * T + 1)).astype("<u2")
+    theirs = gpt2.get_batch(tokens, i, B, T)
+    for ours, expected in zip(get_batch([tokens], i, B, T), theirs, strict=True):
+        assert np.array_equal(ours, expected) and ours.dtype == expected.dtype
+
+
+@modest
+@given(st.integers(1, 4), st.integers(1, 5), st.integers(1, 6), st.integers(0, 9), st.data())
+def test_shuffled_batches_visit_each_window_once(B, T, batches, seed, data):
+    extra = data.draw(st.integers(0, T - 1))
+    tokens = np.arange(B * T * batches + 1 + extra)
+    for epoch in 0, 1, 5:
+        seen = []
+        for i in range(epoch * batches, (epoch + 1) * batches):
+            x, y = get_batch([tokens], i, B, T, seed)
+            assert x.shape == y.shape == (B, T) and np.array_equal(y, x + 1)
+            assert np.array_equal(x, x[:, :1] + np.arange(T))
+            seen += x[:, 0].tolist()
+        assert sorted(seen) == list(range(0, B * T * batches, T))
+
+
+def test_order_of_shuffled_batches():
+    tokens = np.arange(2 * 3 * 20 + 1)
+
+    def order(epoch, seed):
+        steps = range(20 * epoch, 20 * (epoch + 1))
+        return [w for i in steps for w in get_batch([tokens], i, 2, 3, seed)[0][:, 0].tolist()]
+
+    orders = [order(epoch, seed) for epoch in (0, 1, 2) for seed in (1337, 1, 0)]
+    in_order = list(range(0, 2 * 3 * 20, 3))
+    assert len({tuple(o) for o in [*orders, in_order]}) == 10
+    again = [order(epoch, seed) for epoch in (0, 1, 2) for seed in (1337, 1, 0)]
+    assert again == orders
+
+
+shards_of = st.lists(st.integers(1, 40), min_size=1, max_size=4)
+
+
+@modest
+@given(shards_of, st.integers(1, 3), st.integers(1, 5), st.sampled_from([None, 0, 7]))
+def test_batches_of_several_arrays(lengths, B, T, seed):
+    """No window crosses an array's end; none is seen twice in a round, and few not at all."""
+    starts = [1000 * i for i in range(len(lengths))]
+    shards = [np.arange(a, a + n) for a, n in zip(starts, lengths, strict=True)]
+    windows = [a + T * k for a, n in zip(starts, lengths, strict=True) for k in range((n - 1) // T)]
+    batches = num_batches(shards, B, T)
+    assert batches == len(windows) // B
+    for epoch in range(2 if batches else 0):
+        seen = []
+        for i in range(epoch * batches, (epoch + 1) * batches):
+            x, y = get_batch(shards, i, B, T, seed)
+            assert np.array_equal(x, x[:, :1] + np.arange(T)) and np.array_equal(y, x + 1)
+            seen += x[:, 0].tolist()
+        if seed is None:
+            assert seen == windows[: batches * B]
+        assert len(set(seen)) == len(seen) == batches * B and set(seen) <= set(windows)
+
+
+def test_shuffled_batches_mix_the_arrays():
+    shards = [np.arange(1000 * i, 1000 * i + 3 * 20 + 1) for i in range(2)]
+    rounds = [
+        [get_batch(shards, i, 2, 3, 1)[0][:, 0] // 1000 for i in range(20 * e, 20 * e + 20)]
+        for e in range(2)
+    ]
+    assert {tuple(batch) for batch in rounds[0]} == {(0, 0), (0, 1), (1, 0), (1, 1)}
+    assert not np.array_equal(*rounds)
+
+
+# ----------------------------------------------------------------------------
+# Shards
+
+
+def write_shard(path, tokens, V=11):
+    return write(path, token_bytes(tokens, V))
+
+
+def test_shards_in_their_order(tmp_path):
+    for i in 2, 10, 0, 1:  # not in their order on the disk, nor is 10 before 2
+        write_shard(tmp_path / f"x_train_{i:06}.bin", [i % 11, 0, 0])
+    write_shard(tmp_path / "y_train_000000.bin", [9])
+    write(tmp_path / "x_train_000003.bin.part", b"cut off")
+    shards, V = load_shards(tmp_path / "x_train")
+    assert V == 11 and [int(tokens[0]) for tokens in shards] == [0, 1, 2, 10]
+    write_shard(tmp_path / "x_train.bin", [5, 6])
+    ((tokens,), _) = load_shards(tmp_path / "x_train")  # the one file wins
+    assert tokens.tolist() == [5, 6]
+
+
+def test_shards_of_a_name_with_signs(tmp_path):
+    folder = tmp_path / "a[b]*?"
+    folder.mkdir()
+    write_shard(folder / "x_0.bin", [1, 2])
+    assert len(load_shards(folder / "x")[0]) == 1
+
+
+def test_shards_that_do_not_belong_together(tmp_path):
+    assert f"{tmp_path / 'x.bin'}: there is no file" in refusal(load_shards, tmp_path / "x")
+    write_shard(tmp_path / "x_0.bin", [1, 2])
+    write_shard(tmp_path / "x_1.bin", [1, 2], 12)
+    message = refusal(load_shards, tmp_path / "x")
+    assert "11" in message and "12" in message
+    write(tmp_path / "x_1.bin", b"x")
+    assert "x_1.bin" in refusal(load_shards, tmp_path / "x")
