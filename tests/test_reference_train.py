@@ -135,7 +135,7 @@ def test_each_resumes_what_the_other_saved(given, tmp_path, first, then):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     first(*flags, "--save", f"{whole}.bin", "--log", f"{whole}.csv")
     first(*flags, "--steps", 4, "--save", f"{parts}.bin", "--log", f"{parts}.csv")
-    then("--resume", f"{parts}.bin", "--steps", 8, "--log", f"{parts}.csv", *RUN[-4:])
+    then("--resume", f"{parts}.bin", "--steps", 8, "--log", f"{parts}.csv", *RUN[-4:], *given[2:])
     assert_same_run(tmp_path, "parts", "whole")
 
 
@@ -253,7 +253,7 @@ def test_two_processes_that_are_stopped_save(given, tmp_path, signum):
 def files(tmp_path, monkeypatch):
     """Make the files of a small model, with more flags -> what is in the folder then."""
     monkeypatch.chdir(tmp_path)  # where out.bin goes
-    monkeypatch.setattr(reference, "write_tokenizer", lambda *_, **__: None)
+    monkeypatch.setattr(reference, "make_tokenizer", lambda *_, **__: None)
     flags = "--model d1 --steps 3 --batch-size 2 --seq-len 8 --lr 0.01 --out".split()
 
     def make(*more):

@@ -89,13 +89,6 @@ def catch_interrupt():
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that says what is wrong in one line; exit status 2."""
 
-    def parse_known_args(self, args=None, namespace=None):
-        args = sys.argv[1:] if args is None else args
-        for arg in args:
-            if arg.startswith("--") and arg.endswith("=--"):  # Python 3.11 makes a list of it
-                self.error(f"{arg}: -- is no value; give another")
-        return super().parse_known_args(args, namespace)
-
     def error(self, message):
         self.exit(2, f"{self.prog}: {one_line(message)}; --help lists the flags\n")
 
