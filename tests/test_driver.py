@@ -4,6 +4,7 @@ import math
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -64,11 +65,10 @@ def test_output_on_a_full_disk(project, tmp_path):
     assert "Errno" not in line and checkpoint(saved) == 0
 
 
-@posix
 def test_log_on_a_full_disk(project, tmp_path):
-    """It can't grow beyond a limit, which the weights, written as a whole, do not reach."""
+    """Where the weights are to go, there is room."""
     saved, log = tmp_path / "out.bin", tmp_path / "log.csv"
-    limit = "import resource, signal, tools.driver, tools.log as log; made = log.open_log"
+    limit = "import os, tools.driver, tools.log as log; made = log.open_log"
     limit += (
         "\nclass Full:\n    def write(self, text): raise OSError(28, 'No space left on device')"
     )
@@ -88,7 +88,7 @@ def test_folder_that_is_removed(project, tmp_path):
     folder.mkdir()
     with start_training(project, *LONG, "--save", folder / "w.bin", "--save-every", 50) as process:
         read_until(process, "step 3: ")
-        folder.rmdir() if not list(folder.iterdir()) else None
+        shutil.rmtree(folder)
         out, err = process.communicate(timeout=30)
     assert process.returncode == 1 and "Traceback" not in err
     (line,) = err.splitlines()

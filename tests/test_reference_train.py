@@ -253,7 +253,7 @@ def test_two_processes_that_are_stopped_save(given, tmp_path, signum):
 def files(tmp_path, monkeypatch):
     """Make the files of a small model, with more flags -> what is in the folder then."""
     monkeypatch.chdir(tmp_path)  # where out.bin goes
-    monkeypatch.setattr(reference, "make_tokenizer", lambda *_, **__: None)
+    monkeypatch.setattr(reference.huggingface, "write_tokenizer", lambda *_, **__: None)
     flags = "--model d1 --steps 3 --batch-size 2 --seq-len 8 --lr 0.01 --out".split()
 
     def make(*more):
