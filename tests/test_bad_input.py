@@ -44,6 +44,7 @@ from helpers import (
     write_tokenizer,
     write_tokens,
 )
+from test_help import flags_of
 
 SECONDS = 30  # for a row; most take a few hundredths
 MODES = {"python": [], "python -O": ["-O"]}
@@ -1002,7 +1003,7 @@ if __name__ == "__main__":
 def drivers(request):
     """A driver for each way to start Python; not in pytest's folders, which NOBODY may open."""
     items = request.session.items
-    tests = [i for i in items if i.module is request.module and i.originalname == "test_row"]
+    tests = [i for i in items if i.module is request.module and "row" in i.fixturenames]
     rows = {str(item.callspec.params["row"]) for item in tests}  # what -k leaves of them
     env = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
     env |= dict.fromkeys(("HTTPS_PROXY", "https_proxy", "HF_ENDPOINT"), CLOSED)
@@ -1044,6 +1045,25 @@ def test_row(results, row):
     assert re.match(f"{name}: .*{says}", err), err
     assert status == 2 or "; " in err  # behind which is what helps
     assert not changed
+
+
+@pytest.mark.parametrize("row", range(len(CASES)), ids=lambda i: ascii("  ".join(CASES[i][1:3])))
+def test_hint_names_what_there_is(results, row):
+    """The programs that a line names exist, and know the flags that it names."""
+    status, command, *_ = CASES[row]
+    if status == 0 or isinstance(results[str(row)], str):
+        pytest.skip("no line")
+    hint = results[str(row)][2].partition("; ")[2]
+    programs = set(re.findall(r"\w+\.py", hint))
+    paths = {
+        path.name: path for folder in (PROJECT, PROJECT / "tools") for path in folder.glob("*.py")
+    }
+    assert programs <= paths.keys(), hint
+    known = {command.split()[0], *(str(paths[name].relative_to(PROJECT)) for name in programs)}
+    if "train_gpt2.py" in known or "--train" in command:
+        known.add("tools/driver.py")
+    flags = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", hint)) - {"--help"}
+    assert flags <= {flag for program in known for flag in flags_of(program)}, hint
 
 
 @pytest.mark.parametrize("text", ["abc " * 500, "abc", "\n" * 9, "a\u2028b\x0c", "\ufeffabc\r\n"])

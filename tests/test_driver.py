@@ -69,9 +69,7 @@ def test_log_on_a_full_disk(project, tmp_path):
     """Where the weights are to go, there is room."""
     saved, log = tmp_path / "out.bin", tmp_path / "log.csv"
     limit = "import os, tools.driver, tools.log as log; made = log.open_log"
-    limit += (
-        "\nclass Full:\n    def write(self, text): raise OSError(28, 'No space left on device')"
-    )
+    limit += "\nclass Full:\n    def write(self, text): raise OSError(28, os.strerror(28))"
     limit += "\n    def close(self): pass"
     limit += "\nlog.open_log = lambda path, start: made(path, start) and Full()"
     for flag in "--save", "--out":
@@ -93,6 +91,27 @@ def test_folder_that_is_removed(project, tmp_path):
     assert process.returncode == 1 and "Traceback" not in err
     (line,) = err.splitlines()
     assert f"{folder / 'w.bin'}: No such file or directory" in line
+
+
+@posix
+@pytest.mark.parametrize("change", ["overwritten", "truncated"])
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_tokens_that_change_meanwhile(tmp_path, change, split):
+    folder, saved = add_data(make_project(tmp_path / "project")), tmp_path / "w.bin"
+    path = folder / "data" / f"letters_{split}.bin"
+    flags = [*LONG, "--val-every", 5, "--val-batches", 3, "--save", saved]
+    with start_training(folder, *flags) as process:
+        read_until(process, "step 3: ")
+        if change == "truncated":
+            os.truncate(path, 1024)
+        else:
+            with open(path, "r+b") as f:
+                f.seek(1024)
+                f.write(b"\xff" * (path.stat().st_size - 1024))
+        out, err = process.communicate(timeout=30)
+    assert process.returncode == 1 and "Traceback" not in err, (process.returncode, err)
+    (line,) = err.splitlines()
+    assert "data/letters" in line and checkpoint(saved) >= 4
 
 
 @posix

@@ -80,11 +80,31 @@ def make_parser():
         text += "" if default is None else f" (default: {default})"
         add(f"--{name}", type=kind, metavar="NAME" if least == "" else "N", help=text)
     add("--no-save", action="store_true", default=None, help="write no --out")
-    add("--save", type=file_name, metavar="FILE", help="write checkpoints there, instead of --out")
-    add("--save-every", type=number(int, 0), metavar="N", help="steps between them (0: at the end)")
-    add("--resume", type=file_name, metavar="FILE", help="go on with the run that saved FILE")
-    add("--log", type=file_name, metavar="FILE", help="write a CSV file with a row for each step")
-    text = "batches whose mean gradient a step takes, in each process (1)"
+    add(
+        "--save",
+        type=file_name,
+        metavar="FILE",
+        help="write checkpoints there, instead of --out (default: none)",
+    )
+    add(
+        "--save-every",
+        type=number(int, 0),
+        metavar="N",
+        help="steps between them; 0: at the end (default: 0)",
+    )
+    add(
+        "--resume",
+        type=file_name,
+        metavar="FILE",
+        help="go on with the run that saved FILE (default: none)",
+    )
+    add(
+        "--log",
+        type=file_name,
+        metavar="FILE",
+        help="write a CSV file, a row for each step (default: none)",
+    )
+    text = "batches whose mean gradient a step takes, in each process (default: 1)"
     add("--grad-accum", type=number(int, 1, checkpoints.MOST_BATCHES), metavar="N", help=text)
     text = "take the batches of training in random order, another one in each epoch"
     add("--shuffle", action="store_true", default=None, help=text)
@@ -245,10 +265,19 @@ def bytes_of(shards, T, windows, vocabulary, end_of_text):
     return total
 
 
-def evaluate(engine, shards, B, T, batches):
-    """Return the mean loss of the first so many batches; 0: of all."""
-    batches = batches or token_files.num_batches(shards, B, T)
-    return engine.evaluate(token_files.get_batch(shards, i, B, T) for i in range(batches))
+def get_batch(shards, i, args, config, seed=None):
+    """Return a batch as token_files.get_batch() does. UserError if a file was overwritten."""
+    x, y = token_files.get_batch(shards, i, args.batch_size, args.seq_len, seed)
+    if max(x.max(), y.max()) >= config.V:
+        what = f"a file has changed, it has tokens beyond {config.V - 1:,} now"
+        raise UserError(f"--data {args.data}: {what}; prepare it again")
+    return x, y
+
+
+def evaluate(its, args, batches):
+    """Return the mean loss of the first so many batches for validation; 0: of all. UserError."""
+    batches = batches or token_files.num_batches(its.val, args.batch_size, args.seq_len)
+    return its.engine.evaluate(get_batch(its.val, i, args, its.config) for i in range(batches))
 
 
 def print_whole_validation(its, args):
@@ -256,7 +285,7 @@ def print_whole_validation(its, args):
     B, T = args.batch_size, args.seq_len
     windows = token_files.num_batches(its.val, B, T) * B
     count = windows * T
-    loss, text = evaluate(its.engine, its.val, B, T, 0), f"on all of {count:,} tokens"
+    loss, text = evaluate(its, args, 0), f"on all of {count:,} tokens"
     if its.vocabulary:
         size = bytes_of(its.val, T, windows, its.vocabulary, its.end)
         text = f"{loss * count / size / math.log(2):.4f} bits per byte, {text}"
@@ -403,7 +432,7 @@ def train(args, open_engine):
             if its.saver.due(step):
                 its.saver.save(step)
             if args.val_every and (last or step % args.val_every == 0):
-                val_loss = evaluate(engine, its.val, B, T, args.val_batches)
+                val_loss = evaluate(its, args, args.val_batches)
                 say(f"step {step}: val loss {val_loss:.6f}")
                 its.saver.save_best(step, val_loss)
             if args.sample_every and step and (last or step % args.sample_every == 0):
@@ -418,7 +447,7 @@ def train(args, open_engine):
 
             began, first = time.perf_counter(), step * accum
             own = range(first + engine.rank, first + accum, engine.world)
-            batches = [token_files.get_batch(its.train, i, B, T, seed) for i in own]
+            batches = [get_batch(its.train, i, args, its.config, seed) for i in own]
             lr = gpt2.learning_rate(step, args.steps, args.lr, args.warmup, args.min_lr_frac)
             state.whole = False
             loss, norm = engine.step(batches, lr, step)
