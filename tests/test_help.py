@@ -54,9 +54,7 @@ def test_every_flag_has_a_sentence_and_its_default(program):
     for flag, (takes_value, text) in flags.items():
         assert len(text.split()) >= 2, flag
         if takes_value and flag != "--help":
-            needed = f"[{flag}" not in help_of(
-                program
-            )  # it is in brackets where it may be left out
+            needed = f"[{flag}" not in help_of(program)  # brackets: it may be left out
             assert needed or re.search(r"default|\(\S+\)", text), f"{flag}: {text}"
 
 
