@@ -155,9 +155,9 @@ def test_killed_at_any_moment(project, tmp_path):
     written = {"out.bin", "out_best.bin"}
     assert {re.sub(r"\.\d+\.part$", "", name) for name in os.listdir(tmp_path)} == written
 
-    steps, whole = step + 3, tmp_path / "whole.bin"
+    steps, whole, every = step + 3, tmp_path / "whole.bin", ["--save-every", 1]
     succeeded(train(project, *flags, "--steps", steps))
-    succeeded(train(project, *FAST, *DATA, "--lr", 1e-2, "--steps", steps, "--save", whole))
+    succeeded(train(project, *FAST, *DATA, "--lr", 1e-2, "--steps", steps, *every, "--save", whole))
     assert saved.read_bytes() == whole.read_bytes()
     left = {name for name in os.listdir(tmp_path) if not name.endswith(".part")}
     assert left == {*written, "whole.bin"}
