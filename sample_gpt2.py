@@ -14,6 +14,9 @@ import signal
 import sys
 from pathlib import Path
 
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C in the middle of an import: no traceback
+    sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -I leaves it out
 import train_gpt2 as gpt2
 from tools import checkpoints, encoding
 from tools.console import Parser, catch_interrupt, file_name, number, run
@@ -155,4 +158,5 @@ def main(argv=None):
 if __name__ == "__main__":
     if hasattr(signal, "SIGPIPE"):  # not on Windows
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # so that it ends, quietly, when `| head` has
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     run(main)

@@ -8,10 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import common
+from train_gpt2 import UserError
+
 import pytest
 
-BENCHMARK = Path(__file__).parent.parent / "dev" / "benchmark.py"
+BENCHMARK = Path(__file__).parent.parent / "tools" / "benchmark.py"
 TINY = ["--model", "d1", "--batch-size", "1", "--seq-len", "8", "--runs", "1"]
 
 
@@ -118,7 +119,7 @@ def test_sampling_beside_transformers(capsys):
 @pytest.mark.parametrize("command", [prints("(took 5 ms)"), "false", "no-such-program"])
 def test_command_that_times_nothing(command):
     benchmark = runpy.run_path(str(BENCHMARK))
-    with pytest.raises((common.UserError, FileNotFoundError), match=command.split()[0]):
+    with pytest.raises((UserError, FileNotFoundError), match=command.split()[0]):
         benchmark["run_command"](command)
 
 

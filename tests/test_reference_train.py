@@ -1,4 +1,4 @@
-"""reference_gpt2.py --train: train_gpt2.py's training in PyTorch, in one process and in two."""
+"""Training by PyTorch: the run that NumPy makes, in one process and in two; and its switches."""
 
 import csv
 import os
@@ -8,17 +8,21 @@ import signal
 import subprocess
 import sys
 import sysconfig
-import threading
 from pathlib import Path
 
 import train_gpt2 as gpt2
+from tools import checkpoints, driver
+from train_gpt2 import UserError
 
 import common
 import numpy as np
 import pytest
+from helpers import tokenizer_bytes, write, write_tokens
+from running import parts_of, posix
 
 torch = pytest.importorskip("torch")
 import reference_gpt2 as reference  # noqa: E402
+from tools import torch_engine  # noqa: E402
 
 PROJECT = Path(__file__).parent.parent
 WEIGHTS = Path(__file__).parent / "small_weights.bin"
@@ -35,31 +39,29 @@ def restored():
     torch.set_float32_matmul_precision("highest")
 
 
-def write_tokens(path, count):
-    tokens = np.random.default_rng(count).integers(0, 4, count).cumsum() % V
-    with common.replacing(path) as f:
-        common.write_header(f, common.TOKENS, 1, count, V)
-        f.write(tokens.astype("<u2"))
-
-
 @pytest.fixture(scope="module")
 def given(tmp_path_factory):
     """Flags for the small model and the tokens to train it on, which are in two files."""
     data = tmp_path_factory.mktemp("data")
     for name, count in ("train_0", 700), ("train_1", 411), ("val", 500):
-        write_tokens(data / f"x_{name}.bin", count)
-    with common.replacing(data / "x_tokenizer.bin") as f:
-        common.write_header(f, common.TOKENIZER, 2, V, V - 1)
-        f.write(b"".join(bytes([1, i]) for i in range(V)))
+        tokens = np.random.default_rng(count).integers(0, 4, count).cumsum() % V
+        write_tokens(data / f"x_{name}.bin", tokens, V)
+    write(data / "x_tokenizer.bin", tokenizer_bytes([bytes([i]) for i in range(V)], V - 1))
     return ["--init", WEIGHTS, "--data", data / "x"]
 
 
 def in_numpy(*flags):
-    gpt2.train(common.training_flags([*map(str, flags)]))
+    return driver.main([*map(str, flags)])
 
 
 def in_pytorch(*flags):
-    reference.main(["--train", *map(str, flags)])
+    """As `train_gpt2.py --device cpu`."""
+    return driver.main(["--device", "cpu", *map(str, flags)])
+
+
+def by_reference(*flags):
+    """As `reference_gpt2.py --train`."""
+    return reference.main(["--train", *map(str, flags)])
 
 
 def read_log(path):
@@ -79,13 +81,11 @@ def read_checkpoint(path):
 
     Without the bias of the keys: its gradient is 0 but for rounding, which AdamW takes for one.
     """
-    flat, config = gpt2.load_weights(path)
-    flats = flat, np.empty_like(flat), np.empty_like(flat)
-    common.read_moments(path, *flats[1:])
-    trees = [gpt2.tensors(flat, config) for flat in flats]
+    config, _, flat, (m, v), _ = parts_of(Path(path))
+    trees = [gpt2.tensors(numbers.copy(), config) for numbers in (flat, m, v)]
     for tree in trees:
         tree["qkvb"][:, config.C : 2 * config.C] = 0
-    return trees, common.read_about(path)
+    return trees, checkpoints.read_about(path)
 
 
 def error(ours, theirs):
@@ -108,21 +108,25 @@ def assert_same_run(folder, a, b):
 # As in NumPy
 
 
-def test_same_run_as_in_numpy(given, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("in_pytorch", [in_pytorch, by_reference])
+def test_same_run_as_in_numpy(given, tmp_path, monkeypatch, capsys, in_pytorch):
     monkeypatch.chdir(tmp_path)
     flags = [*given, *RUN, *ALL, "--grad-accum", 3, "--val-every", 3, "--val-batches", 3]
     lines = []
     for train in in_numpy, in_pytorch:
-        train(*flags, "--save", "run.bin", "--log", f"{train.__name__}.csv")
+        found = train(*flags, "--save", "run.bin", "--log", f"{train.__name__}.csv")
+        if found:  # what a caller gets: the last loss, all parameters
+            assert found[0] == pytest.approx(read_log(f"{train.__name__}.csv")[-2, 2], abs=1e-6)
+            assert np.array_equal(found[1], gpt2.load_weights("run.bin")[0])
         Path("run.bin").rename(f"{train.__name__}.bin")
-        out = re.sub(r"\(took .*\)|loss [\d.]+|memory: .*\n", "", capsys.readouterr().out)
+        out = re.sub(r"\(took .*\)|loss [\d.]+|[\d.]+ bits", "", capsys.readouterr().out)
         lines.append(out.splitlines())
-    assert_same_run(tmp_path, "in_pytorch", "in_numpy")
+    assert_same_run(tmp_path, in_pytorch.__name__, "in_numpy")
     assert lines[0] == lines[1] and "wrote run.bin" in lines[0]
     log = read_log("in_numpy.csv")
     assert log[-1, 3] < log[0, 3] - 0.3  # it has learned
     assert (log[:-1, 5] > 2).any() and (log[:-1, 5] < 2).any()  # some were clipped
-    best = [common.read_about("run_best.bin")["val_loss"], min(log[1:, 3][log[1:, 3] > 0])]
+    best = [checkpoints.read_about("run_best.bin")["val_loss"], min(log[1:, 3][log[1:, 3] > 0])]
     assert best[0] == pytest.approx(best[1], rel=1e-5)
 
 
@@ -132,29 +136,34 @@ def test_each_resumes_what_the_other_saved(given, tmp_path, first, then):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     first(*flags, "--save", f"{whole}.bin", "--log", f"{whole}.csv")
     first(*flags, "--steps", 4, "--save", f"{parts}.bin", "--log", f"{parts}.csv")
-    then("--resume", f"{parts}.bin", "--steps", 8, "--log", f"{parts}.csv", *RUN[-4:])
+    then("--resume", f"{parts}.bin", "--steps", 8, "--log", f"{parts}.csv", *RUN[-4:], *given[2:])
     assert_same_run(tmp_path, "parts", "whole")
 
 
 def test_samples(given, capsys):
     in_pytorch(*given, *RUN, "--steps", 2, "--sample-every", 2)
-    sample = capsys.readouterr().out.partition("generating:\n---\n")[2].rpartition("\n---\n")[0]
-    assert len(sample) == gpt2.SAMPLE_TOKENS
+    sample = capsys.readouterr().out.partition("step 2: sample\n---\n")[2].rpartition("\n---\n")[0]
+    assert len(sample) == 256
 
 
 def test_interrupt(given, tmp_path, monkeypatch):
-    pressed = threading.Event()
-    monkeypatch.setattr(common, "catch_interrupt", lambda: pressed)
-    monkeypatch.setattr(reference, "evaluate", lambda *_: pressed.set() or 1.0)
-    saved = tmp_path / "w.bin"
+    """It is acknowledged at once; this step ends, and then the run."""
+    saved, step = tmp_path / "w.bin", torch_engine.TorchEngine.step
+
+    def pressed(*args):
+        signal.raise_signal(signal.SIGINT)
+        return step(*args)
+
+    monkeypatch.setattr(torch_engine.TorchEngine, "step", pressed)
     with pytest.raises(KeyboardInterrupt, match=f"after 1 steps; --resume {saved} goes on"):
-        in_pytorch(*given, *RUN, "--val-every", 5, "--save", saved)
-    assert common.read_about(saved)["step"] == 1
+        in_pytorch(*given, *RUN, "--save", saved)
+    assert checkpoints.read_about(saved)["step"] == 1
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_loss_that_is_no_number(given, tmp_path):
     saved = tmp_path / "w.bin"
-    with pytest.raises(common.UserError, match="step 1: .*batch 1 of .*x_train; .*--lr"):
+    with pytest.raises(UserError, match="step 1: .*batch 1 of .*x_train; .*--lr"):
         in_pytorch(*given, *RUN, "--lr", 1e38, "--save", saved)
     assert not saved.exists()
 
@@ -191,17 +200,50 @@ def test_two_processes_end_with_the_first(given):
     done = torchrun(*RUN, *given[:2], "--data", "none")
     assert done.returncode
     mine = [line for line in done.stderr.splitlines() if line.startswith("reference_gpt2.py: ")]
-    assert mine[0].startswith("reference_gpt2.py: none_train.bin: no such file"), done.stderr
+    assert mine[0].startswith("reference_gpt2.py: none_train.bin: there is no file"), done.stderr
 
 
 def test_processes_that_cannot_share_a_step(given, tmp_path, monkeypatch):
     in_pytorch(*given, *RUN, "--grad-accum", 3, "--save", tmp_path / "w.bin")
-    monkeypatch.setattr(reference, "WORLD", 2)
-    monkeypatch.setattr(reference.distributed, "init_process_group", lambda backend: None)
-    with pytest.raises(common.UserError, match="2 processes can't share the 3 batches"):
-        in_pytorch("--resume", tmp_path / "w.bin", "--steps", 9)
-    with pytest.raises(common.UserError, match="--train"):
-        reference.main([])
+    open_engine = torch_engine.TorchEngine.__init__
+
+    def one_of_two(self, *args, **kwargs):
+        open_engine(self, *args, **kwargs)
+        self.world = 2
+
+    monkeypatch.setattr(torch_engine.TorchEngine, "__init__", one_of_two)
+    with pytest.raises(UserError, match="2 processes can't share the 3 batches"):
+        in_pytorch("--resume", tmp_path / "w.bin", "--steps", 9, *given[2:])
+
+
+@pytest.mark.parametrize("name, value", [("RANK", "abc"), ("WORLD_SIZE", "0"), ("RANK", "-1")])
+def test_variables_that_torchrun_would_not_set(given, tmp_path, name, value):
+    command = [sys.executable, PROJECT / "train_gpt2.py", *given, *RUN, "--device", "cpu"]
+    environment = os.environ | {name: value}
+    done = subprocess.run(
+        [*map(str, command)], env=environment, capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert name in done.stderr and not list(tmp_path.iterdir())
+
+
+@distributed
+@posix
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_two_processes_that_are_stopped_save(given, tmp_path, signum):
+    """The stop is decided by both together, so that the first one always saves."""
+    saved = tmp_path / "w.bin"
+    command = "-m torch.distributed.run --standalone --nproc-per-node=2 --".split()
+    command = [sys.executable, *command, PROJECT / "reference_gpt2.py", "--train", *given, *RUN]
+    command = [*map(str, command), "--steps", "1000000", "--save", str(saved)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as run:
+        while "step 3: " not in run.stdout.readline():
+            assert run.poll() is None
+        os.killpg(run.pid, signum) if signum == signal.SIGINT else run.send_signal(signum)
+        run.communicate(timeout=60)
+    assert run.returncode and checkpoints.read_about(saved)["step"] >= 4
 
 
 # ----------------------------------------------------------------------------
@@ -211,7 +253,8 @@ def test_processes_that_cannot_share_a_step(given, tmp_path, monkeypatch):
 @pytest.fixture
 def files(tmp_path, monkeypatch):
     """Make the files of a small model, with more flags -> what is in the folder then."""
-    monkeypatch.setattr(reference, "write_tokenizer", lambda *_, **__: None)
+    monkeypatch.chdir(tmp_path)  # where out.bin goes
+    monkeypatch.setattr(reference.huggingface, "write_tokenizer", lambda *_, **__: None)
     flags = "--model d1 --steps 3 --batch-size 2 --seq-len 8 --lr 0.01 --out".split()
 
     def make(*more):
@@ -223,7 +266,7 @@ def files(tmp_path, monkeypatch):
 
 @pytest.fixture
 def plain(given, capsys):
-    in_pytorch(*given, *RUN)
+    in_pytorch(*given, *RUN, "--no-save")
     return losses(capsys.readouterr().out)
 
 
@@ -236,7 +279,7 @@ SWITCHES = {  # how much a loss may differ: ten times what was measured
 
 @pytest.mark.parametrize("switch", SWITCHES)
 def test_switch(given, files, plain, switch, capsys):
-    in_pytorch(*given, *RUN, switch)
+    in_pytorch(*given, *RUN, switch, "--no-save")
     assert losses(capsys.readouterr().out) == pytest.approx(plain, rel=SWITCHES[switch])
     assert (torch.get_float32_matmul_precision() == "high") is (switch == "--tensorcores")
 
@@ -250,15 +293,15 @@ def test_switch(given, files, plain, switch, capsys):
 
 
 def test_bfloat16_is_that(given, plain, capsys):
-    in_pytorch(*given, *RUN, "--dtype", "bfloat16")
+    in_pytorch(*given, *RUN, "--dtype", "bfloat16", "--no-save")
     assert losses(capsys.readouterr().out) != pytest.approx(plain, rel=1e-5)
 
 
 def test_flash_is_that(given, monkeypatch):
     monkeypatch.setattr(reference.F, "scaled_dot_product_attention", None)
-    in_pytorch(*given, *RUN)
+    in_pytorch(*given, *RUN, "--no-save")
     with pytest.raises(TypeError):
-        in_pytorch(*given, *RUN, "--flash")
+        in_pytorch(*given, *RUN, "--flash", "--no-save")
 
 
 def test_inference_only(given, files, tmp_path, capsys):
@@ -288,15 +331,15 @@ HEADERS = Path(sysconfig.get_path("include")) / "Python.h"
 def test_compile(given, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")  # none to be left behind
     config = gpt2.GPT2Config(16, V, 1, 1, 8)  # one block, as this takes its time
-    common.write_weights(tmp_path / "w.bin", gpt2.init_weights(config), config)
+    gpt2.write_weights(tmp_path / "w.bin", gpt2.init_weights(config), config)
     for switch in [], ["--compile"]:
-        in_pytorch(*given, *RUN, "--init", tmp_path / "w.bin", *switch)
+        in_pytorch(*given, *RUN, "--no-save", "--init", tmp_path / "w.bin", *switch)
     found = losses(capsys.readouterr().out)
     assert found[:8] == pytest.approx(found[8:], rel=2e-6)  # measured: 2.2e-7, the last digit
 
 
 def test_compile_without_a_compiler(given, tmp_path):
-    command = [sys.executable, PROJECT / "reference_gpt2.py", "--train", *given, *RUN, "--compile"]
+    command = [sys.executable, PROJECT / "train_gpt2.py", *given, *RUN, "--no-save", "--compile"]
     none = {"CXX": str(tmp_path / "none"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
     done = subprocess.run(
         [*map(str, command)], env=os.environ | none, capture_output=True, text=True
@@ -312,8 +355,9 @@ def test_device_that_is_not_there(given, tmp_path, device, train):
     if device == "cuda" and torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device, so there is nothing to refuse")
     flags = ["--train", *map(str, given)] if train else ["--model", "d1", "--out"]
-    with pytest.raises(common.UserError, match=f"^--device {device}: .") as caught:
-        reference.main([*flags, *([] if train else [str(tmp_path / "w.bin")]), "--device", device])
+    with pytest.raises(UserError, match=f": --device {device}: .") as caught:
+        flags += ["--no-save"] if train else [str(tmp_path / "w.bin")]
+        reference.main([*flags, "--device", device])
     assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
 
 
@@ -327,8 +371,8 @@ def test_bad_flag(flags, capsys):
 def test_mistakes(given, tmp_path):
     for flags, why in [
         (["--seq-len", 20], "--seq-len 20: .* 19 at most"),
-        (["--data", tmp_path / "none"], "none_train.bin: no such file"),
+        (["--data", tmp_path / "none"], "none_train.bin: there is no file"),
         (["--save", tmp_path / "none" / "w.bin"], "no such folder"),
     ]:
-        with pytest.raises(common.UserError, match=why):
+        with pytest.raises(UserError, match=why):
             in_pytorch(*given, *RUN, *flags)

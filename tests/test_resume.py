@@ -9,28 +9,29 @@ import signal
 import time
 
 import train_gpt2 as gpt2
+from tools import checkpoints, driver
 
 import common
 import numpy as np
 import pytest
-from test_train import (
+from helpers import V, add_data, failed, header, make_project, succeeded, write_tokens
+from running import (
     DATA,
+    DRIVER,
     FAST,
-    V,
-    add_data,
-    failed,
-    header,
+    LOOPS,
+    STOPPING,
+    checkpoint,
+    interrupted,
     losses,
-    make_project,
+    posix,
+    read_until,
     small_weights,
-    start,
-    succeeded,
+    start_training,
     train,
     within,
-    write_tokens,
 )
 
-posix = pytest.mark.skipif(os.name != "posix", reason="needs the signals of POSIX")
 GARBAGE = b"from a run that was killed " * 40_000  # longer than a checkpoint here
 
 
@@ -41,7 +42,7 @@ def project(tmp_path_factory):
     for name in "parts", "mixed":
         add_data(folder, name)
     whole = folder / "data" / "parts_train.bin"
-    tokens = common.load_tokens(whole)[0].tolist()
+    tokens = gpt2.load_tokens(whole)[0].tolist()
     for i, part in enumerate((tokens[:300], tokens[300:])):
         write_tokens(folder / "data" / f"parts_train_{i:03}.bin", part)
     whole.unlink()
@@ -50,39 +51,10 @@ def project(tmp_path_factory):
     return folder
 
 
-def checkpoint(path):
-    """The step of a checkpoint, which is whole, if that can be read."""
-    version, sizes = common.read_sizes(path, gpt2.num_parameters)
-    flat, again = common.read_weights(path, gpt2.num_parameters)
-    assert version == common.FLOAT32 and sizes == again and np.isfinite(flat).all()
-    moments = np.empty((2, flat.size), np.float32)
-    common.read_moments(path, *moments)
-    assert np.isfinite(moments).all() and (moments[1] >= 0).all()
-    return common.read_about(path)["step"]
-
-
-def read_until(process, words):
-    """Its output up to the line that has these words."""
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if words in line:
-            return lines
-    pytest.fail(f"no {words} in {''.join(lines)}, but {process.stderr.read()}")
-
-
-def interrupted(project, *flags, at):
-    """Run, and press Ctrl-C once when the output says so -> exit status, output, error output."""
-    with start(project, *flags) as process:
-        lines = read_until(process, at)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
-    return process.returncode, "".join(lines) + out, err
-
-
 def from_step(out, step):
     """The output from that step on, but for how long it took, and where it was written."""
-    return re.sub(r"\(took .*\)|wrote .*\n", "", out[out.index(f"step {step}: ") :])
+    out = re.sub(r"\(took .*\)|memory: .*\n|.*bits per byte.*\n", "", out)
+    return out[out.index(f"step {step}: ") : out.rindex("wrote ")]
 
 
 # ----------------------------------------------------------------------------
@@ -111,11 +83,8 @@ def test_two_runs_are_one(project, tmp_path, run):
     others = [f for f in RUNS[run] if "every" in str(f)]  # what a checkpoint doesn't keep
     others = [part for f in others for part in (f, RUNS[run][RUNS[run].index(f) + 1])]
     others += ["--val-batches", 2]
-    in_two = succeeded(
-        train(
-            project, "--resume", part, "--steps", 10, "--val-every", 0, "--sample-every", 0, *others
-        )
-    )
+    quiet = ["--val-every", 0, "--sample-every", 0]
+    in_two = succeeded(train(project, "--resume", part, "--steps", 10, *quiet, *others))
     assert part.read_bytes() == whole.read_bytes() != after_five
     assert from_step(in_two, 5) == from_step(in_one, 5)
     assert "step 4: " not in in_two and f"wrote {part}\n" in in_two
@@ -151,7 +120,7 @@ def test_saved_weights_are_what_llmc_reads(project, tmp_path):
     """The first part of a checkpoint is a weight file, but for two numbers in its header."""
     saved, plain = tmp_path / "saved.bin", tmp_path / "plain.bin"
     succeeded(train(project, *FAST, *DATA, "--save", saved))
-    common.write_weights(plain, *gpt2.load_weights(saved))
+    gpt2.write_weights(plain, *gpt2.load_weights(saved))
     data, weights = saved.read_bytes(), plain.read_bytes()
     assert data[32:40] != weights[32:40] == bytes(8)
     assert data[:32] + bytes(8) + data[40 : len(weights)] == weights
@@ -171,9 +140,9 @@ def test_killed_at_any_moment(project, tmp_path):
     more = ["--save", saved, "--save-every", 1, "--val-every", 1, "--val-batches", 1]
     more += ["--sample-every", 0]
     flags, step = [*FAST, *DATA, "--lr", 1e-2, "--steps", 10**6, *more], 0
-    (tmp_path / "out.bin.part").write_bytes(GARBAGE)
+    (tmp_path / "out.bin.1.part").write_bytes(GARBAGE)
     for _ in range(30):
-        with start(project, *flags) as process:
+        with start_training(project, *flags) as process:
             lines = read_until(process, "wrote ")
             time.sleep(rng.uniform(0, 0.05))
             process.kill()
@@ -182,27 +151,29 @@ def test_killed_at_any_moment(project, tmp_path):
         assert reached > step
         if best.exists():
             assert np.isfinite(gpt2.load_weights(best)[0]).all()
-            assert common.read_about(best)["step"] <= reached
+            assert checkpoints.read_about(best)["step"] <= reached
         flags, step = ["--resume", saved, *more], reached
     written = {"out.bin", "out_best.bin"}
-    assert set(os.listdir(tmp_path)) <= written | {f"{name}.part" for name in written}
+    assert {re.sub(r"\.\d+\.part$", "", name) for name in os.listdir(tmp_path)} == written
 
-    steps, whole = step + 3, tmp_path / "whole.bin"
+    steps, whole, every = step + 3, tmp_path / "whole.bin", ["--save-every", 1]
     succeeded(train(project, *flags, "--steps", steps))
-    succeeded(train(project, *FAST, *DATA, "--lr", 1e-2, "--steps", steps, "--save", whole))
+    succeeded(train(project, *FAST, *DATA, "--lr", 1e-2, "--steps", steps, *every, "--save", whole))
     assert saved.read_bytes() == whole.read_bytes()
-    assert set(os.listdir(tmp_path)) - {"out_best.bin.part"} == {*written, "whole.bin"}
+    left = {name for name in os.listdir(tmp_path) if not name.endswith(".part")}
+    assert left == {*written, "whole.bin"}
 
 
 def test_left_over_part_is_no_checkpoint(project, tmp_path):
-    part = tmp_path / "out.bin.part"
+    part = tmp_path / "out.bin.1.part"
     part.write_bytes(GARBAGE)
     for flag in "--resume", "--init":
-        failed(train(project, *FAST, *DATA, flag, tmp_path / "out.bin"), "no such file")
+        failed(train(project, *FAST, *DATA, flag, tmp_path / "out.bin"), "no file of this name")
     failed(train(project, *FAST, *DATA, "--init", part), str(part))
     assert part.read_bytes() == GARBAGE
     succeeded(train(project, *FAST, *DATA, "--save", tmp_path / "out.bin"))
-    assert os.listdir(tmp_path) == ["out.bin"] and checkpoint(tmp_path / "out.bin") == 2
+    assert sorted(os.listdir(tmp_path)) == ["out.bin", "out.bin.1.part"]
+    assert checkpoint(tmp_path / "out.bin") == 2 and part.read_bytes() == GARBAGE
 
 
 # ----------------------------------------------------------------------------
@@ -216,48 +187,62 @@ def test_interrupt_saves(project, tmp_path):
     status, out, err = interrupted(project, *flags, at="step 3: ")
     step = checkpoint(saved)
     assert status == 130
-    assert err == f"train_gpt2.py: stopped after {step} steps; --resume {saved} goes on\n"
+    assert err == f"{STOPPING}train_gpt2.py: stopped after {step} steps; --resume {saved} goes on\n"
     assert out.splitlines()[-1] == f"wrote {saved}"
     assert out.splitlines()[-2].startswith(f"step {step - 1}: ")  # the last one is a whole step
     assert os.listdir(tmp_path) == ["out.bin"]
 
 
 @posix
-def test_interrupt_without_save(project):
-    status, out, err = interrupted(project, *FAST, *DATA, "--steps", 10**6, at="step 3: ")
-    (step,) = re.fullmatch(
-        r"train_gpt2\.py: stopped after (\d+) steps; there was no --save\n", err
-    ).groups()
-    assert status == 130 and out.splitlines()[-1].startswith(f"step {int(step) - 1}: ")
+@pytest.mark.parametrize("more", [["--no-save"], ["--out", "stopped.bin"]], ids=str)
+def test_interrupt_without_save(project, more):
+    flags = [*FAST, *DATA, *DRIVER, "--steps", 10**6, *more]
+    status, out, err = interrupted(project, *flags, at="step 3: ")
+    saved = "--init stopped.bin starts from there" if "--out" in more else "nothing is saved"
+    pattern = rf"{STOPPING}train_gpt2\.py: stopped after (\d+) steps; {re.escape(saved)}\n"
+    step = int(re.fullmatch(pattern, err)[1])
+    steps = [line for line in out.splitlines() if line.startswith("step ")]
+    assert status == 130 and steps[-1].startswith(f"step {step - 1}: ")
+    if "--out" in more:
+        again = project / "again.bin"
+        succeeded(train(project, *FAST, *DATA, *DRIVER, "--steps", step, "--out", again))
+        assert again.read_bytes() == (project / "stopped.bin").read_bytes()
 
 
+@posix
 def test_interrupt_before_the_first_step(project, tmp_path):
     """There is nothing yet that --resume could go on with."""
-    pressed = "common.catch_interrupt = lambda: e; e = __import__('threading').Event(); e.set()"
     saved = tmp_path / "out.bin"
+    pressed = "import signal, tools.memory as memory; from signal import SIGINT"
+    pressed += "; memory.print_memory = lambda _: signal.raise_signal(SIGINT)"
     done = train(project, *FAST, *DATA, "--save", saved, python=within(pressed))
-    assert done.returncode == 130 and done.stderr.count("\n") == 1
-    assert saved.exists() or "--resume" not in done.stderr, done.stderr
+    assert done.returncode == 130
+    assert done.stderr == f"{STOPPING}train_gpt2.py: stopped before the first step\n"
+    assert os.listdir(tmp_path) == []
 
 
 @posix
 def test_second_interrupt_ends_at_once(project, tmp_path):
-    """In the middle of a step that takes half a minute."""
+    """In the middle of a step that takes half a minute. It says what is lost."""
     saved = tmp_path / "out.bin"
     flags = [*FAST, *DATA, "--val-every", 1, "--val-batches", 1, "--grad-accum", 10_000]
-    small = [*FAST, *DATA, "--save", saved]
-    succeeded(train(project, *small))
+    succeeded(train(project, *FAST, *DATA, "--save", saved))
     before = saved.read_bytes()
-    with start(project, *flags, "--save", saved) as process:
+    with start_training(project, *flags, "--save", saved) as process:
         read_until(process, "val loss ")
+        clock = time.monotonic()
         process.send_signal(signal.SIGINT)
+        assert process.stderr.readline() == "\n"
+        assert process.stderr.readline() == STOPPING[1:]
+        assert time.monotonic() - clock < 1
         time.sleep(0.3)
         assert process.poll() is None  # it is finishing the step
         clock = time.monotonic()
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
-        assert time.monotonic() - clock < 3
-    assert (process.returncode, out, err) == (130, "", "")
+        assert time.monotonic() - clock < 1
+    assert (process.returncode, out) == (130, "")
+    assert err == "train_gpt2.py: stopped at once; no step is lost\n"
     assert saved.read_bytes() == before
     assert sorted(os.listdir(tmp_path)) == ["out.bin", "out_best.bin"]
 
@@ -282,7 +267,7 @@ def test_best_weights(project, tmp_path):
     assert found == losses(out, "val") and len(found) == 26
     step = found.index(min(found))
     assert 0 < step < 25 and found[-1] > found[step] + 0.1
-    about = common.read_about(best)
+    about = checkpoints.read_about(best)
     assert about["step"] == step and about["val_loss"] == pytest.approx(found[step], abs=1e-6)
 
     again, there = tmp_path / "again.bin", gpt2.load_weights(best)[0]
@@ -307,40 +292,42 @@ def with_nan(path):
     config = gpt2.GPT2Config(16, V, 1, 1, 4)
     flat = gpt2.init_weights(config)
     flat[-1] = np.nan
-    common.write_weights(path, flat, config)
+    gpt2.write_weights(path, flat, config)
     return path
 
 
 @pytest.mark.parametrize("more", [[], ["--grad-accum", 3], ["--grad-clip", 1]], ids=str)
-@pytest.mark.parametrize("cause", ["--lr", "--init"])
-def test_a_loss_that_is_no_number_ends_the_run(project, tmp_path, cause, more):
+def test_a_loss_that_is_no_number_ends_the_run(project, tmp_path, more):
     saved = tmp_path / "out.bin"
     succeeded(train(project, *FAST, *DATA, "--save", saved))
     before = saved.read_bytes()
-    step, value = (1, "1e20") if cause == "--lr" else (0, with_nan(tmp_path / "nan.bin"))
-    flags = [*FAST, *DATA, cause, value, *more, "--steps", 9, "--save", saved, "--val-every", 1]
+    step = 1
+    flags = [*FAST, *DATA, "--lr", "1e20", *more, "--steps", 9, "--save", saved, "--val-every", 1]
     done = train(project, *flags)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     batch = step * 3 if "--grad-accum" in more else step
     line = done.stderr.splitlines()[-1]
     assert line.startswith(f"train_gpt2.py: step {step}: ") and f"batch {batch} of data/le" in line
     assert "--lr" in line and "--grad-clip" in line
-    assert f"step {step}: " not in done.stdout
+    assert f"step {step}: train loss" not in done.stdout
     assert saved.read_bytes() == before
     assert not [name for name in os.listdir(tmp_path) if "part" in name]
-    if cause == "--lr":  # of step 0, the only one with a loss
-        best = common.read_about(tmp_path / "out_best.bin")
-        assert best["step"] == 0 and np.isfinite(best["val_loss"])
+    best = checkpoints.read_about(tmp_path / "out_best.bin")  # of step 0, the only one with a loss
+    assert best["step"] == 0 and np.isfinite(best["val_loss"])
 
 
-def test_a_loss_that_is_no_number_is_one_line(project):
-    done = train(project, *FAST, *DATA, "--lr", "1e20")
-    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+@LOOPS
+@pytest.mark.parametrize("more", [[], ["--sample-every", 1]], ids=["step", "sample"])
+def test_a_loss_that_is_no_number_is_one_line(project, loop, more):
+    failed(train(project, *FAST, *DATA, "--lr", "1e20", *more, *loop), "--lr")
 
 
-def test_a_sample_of_no_number_is_one_line(project):
-    done = train(project, *FAST, *DATA, "--lr", "1e20", "--sample-every", 1)
-    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+@LOOPS
+def test_weights_that_are_no_numbers_are_not_started_from(project, tmp_path, loop):
+    nan, saved = with_nan(tmp_path / "nan.bin"), tmp_path / "w.bin"
+    flags = [*FAST, *DATA, "--init", nan, "--out", saved, *loop]
+    failed(train(project, *flags), "nan", "; ")
+    assert not saved.exists()
 
 
 # ----------------------------------------------------------------------------
@@ -370,8 +357,8 @@ def test_log_agrees_with_the_output(project, tmp_path):
     config = gpt2.GPT2Config(16, V, 1, 1, 64)
     params = gpt2.tensors(gpt2.init_weights(config, 1337), config)
     grads = np.empty(gpt2.num_parameters(config), np.float32)
-    tokens, _ = common.load_tokens(project / "data" / "letters_train.bin")
-    _, cache = gpt2.gpt2_forward(params, config, *gpt2.get_batch([tokens], 0, 8, 16))
+    tokens, _ = gpt2.load_tokens(project / "data" / "letters_train.bin")
+    _, cache = gpt2.gpt2_forward(params, config, *gpt2.get_batch(tokens, 0, 8, 16))
     gpt2.gpt2_backward(1.0, cache, gpt2.tensors(grads, config))
     assert float(rows[0]["grad_norm"]) == pytest.approx(np.linalg.norm(grads), rel=1e-5)
 
@@ -394,13 +381,15 @@ def test_resumed_log(project, tmp_path):
     assert log.read_text().splitlines()[1:4] == three
     assert [row["train_loss"] for row in rows_of(log)] == six
 
-    succeeded(train(project, *FAST, *DATA, *flags))  # a new run starts a new log
-    assert [row["step"] for row in rows_of(log)] == list("012")
+    before = log.read_bytes()  # a new run does not take the log of another
+    for start in [], ["--init", saved]:
+        failed(train(project, *FAST, *DATA, *start, *flags), f"--log {log}", "of another run")
+        assert log.read_bytes() == before
 
 
 def test_log_is_written_as_it_goes(project, tmp_path):
     log = tmp_path / "log.csv"
-    with start(project, *FAST, *DATA, "--steps", 10**6, "--log", log) as process:
+    with start_training(project, *FAST, *DATA, "--steps", 10**6, "--log", log) as process:
         read_until(process, "step 5: ")
         process.kill()
     assert [row["step"] for row in rows_of(log)][:5] == list("01234")
@@ -451,7 +440,7 @@ OTHERS = {
 
 def test_every_flag_that_matters_is_kept():
     names = {flag[2:].replace("-", "_") for flag in OTHERS}
-    assert names | {"data", "steps"} == set(common.RUN_FLAGS)
+    assert names | {"steps", "save_every"} == checkpoints.SETTINGS.keys()
 
 
 @pytest.mark.parametrize("flag", OTHERS)
@@ -459,7 +448,7 @@ def test_resume_with_another_flag(saved, capsys, monkeypatch, flag):
     monkeypatch.setattr("sys.argv", ["train_gpt2.py"])
     value = [] if OTHERS[flag] is None else [str(OTHERS[flag])]
     with pytest.raises(SystemExit) as caught:
-        common.training_flags(["--resume", str(saved), flag, *value])
+        driver.parse(["--resume", str(saved), flag, *value])
     assert caught.value.code == 2
     one_flag(capsys.readouterr().err, f"{flag}: ", str(saved))
 
@@ -489,7 +478,7 @@ def test_resume_what_cannot_be_resumed(project, saved, tmp_path):
     fails(small_weights(x, 64), str(x), f"--init {x}")  # only weights
     fails(saved, str(saved), "--steps", flags=["--steps", 2])  # nothing left to do
     add_data(project, "other", 800)
-    fails(saved, str(saved), "901", "801", flags=["--steps", 3, "--data", "data/other"])
+    fails(saved, str(saved), "other tokens", flags=["--steps", 3, "--data", "data/other"])
     for split in "train", "val":
         write_tokens(project / "data" / f"wider_{split}.bin", [1] * 901, V + 1)
     fails(saved, "--data", f"{V + 1}", f"{V}", flags=["--steps", 3, "--data", "data/wider"])
@@ -497,12 +486,12 @@ def test_resume_what_cannot_be_resumed(project, saved, tmp_path):
     fails(x, str(x))
     x.write_bytes(before[:-1])
     fails(x, str(x))
-    x.write_bytes(before[:-2] + b"}}")
+    x.write_bytes(before[:-2] + b"}]")
     fails(x, str(x), "damaged")
     x.write_bytes(before[:-9] + b"\xff" * 9)
     fails(x, str(x), "damaged")
-    fails(tmp_path / "none.bin", "none.bin", "no such file")
-    fails(tmp_path, str(tmp_path), "this is a folder")
+    fails(tmp_path / "none.bin", "none.bin", "no file of this name")
+    fails(tmp_path, str(tmp_path), "no file of this name")
 
 
 def test_resume_weights_with_another_flag(project, tmp_path):

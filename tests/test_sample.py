@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import json
 import os
 import re
 import signal
@@ -11,12 +12,13 @@ from pathlib import Path
 
 import sample_gpt2 as sample
 import train_gpt2 as gpt2
+from tools import checkpoints
+from tools.sampling import picker
+from train_gpt2 import UserError
 
-import common
 import numpy as np
-import prepro
 import pytest
-from common import UserError
+from helpers import write_tokenizer
 
 PROJECT = Path(__file__).parent.parent
 BYTES = [bytes([i]) for i in range(256)] + [b"<|endoftext|>"]
@@ -36,37 +38,43 @@ def model(vocabulary):
 def write(folder, vocabulary=BYTES, flat=None, about=None, name="out.bin"):
     """A weight file, and its tokenizer beside it -> the path of the former."""
     random, config = model(vocabulary)
-    common.write_weights(folder / name, random if flat is None else flat, config, about)
-    prepro.write_tokenizer(folder / "own_tokenizer.bin", vocabulary, len(vocabulary) - 1)
+    text = b"" if about is None else json.dumps(about).encode()
+    gpt2.write_weights(folder / name, random if flat is None else flat, config, (), text)
+    write_tokenizer(folder / "own_tokenizer.bin", vocabulary)
     return folder / name
 
 
 @pytest.fixture(autouse=True)
 def gpt2_tokenizer(tmp_path, monkeypatch):
     """What stands for gpt2_tokenizer.bin is not of this checkout."""
-    monkeypatch.setattr(common, "TOKENIZER_FILE", tmp_path / "gpt2_tokenizer.bin")
-    return common.TOKENIZER_FILE
+    monkeypatch.setattr(gpt2, "TOKENIZER_FILE", tmp_path / "gpt2_tokenizer.bin")
+    return gpt2.TOKENIZER_FILE
 
 
 @pytest.fixture
 def run(tmp_path, capsys):
     """Run it with byte-level tokens, or those given -> standard output."""
 
-    def run(*flags, vocabulary=BYTES, flat=None):
+    def with_files(*flags, vocabulary=BYTES, flat=None):
         path = write(tmp_path, vocabulary, flat)
         tokenizer = tmp_path / "own_tokenizer.bin"
-        sample.main(["--weights", str(path), "--tokenizer", str(tokenizer), *map(str, flags)])
+        return ["--weights", str(path), "--tokenizer", str(tokenizer), *map(str, flags)]
+
+    def run(*flags, **how):
+        sample.main(with_files(*flags, **how))
         return capsys.readouterr().out
+
+    run.flags = with_files
 
     return run
 
 
 def expected(start, count, seed=1337, i=0, vocabulary=BYTES, **how):
-    """The text that generate() goes on with."""
+    """The text that generate() goes on with, alone."""
     flat, config = model(vocabulary)
-    rng = np.random.default_rng((seed, i))
-    tokens = gpt2.generate(gpt2.tensors(flat, config), config, start, rng, **how)
-    tokens = list(itertools.islice(tokens, count))
+    pick = picker([np.random.default_rng((seed, i))], **how)
+    tokens = gpt2.generate(gpt2.tensors(flat, config), config, np.array([start]), pick)
+    tokens = [token for [token] in itertools.islice(tokens, count)]
     assert len(vocabulary) - 1 not in tokens
     return b"".join(vocabulary[token] for token in tokens).decode("utf-8", "replace")
 
@@ -89,12 +97,18 @@ def test_flags_of_next_token(run):
     assert text not in [*others, expected(list(b"abc"), 30, **{**how, "top_k": 0})]
 
 
+def likeliest(params, config, tokens):
+    """Return the token after these that has the least loss."""
+    x, y = np.array([tokens]), np.zeros((1, len(tokens)), int)
+    _, (*_, (probs, *_)) = gpt2.gpt2_forward(params, config, x, y)
+    return int(probs[-1].argmax())
+
+
 def test_greedy_is_the_argmax_of_the_whole_forward_pass(run):
     flat, config = model(BYTES)
     tokens = list(b"abc")
     while len(tokens) < MAX_T:
-        logits = gpt2.gpt2_forward(gpt2.tensors(flat, config), config, np.array([tokens]))
-        tokens.append(int(logits[-1].argmax()))
+        tokens.append(likeliest(gpt2.tensors(flat, config), config, tokens))
     text = bytes(tokens).decode("utf-8", "replace")
     for flags in ("--temperature", 0), ("--top-k", 1), ("--top-p", 1e-9):
         assert run("--prompt", "abc", "--tokens", MAX_T - 3, *flags) == f"{text}\n"
@@ -132,18 +146,19 @@ def test_ends_at_end_of_text(run):
 
 def test_characters_are_never_cut():
     vocabulary = [b"\xe2", b"\x82", b"\xac", b"a\xc3", b"\xa9b", b"<end>"]
-    assert list(sample.pieces([0, 1, 2], vocabulary, 5)) == ["", "", "€", ""]
-    assert list(sample.pieces([3, 4], vocabulary, 5)) == ["a", "éb", ""]
-    assert list(sample.pieces([3, 3, 0, 1], vocabulary, 5)) == [
-        "a",
-        "\ufffda",
-        "\ufffd",
-        "",
-        "\ufffd",
-    ]
-    tokens = iter([3, 5, 4])
-    assert list(sample.pieces(tokens, vocabulary, 5)) == ["a", "\ufffd"]
-    assert list(tokens) == [4]  # nothing was drawn after end-of-text
+
+    def pieces(*tokens):
+        """Return what can be shown after each of the tokens, None being the end."""
+        text, shown = sample.Text("", vocabulary, 5), [""]
+        for token in tokens:
+            text.add(token)
+            shown.append(text.shown)
+        return [after.removeprefix(before) for before, after in itertools.pairwise(shown)]
+
+    assert pieces(0, 1, 2, None) == ["", "", "€", ""]
+    assert pieces(3, 4, None) == ["a", "éb", ""]
+    assert pieces(3, 3, 0, 1, None) == ["a", "\ufffda", "\ufffd", "", "\ufffd"]
+    assert pieces(3, 5, 4) == ["a", "\ufffd", ""]  # nothing is shown after end-of-text
 
 
 def test_a_token_is_out_before_the_next_is_drawn(run, monkeypatch):
@@ -152,9 +167,9 @@ def test_a_token_is_out_before_the_next_is_drawn(run, monkeypatch):
     def generate(*_):
         for i in range(1000):
             assert file.getvalue() == b"ab" + b"x" * i
-            yield ord("x")
+            yield [ord("x")]
 
-    monkeypatch.setattr(sample, "generate", generate)
+    monkeypatch.setattr(gpt2, "generate", generate)
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(file, "utf-8", line_buffering=True))
     run("--prompt", "ab", "--tokens", 5)
     assert file.getvalue() == b"abxxxxx\n"
@@ -197,7 +212,7 @@ def test_empty_standard_input_is_no_prompt(run, monkeypatch):
 def test_prompt_that_is_not_utf8(run, monkeypatch):
     standard_input(monkeypatch, b"a\xff")
     for prompt in "-", os.fsdecode(b"a\xff"):
-        with pytest.raises(UserError, match=r"^--prompt: not UTF-8 text \(invalid start byte\)"):
+        with pytest.raises(UserError, match=r"--prompt: not UTF-8 text \(invalid start byte\)"):
             run("--prompt", prompt)
 
 
@@ -205,11 +220,23 @@ def test_prompt_beyond_ascii_in_a_locale_without(run):
     assert run("--prompt", "é".encode().decode("ascii", "surrogateescape"), "--tokens", 0) == "é\n"
 
 
-def test_longest_prompt(run):
-    prompt = "abcdefghijkl"
-    assert run("--prompt", prompt, "--tokens", 2).startswith(prompt)
-    with pytest.raises(UserError, match=r"^--prompt: has 13 tokens, out\.bin takes 12 at most"):
-        run("--prompt", prompt + "m")
+@pytest.mark.parametrize("longer", ["", "m", "xyz" * 99])
+def test_longest_prompt(run, capsys, longer):
+    """The model sees its newest tokens, the text has all of it; that is said."""
+    prompt = longer + "abcdefghijkl"
+    assert len(prompt) - len(longer) == MAX_T
+    run("--prompt", "a", "--tokens", 0)  # what else is said
+    out = run("--prompt", prompt, "--tokens", 20)
+    assert out == f"{prompt}{expected(list(b'abcdefghijkl'), 20)}\n"
+    sample.main(run.flags("--prompt", prompt, "--tokens", 0))
+    err = capsys.readouterr().err
+    cut = f": --prompt: the model sees only its newest {MAX_T} tokens\n"
+    assert err.endswith(cut) if longer else cut not in err
+
+
+@pytest.mark.parametrize("prompt", ["--", "-- ", "---", "-x", "--tokens"])
+def test_prompt_that_looks_like_a_flag(run, prompt):
+    assert run(f"--prompt={prompt}", "--tokens", 0) == f"{prompt}\n"
 
 
 def test_vocabulary_that_lacks_letters(run, capsys):
@@ -217,7 +244,7 @@ def test_vocabulary_that_lacks_letters(run, capsys):
     text = expected(indices, 6, vocabulary=LETTERS)
     assert run("--prompt", "cab", "--tokens", 6, vocabulary=LETTERS) == f"cab{text}\n"
     for prompt, letter in ("cabz", "z"), ("aé", "é"), ("a<end>", "<"):
-        with pytest.raises(UserError, match=f"^--prompt: this model's tokens lack '{letter}'"):
+        with pytest.raises(UserError, match=f"--prompt: this model's tokens lack '{letter}'"):
             run("--prompt", prompt, vocabulary=LETTERS)
     assert capsys.readouterr() == ("", "")
     with pytest.raises(UserError, match="lack 'b'"):
@@ -233,49 +260,57 @@ def test_says_what_it_loaded(tmp_path, capsys):
     count = f"{gpt2.num_parameters(model(BYTES)[1]):,}"
     sample.main(["--weights", str(write(tmp_path)), *flags])
     assert capsys.readouterr() == ("a\n", f"out.bin: {count} parameters\n")
-    path = write(tmp_path, about={"step": 40, "flags": []}, name="more.bin")
+    path = write(tmp_path, about={"step": 40, "data": "data/x", "settings": {}}, name="more.bin")
     sample.main(["--weights", str(path), *flags])
     assert capsys.readouterr() == ("a\n", f"more.bin: {count} parameters, step 40\n")
 
 
-def test_tokenizer_of_the_training_data(tmp_path, gpt2_tokenizer, capsys):
-    flags = ["--steps=3", f"--data={tmp_path / 'own'}", "--shuffle"]
-    path = write(tmp_path, LETTERS, about={"step": 3, "flags": flags})
-    prepro.write_tokenizer(gpt2_tokenizer, [c.upper() for c in LETTERS], 12)
-    sample.main(["--weights", str(path), "--tokens", "9"])
+@pytest.mark.parametrize("old", [False, True])
+def test_tokenizer_of_the_training_data(tmp_path, gpt2_tokenizer, capsys, monkeypatch, old):
+    """It is used without a flag only from the project's own data folder. Old: with flags."""
+    monkeypatch.setattr(checkpoints, "HERE", tmp_path)
+    (tmp_path / "data").mkdir()
+    own, elsewhere = tmp_path / "data" / "own", tmp_path / "own"
+    write_tokenizer(gpt2_tokenizer, [c.upper() for c in LETTERS])
+    write_tokenizer(f"{own}_tokenizer.bin", LETTERS)
     text = expected([12], 9, vocabulary=LETTERS)
-    assert capsys.readouterr().out == f"{text}\n" != f"{text.upper()}\n"
-    other = ["--tokenizer", str(gpt2_tokenizer)]
-    sample.main(["--weights", str(path), "--tokens", "9", *other])
-    assert capsys.readouterr().out == f"{text.upper()}\n"
-    (tmp_path / "own_tokenizer.bin").unlink()
+    for data, shown in ("data/own", text), (own, text), (elsewhere, text.upper()):
+        settings = {"steps": 3, "shuffle": True}
+        about = {"step": 3, "data": str(data), "settings": settings}
+        if old:
+            about = {"step": 3, "train_tokens": 9, "flags": ["--steps=3", f"--data={data}"]}
+        path = write(tmp_path, LETTERS, about=about)
+        sample.main(["--weights", str(path), "--tokens", "9"])
+        assert capsys.readouterr().out == f"{shown}\n"
+        other = ["--tokenizer", str(gpt2_tokenizer)]
+        sample.main(["--weights", str(path), "--tokens", "9", *other])
+        assert capsys.readouterr().out == f"{text.upper()}\n" != f"{text}\n"
+    path = write(tmp_path, LETTERS, about={"step": 3, "data": "data/own", "settings": {}})
+    Path(f"{own}_tokenizer.bin").unlink()
     sample.main(["--weights", str(path), "--tokens", "9"])
     assert capsys.readouterr().out == f"{text.upper()}\n"
-
-
-def test_tokenizer_of_training_data_in_the_project(tmp_path, monkeypatch):
-    path = write(tmp_path, LETTERS, about={"step": 3, "flags": ["--data=own"]})
-    assert common.tokenizer_of(path) == common.TOKENIZER_FILE
-    monkeypatch.setattr(common, "HERE", tmp_path)
-    assert common.tokenizer_of(path) == tmp_path / "own_tokenizer.bin"
 
 
 def test_tokenizer_of_another_model(tmp_path, gpt2_tokenizer):
     path = write(tmp_path)
-    with pytest.raises(UserError, match=r"gpt2_tokenizer\.bin: no such file; .*reference_gpt2"):
+    with pytest.raises(
+        UserError, match=r"gpt2_tokenizer\.bin: there is no file of .*reference_gpt2"
+    ):
         sample.main(["--weights", str(path)])
-    prepro.write_tokenizer(gpt2_tokenizer, LETTERS, 12)
+    write_tokenizer(gpt2_tokenizer, LETTERS)
     why = r"gpt2_tokenizer\.bin: has 13 tokens, out\.bin knows 257; .*--tokenizer FILE$"
     with pytest.raises(UserError, match=why):
         sample.main(["--weights", str(path)])
 
 
 def test_weights_of_no_use(tmp_path):
-    with pytest.raises(UserError, match=r"no\.bin: no such file; `python reference_gpt2\.py`"):
+    with pytest.raises(
+        UserError, match=r"no\.bin: there is no file .*`python reference_gpt2\.py`"
+    ):
         sample.main(["--weights", str(tmp_path / "no.bin")])
     flat, _ = model(BYTES)
     flat[7] = np.nan
-    with pytest.raises(UserError, match=r"out\.bin: has weights that are not numbers"):
+    with pytest.raises(UserError, match=r"out\.bin: its weights are not all numbers"):
         sample.main(["--weights", str(write(tmp_path, flat=flat))])
 
 
@@ -292,6 +327,39 @@ def test_bad_flags(flags, capsys):
         sample.main(flags.split())
     err = capsys.readouterr().err
     assert exit.value.code == 2 and err.count("\n") == 1 and flags.split()[0] in err
+
+
+# ----------------------------------------------------------------------------
+# Many texts
+
+
+@pytest.mark.parametrize("count", [2, 17, 40])
+def test_samples_together_are_those_one_by_one(run, monkeypatch, count):
+    """Also where there are more than go through the model together, and some end early."""
+    flags = ["--prompt", "ab", "--tokens", 30, "--samples", count]
+    assert sample.TOGETHER == 16
+    flat, config = model(BYTES)
+    gpt2.tensors(flat, config)["wte"][-1, 0] = -0.05  # so that it draws end-of-text now and then
+    together = run(*flags, flat=flat)
+    monkeypatch.setattr(sample, "TOGETHER", 1)
+    assert run(*flags, flat=flat) == together
+    texts = together[:-1].split("\n---\n")
+    assert len(texts) == count and all(text.startswith("ab") for text in texts)
+    assert len(set(map(len, texts))) > 1
+    monkeypatch.setattr(sample, "TOGETHER_TOKENS", 1)  # never none
+    assert run(*flags, flat=flat) == together
+
+
+def test_samples_go_through_the_model_together(run, monkeypatch):
+    shapes, generate = [], gpt2.generate
+
+    def seen(params, config, tokens, pick):
+        shapes.append(tokens.shape)
+        return generate(params, config, tokens, pick)
+
+    monkeypatch.setattr(gpt2, "generate", seen)
+    run("--prompt", "abc", "--tokens", 2, "--samples", 20)
+    assert shapes == [(16, 3), (4, 3)]
 
 
 # ----------------------------------------------------------------------------
@@ -337,11 +405,12 @@ def test_a_reader_that_has_enough(start):
     assert process.wait(timeout=30) == -signal.SIGPIPE
 
 
-def test_a_mistake_is_one_line(start):
-    process = start("--prompt", "a" * 13, python=["-O"])
+@pytest.mark.parametrize("python", [["-O"], ["-I"], ["-P"] if sys.version_info >= (3, 11) else []])
+def test_a_mistake_is_one_line(start, python):
+    process = start("--prompt", b"a\xff", python=python)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (1, b"")
-    assert err.startswith(b"sample_gpt2.py: --prompt: has 13 tokens") and err.count(b"\n") == 1
+    assert err.startswith(b"sample_gpt2.py: --prompt: not UTF-8") and err.count(b"\n") == 1
 
 
 def test_needs_no_torch():

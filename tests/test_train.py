@@ -12,52 +12,32 @@ import time
 from pathlib import Path
 
 import train_gpt2 as gpt2
+from tools import memory
 
-import common
+import helpers
 import numpy as np
 import pytest
-
-PROJECT = Path(__file__).parent.parent
-CLOSED = "http://127.0.0.1:9"  # nothing listens there
-LETTERS = [bytes([c]) for c in b"abcdefghij. "] + [b"<end>"]
-V, END = len(LETTERS), len(LETTERS) - 1
-TEXT = "abc. jihg fed. "  # so regular that a small model soon knows it
-FAST = "--init d1 --seq-len 16 --batch-size 4 --sample-every 0 --val-every 0 --steps 2".split()
-DATA = ["--data", "data/letters"]
-
-
-def header(*numbers):
-    return struct.pack("<256i", *numbers, *[0] * (256 - len(numbers)))
-
-
-def write_tokens(path, tokens, vocab_size=V):
-    tokens = np.asarray(tokens, "<u2")
-    path.write_bytes(header(20240520, 1, len(tokens), vocab_size) + tokens.tobytes())
-
-
-def write_tokenizer(path, vocabulary=LETTERS):
-    data = b"".join(bytes([len(token)]) + token for token in vocabulary)
-    path.write_bytes(header(20240328, 2, len(vocabulary), len(vocabulary) - 1) + data)
-
-
-def make_project(folder):
-    """A copy of the program, with nothing prepared."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in PROJECT.glob("*.py"):
-        shutil.copy(path, folder)
-    ignore = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(PROJECT / "tools", folder / "tools", ignore=ignore)
-    return folder
-
-
-def add_data(folder, name="letters", count=900):
-    """data/NAME_*.bin of a small text, and its tokenizer."""
-    (folder / "data").mkdir(exist_ok=True)
-    tokens = [LETTERS.index(c.encode()) for c in (TEXT * count)[:count]]
-    write_tokens(folder / "data" / f"{name}_train.bin", [END, *tokens])
-    write_tokens(folder / "data" / f"{name}_val.bin", [END, *tokens[7 : 7 + count // 2]])
-    write_tokenizer(folder / "data" / f"{name}_tokenizer.bin")
-    return folder
+from helpers import (
+    LETTERS,
+    V,
+    add_data,
+    failed,
+    make_project,
+    succeeded,
+    write_tokenizer,
+    write_tokens,
+)
+from running import (
+    DATA,
+    DRIVER,
+    FAST,
+    LOOPS,
+    losses,
+    small_weights,
+    start_training,
+    train,
+    within,
+)
 
 
 @pytest.fixture(scope="module")
@@ -71,100 +51,77 @@ def bare(tmp_path):
     return make_project(tmp_path / "project")
 
 
-def start(folder, *flags, cwd=None, python=(), streams=(), **environment):
-    """Start it. There is no network, and no file of tiktoken's to be found."""
-    env = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
-    for name in (
-        "HTTPS_PROXY",
-        "HTTP_PROXY",
-        "ALL_PROXY",
-        "https_proxy",
-        "http_proxy",
-        "HF_ENDPOINT",
-    ):
-        env[name] = CLOSED
-    env |= {"TIKTOKEN_CACHE_DIR": str(folder / "no_cache"), "PYTHONIOENCODING": "utf-8"}
-    env |= environment
-    command = [sys.executable, *python, str(folder / "train_gpt2.py"), *map(str, flags)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **dict(streams)}
-    text = {"encoding": "utf-8", "errors": "replace"}
-    return subprocess.Popen(command, cwd=cwd or folder, env=env, **text, **pipes)
-
-
-def train(folder, *flags, timeout=60, **how):
-    """Run it to its end."""
-    with start(folder, *flags, **how) as process:
-        try:
-            out, err = process.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
-
-
-def within(before, after=""):
-    """For python=: run the program with a line of Python before it, and one after it."""
-    start = f"import common, runpy, sys; del sys.argv[0]; {before}"
-    return "-c", f"{start}\nrunpy.run_path(sys.argv[0], run_name='__main__')\n{after}"
-
-
-def succeeded(done):
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    return done.stdout
-
-
-def failed(done, *words):
-    """Exit status 1, one line on stderr with these words in it, and no training."""
-    assert "Traceback" not in done.stderr, done.stderr
-    assert done.returncode == 1, done.stderr
-    lines = done.stderr.splitlines()
-    assert len(lines) == 1 and lines[0].startswith("train_gpt2.py: "), done.stderr
-    assert all(word in lines[0] for word in words), lines[0]
-    assert "step 0" not in done.stdout
-    return lines[0]
-
-
 # ----------------------------------------------------------------------------
 # Output
 
+NUMBER = r"\d+\.\d{6}"
 
-def test_output_layout(project):
+
+@LOOPS
+def test_output_layout(project, loop):
     flags = "--init d1 --seq-len 16 --batch-size 4 --steps 4 --val-every 2 --sample-every 3".split()
-    out = succeeded(train(project, *flags, *DATA, "--val-batches", 3))
-    number, batches = r"\d+\.\d{6}", 900 // (4 * 16)
-    val = rf"val loss {number}\n"
+    out = succeeded(train(project, *flags, *DATA, "--val-batches", 3, *loop))
+    val = [rf"step {i}: val loss {NUMBER}\n" for i in range(5)]
     steps = [
-        rf"step {i}: train loss {number} \(took {number} ms, \d+ tokens/s\)\n" for i in range(4)
+        rf"step {i}: train loss {NUMBER} \(took {NUMBER} ms, \d+ tokens/s\)\n" for i in range(4)
     ]
-    sample = r"generating:\n---\n(?:[abcdefghij. ]|<end>){256,1280}\n---\n"
-    maxT = int(re.search(r"max_seq_len: (\d+)", out)[1])
+    letters = r"---\n(?:[abcdefghij. ]|<end>){256,1280}\n---\n"
+    maxT = int(re.search(r"maxT=(\d+)", out)[1])
     assert maxT >= 16
     parameters = (maxT + V) * 64 + 12 * 64 * 64 + 13 * 64 + 2 * 64
+    size = rf"GPT2Config\(maxT={maxT}, V={V}, L=1, NH=1, C=64\)"
+    memory = r"memory: \d+ MB \(parameters \d+, gradients \d+, moments \d+, activations \d+\)\n"
     assert re.fullmatch(
-        r"\[GPT-2\]\n"
-        rf"max_seq_len: {maxT}\n"
-        rf"vocab_size: {V}\n"
-        r"num_layers: 1\n"
-        r"num_heads: 1\n"
-        r"channels: 64\n"
-        rf"num_parameters: {parameters}\n"
-        rf"train dataset num_batches: {batches}\n"
-        rf"val dataset num_batches: {batches // 2}\n"
-        r"memory: \d+ MB \(parameters \d+, gradients \d+, moments \d+, activations \d+\)\n"
-        rf"{val}{steps[0]}{steps[1]}{val}{steps[2]}{sample}{steps[3]}{val}{sample}",
+        rf"weights: d1, {parameters:,} parameters, {size}\n"
+        r"data: data/letters, 901 tokens, and 451 for validation\n"
+        rf"{memory if loop else ''}"
+        rf"{val[0]}{steps[0]}{steps[1]}{val[2]}{steps[2]}step 3: sample\n{letters}{steps[3]}"
+        rf"{val[4]}step 4: sample\n{letters}wrote out.bin[;\n].*\n.*\n",
         out,
     ), out
 
 
-def test_nothing_but_steps(project):
-    lines = succeeded(train(project, *FAST, *DATA)).splitlines()
+def without_times(out):
+    """Return the output without what differs between equal runs, and between the two loops."""
+    out = re.sub(r" \(took .*\)|memory: .*\n", "", out)
+    return out[: out.index("wrote ")] if "wrote " in out else out
+
+
+COMMON = {
+    "plain": [],
+    "every flag": (
+        "--lr 0.01 --warmup 2 --min-lr-frac 0.2 --weight-decay 0.3 --grad-clip 0.5 --seed 5"
+        " --val-batches 0"
+    ).split(),
+    "more batches than there are": "--batch-size 14 --steps 9 --val-batches 5".split(),
+    "weights of a file": ["--init", "w.bin"],
+}
+
+
+@pytest.mark.parametrize("flags", COMMON)
+def test_the_driver_does_what_the_plain_loop_does(project, flags):
+    """The same lines, and the same bytes in out.bin."""
+    small_weights(project / "w.bin", 16)
+    flags = [*FAST, *DATA, "--steps", 5, "--val-every", 2, "--sample-every", 3, *COMMON[flags]]
+    found = []
+    for more in [], DRIVER, ["--log", project / "both.csv"]:
+        (project / "both.csv").unlink(missing_ok=True)
+        out = succeeded(train(project, *flags, *more))
+        assert ("memory: " in out) is bool(more)  # the one has it, the other does not
+        found.append((without_times(out), (project / "out.bin").read_bytes()))
+        (project / "out.bin").unlink()
+    assert found[0] == found[1] == found[2]
+    assert found[0][0].count("train loss") >= 5
+
+
+@LOOPS
+def test_nothing_but_steps(bare, loop):
+    add_data(bare)
+    before = sorted(bare.rglob("*.bin"))
+    lines = succeeded(train(bare, *FAST, *DATA, "--no-save", *loop)).splitlines()
     assert [line.split(":")[0] for line in lines[-2:]] == ["step 0", "step 1"]
-    assert not [line for line in lines if line.startswith(("val loss", "generating", "wrote"))]
-
-
-def losses(out, kind):
-    return [float(loss) for loss in re.findall(rf"{kind} loss ([\d.]+)", out)]
+    assert not [line for line in lines if re.search("val loss|sample|wrote|python", line)]
+    assert sorted(bare.rglob("*.bin")) == before
 
 
 def mean_loss(path, weights, batches, B=4, T=16):
@@ -176,11 +133,12 @@ def mean_loss(path, weights, batches, B=4, T=16):
     return gpt2.gpt2_forward(params, config, x.reshape(-1, T), y.reshape(-1, T))[0]
 
 
-def test_losses_are_those_of_the_right_tokens(project, tmp_path):
+@LOOPS
+def test_losses_are_those_of_the_right_tokens(project, tmp_path, loop):
     saved = tmp_path / "w.bin"
     flags = [*FAST, *DATA, "--val-every", 1, "--val-batches", 3, "--lr", 1e-2]
     succeeded(train(project, *flags, "--save", saved))
-    out = succeeded(train(project, *flags, "--init", saved))
+    out = succeeded(train(project, *flags, *loop, "--init", saved))
     data = project / "data"
     val = mean_loss(data / "letters_val.bin", saved, 3)
     first = mean_loss(data / "letters_train.bin", saved, 1)
@@ -198,18 +156,19 @@ def test_learning_rate_of_0_changes_nothing(project, tmp_path, steps):
     assert np.array_equal(gpt2.load_weights(saved)[0], gpt2.load_weights(weights)[0])
 
 
-def test_flags_reach_adamw(project, tmp_path):
+@LOOPS
+def test_flags_reach_adamw(project, tmp_path, loop):
     """What it saves is what three steps made here come to."""
     weights, saved = small_weights(tmp_path / "w.bin", 16), tmp_path / "saved.bin"
     flags = "--lr 0.02 --weight-decay 0.3 --warmup 1 --min-lr-frac 0.5 --steps 3".split()
-    succeeded(train(project, *FAST, *DATA, "--init", weights, *flags, "--save", saved))
+    succeeded(train(project, *FAST, *DATA, "--init", weights, *flags, *loop, "--out", saved))
     flat, config = gpt2.load_weights(weights)
-    tokens, _ = common.load_tokens(project / "data" / "letters_train.bin")
+    tokens, _ = gpt2.load_tokens(project / "data" / "letters_train.bin")
     params, grads, m, v = (
         gpt2.tensors(array, config) for array in (flat, *np.zeros((3, flat.size), np.float32))
     )
     for step, lr in enumerate([0.02, 0.02, 0.015]):  # half a cosine, from 0.02 down to 0.01
-        _, cache = gpt2.gpt2_forward(params, config, *gpt2.get_batch([tokens], step, 4, 16))
+        _, cache = gpt2.gpt2_forward(params, config, *gpt2.get_batch(tokens, step, 4, 16))
         gpt2.gpt2_backward(1.0, cache, grads)
         gpt2.adamw_update(params, grads, m, v, step + 1, lr, weight_decay=0.3)
     assert np.abs(gpt2.load_weights(saved)[0] - flat).max() < 1e-6
@@ -217,7 +176,7 @@ def test_flags_reach_adamw(project, tmp_path):
 
 def test_one_token_at_a_time(project):
     flags = "--seq-len 1 --batch-size 64 --sample-every 2".split()
-    assert succeeded(train(project, *FAST, *DATA, *flags)).count("generating:") == 1
+    assert succeeded(train(project, *FAST, *DATA, *flags)).count(": sample") == 1
 
 
 @pytest.mark.parametrize("shuffle", [[], ["--shuffle"]])
@@ -234,8 +193,9 @@ def test_loss_falls(project, shuffle):
     assert sum(sample.count(word) for word in ("abc. ", "jihg ", "fed. ")) >= 20
 
 
-def test_samples_differ_from_step_to_step(project):
-    out = succeeded(train(project, *FAST, *DATA, "--lr", 0, "--sample-every", 1))
+@LOOPS
+def test_samples_differ_from_step_to_step(project, loop):
+    out = succeeded(train(project, *FAST, *DATA, "--lr", 0, "--sample-every", 1, *loop))
     one, other = re.findall(r"---\n(.*?)\n---", out, re.DOTALL)
     assert one != other
 
@@ -244,8 +204,7 @@ def test_save_and_start_from_it(project, tmp_path):
     saved = tmp_path / "saved.bin"
     first = FAST + "--val-every 2 --lr 3e-3".split()
     out = succeeded(train(project, *first, *DATA, "--save", saved))
-    lines = out.splitlines()
-    assert lines[-2] == f"wrote {saved}" and lines[-1].startswith("val loss ")
+    assert f"\nwrote {saved}\nstep 2: val loss " in out
     flat, config = gpt2.load_weights(saved)
     assert config[1:] == (V, 1, 1, 64) and config.maxT >= 16
     assert not np.array_equal(flat, gpt2.init_weights(config, 1337))
@@ -262,33 +221,37 @@ def test_one_seed_gives_the_same_bytes(project, tmp_path):
     files, texts = [tmp_path / name for name in ("1.bin", "2.bin", "3.bin")], []
     for path, seed in zip(files, (5, 5, 6), strict=True):
         done = train(project, *flags.split(), seed, "--data", "data/longer", "--save", path)
-        texts.append(re.sub(r"\(took .*\)|wrote .*", "", succeeded(done)))
+        texts.append(without_times(succeeded(done)))
     assert files[0].read_bytes() == files[1].read_bytes() != files[2].read_bytes()
     assert texts[0] == texts[1] != texts[2]
 
 
-def test_default_files_are_the_projects(bare, tmp_path):
+@LOOPS
+def test_default_files_are_the_projects(bare, tmp_path, loop):
     """Without --init and --data, wherever one stands; what is there is not made anew."""
     add_data(bare, "tiny_shakespeare")
     shutil.move(bare / "data" / "tiny_shakespeare_tokenizer.bin", bare / "gpt2_tokenizer.bin")
     config = gpt2.GPT2Config(16, V, 1, 2, 8)
-    common.write_weights(bare / "gpt2_124M.bin", gpt2.init_weights(config), config)
+    gpt2.write_weights(bare / "gpt2_124M.bin", gpt2.init_weights(config), config)
     before = sorted(path.name for path in bare.rglob("*.bin"))
-    flags = "--steps 2 --seq-len 16 --sample-every 2".split()
+    flags = [*"--steps 2 --seq-len 16 --sample-every 2".split(), *loop]
     out = succeeded(train(bare, *flags, cwd=tmp_path))
-    assert out.startswith("[GPT-2]\nmax_seq_len: 16\n")
-    assert len(losses(out, "val")) == 2 and out.count("generating:") == 1
+    assert f"weights: {bare / 'gpt2_124M.bin'}, " in out and "(maxT=16, " in out
+    assert f"data: {bare / 'data' / 'tiny_shakespeare'}, " in out
+    assert len(losses(out, "val")) == 2 and out.count(": sample") == 1
     assert sorted(path.name for path in bare.rglob("*.bin")) == before
+    assert gpt2.load_weights(tmp_path / "out.bin")[1] == config
 
 
+@LOOPS
 @pytest.mark.parametrize("name", ["a folder with spaces", "Öl und 数据"])
-def test_odd_folders(tmp_path, name):
+def test_odd_folders(tmp_path, name, loop):
     folder = add_data(make_project(tmp_path / name))
     (tmp_path / "elsewhere").mkdir()
     data, saved = f"../{name}/data/letters", tmp_path / name / "säve d.bin"
-    flags = [*FAST, "--sample-every", 1, "--data", data, "--save", saved]
+    flags = [*FAST, "--sample-every", 1, "--data", data, "--out", saved, *loop]
     out = succeeded(train(folder, *flags, cwd=tmp_path / "elsewhere"))
-    assert f"\nwrote {saved}\n" in out and out.count("generating:") == 2
+    assert f"\nwrote {saved}" in out and out.count(": sample") == 2
     assert gpt2.load_weights(saved)[1].V == V
     assert not list((tmp_path / "elsewhere").iterdir())
 
@@ -304,26 +267,33 @@ def test_read_only_project():
         folder.chmod(0o555)
         before = sorted(folder.iterdir())
         # root may write anywhere, so it becomes nobody, who can't read what is not imported by then
-        modules = "os, mmap, pkgutil, numpy.random, tqdm, train_gpt2"
-        nobody = f"import {modules}; os.geteuid() or os.setresuid(*[65534] * 3)"
+        modules = "os, mmap, pkgutil, numpy.random, tqdm, tools.driver"
+        nobody = f"import {modules}; os.geteuid() or os.setresuid(*[{helpers.NOBODY}] * 3)"
         how = {"python": within(nobody), "PYTHONDONTWRITEBYTECODE": "1"}
-        files = ["--data", elsewhere / "letters", "--save", elsewhere / "out.bin"]
-        succeeded(train(folder, *FAST, *files, **how))
-        assert gpt2.load_weights(elsewhere / "out.bin")[1].V == V
-        assert sorted(folder.iterdir()) == before
-        failed(train(folder, *FAST, *files[:2], "--save", "out.bin", **how))
+        data = ["--data", elsewhere / "letters"]
+        for flag, loop in ("--out", []), ("--save", []), ("--out", DRIVER):
+            succeeded(train(folder, *FAST, *data, flag, elsewhere / "w.bin", *loop, **how))
+            assert gpt2.load_weights(elsewhere / "w.bin")[1].V == V
+            assert sorted(folder.iterdir()) == before
+            for name in "w.bin", elsewhere / "none" / "w.bin":
+                done = train(folder, *FAST, *data, flag, name, *loop, **how)
+                assert flag in failed(done) and "step 0" not in done.stdout
+        for loop in [], DRIVER:  # where it stands by default
+            done = train(folder, *FAST, *data, *loop, **how)
+            assert "--out out.bin: " in failed(done) and "step 0" not in done.stdout
         folder.chmod(0o755)
 
 
-def test_output_that_cannot_show_every_character(project):
+@LOOPS
+def test_output_that_cannot_show_every_character(project, loop):
     """As on Windows, or in a terminal of 1990: a sample's odd bytes are no reason to stop."""
     tokens = np.arange(900) % 4
     for split in "train", "val":
         write_tokens(project / "data" / f"odd_{split}.bin", tokens, 4)
     write_tokenizer(project / "data" / "odd_tokenizer.bin", [b"\xff", "é".encode(), b"x", b"<end>"])
-    flags = [*FAST, "--sample-every", 1, "--data", "data/odd"]
+    flags = [*FAST, "--sample-every", 1, "--data", "data/odd", *loop]
     out = succeeded(train(project, *flags, PYTHONIOENCODING="ascii"))
-    assert out.count("generating:") == 2
+    assert out.count(": sample") == 2
 
 
 BLOCKER = """
@@ -350,23 +320,37 @@ def block(folder, *names):
     return str(folder)
 
 
-def test_training_needs_numpy_and_tqdm_alone(project, tmp_path):
-    path, saved = block(tmp_path, "torch", "tiktoken", "requests", "urllib3"), tmp_path / "w.bin"
+OTHER_PACKAGES = "torch", "tiktoken", "requests", "urllib3"
+
+
+def test_driver_needs_numpy_and_tqdm_alone(project, tmp_path):
+    path, saved = block(tmp_path, *OTHER_PACKAGES), tmp_path / "w.bin"
     flags = [*FAST, *DATA, "--val-every", 1, "--sample-every", 2, "--save", saved]
     assert "step 1: " in succeeded(train(project, *flags, PYTHONPATH=path))
-    assert "step 1: " in succeeded(train(project, *FAST, *DATA, "--init", saved, PYTHONPATH=path))
+    goes_on = ["--resume", saved, "--steps", 3, "--val-every", 0]
+    assert "step 2: " in succeeded(train(project, *goes_on, PYTHONPATH=path))
 
 
-def test_lesson_needs_numpy_alone(project, tmp_path):
-    path = block(tmp_path, "torch", "tiktoken", "requests", "urllib3", "tqdm")
-    command = [sys.executable, "-c", "import train_gpt2; print(train_gpt2.CHUNK)"]
-    env = os.environ | {"PYTHONPATH": path}
-    done = subprocess.run(command, cwd=project, env=env, capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == (f"{gpt2.CHUNK}\n", "")
+@pytest.mark.parametrize("alone", [False, True])
+def test_lesson_needs_numpy_alone(project, tmp_path, alone):
+    """And no other file of the project, which is then not beside it."""
+    path, folder = block(tmp_path, *OTHER_PACKAGES, "tqdm"), project
+    if alone:
+        folder = tmp_path / "alone"
+        folder.mkdir()
+        shutil.copy(project / "train_gpt2.py", add_data(folder))
+    flags = [*FAST, *DATA, "--val-every", 1, "--sample-every", 2]
+    first = succeeded(train(folder, *flags, PYTHONPATH=path))
+    assert "step 1: train loss" in first and "step 2: sample" in first
+    again = succeeded(train(folder, *flags, "--init", "out.bin", PYTHONPATH=path))
+    assert losses(again, "val")[0] == losses(first, "val")[-1]
+    if alone:
+        line = failed(train(folder, *flags, "--grad-accum", 2, PYTHONPATH=path))
+        assert "--grad-accum 2: there is no such flag" in line
 
 
-def test_without_tqdm(project, tmp_path):
-    done = train(project, *FAST, *DATA, PYTHONPATH=block(tmp_path, "tqdm"))
+def test_driver_without_tqdm(project, tmp_path):
+    done = train(project, *FAST, *DATA, *DRIVER, PYTHONPATH=block(tmp_path, "tqdm"))
     failed(done, "tqdm", "pip install")
 
 
@@ -394,7 +378,8 @@ def test_memory_is_what_it_takes(project):
     peak = "import re; print(re.search(r'VmHWM:.*', open('/proc/self/status').read())[0])"
 
     def run(*flags):
-        flags = *flags, "--steps", 1, "--val-batches", 1, "--sample-every", 0, "--data", "data/long"
+        few = "--steps 1 --val-batches 1 --sample-every 0 --data data/long".split()
+        flags = [*DRIVER, *flags, *few]
         out = succeeded(train(project, *flags, python=within("", peak)))
         line = re.search(r"memory: (.*) MB \((.*)\)", out)
         parts = [int(part.split()[1]) for part in line[2].split(", ")]
@@ -414,15 +399,15 @@ def test_memory_is_what_it_takes(project):
 
 @pytest.mark.parametrize("have, warned", [(10**6, True), (10**9, False)])
 def test_warning_where_memory_is_short(project, have, warned):
-    patch = within(f"common.machine_memory = lambda: {have}")
-    done = train(project, *FAST, *DATA, python=patch)
+    patch = within(f"import tools.memory; tools.memory.machine_memory = lambda: {have}")
+    done = train(project, *FAST, *DATA, *DRIVER, python=patch)
     assert done.returncode == 0 and "step 1: " in done.stdout  # it may know better
     assert done.stderr.count("\n") == warned
     assert not warned or re.match(r"train_gpt2\.py: warning: .*--batch-size.*\n", done.stderr)
 
 
 def test_machine_memory():
-    assert 2**26 < common.machine_memory() < 2**50  # 64 MB, in bytes, or more
+    assert 2**26 < memory.machine_memory() < 2**50  # 64 MB, in bytes, or more
 
 
 # ----------------------------------------------------------------------------
@@ -438,7 +423,7 @@ def on_terminal(project, *flags, stdout_too):
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 120, 0, 0))
     streams = {"stderr": theirs} | ({"stdout": theirs} if stdout_too else {})
-    with start(project, *flags, streams=streams) as process:
+    with start_training(project, *flags, streams=streams) as process:
         os.close(theirs)
         shown = b""
         try:
@@ -453,13 +438,13 @@ def on_terminal(project, *flags, stdout_too):
 
 
 BAR = r"100%\|█+\| 30/30 \[.*, loss \d\.\d{4}, \d+ tokens/s\]"
-BAR_FLAGS = [*FAST, *DATA, "--steps", 30, "--val-every", 10]
+BAR_FLAGS = [*FAST, *DATA, *DRIVER, "--steps", 30, "--val-every", 10]
 
 
 def test_bar_and_lines(project):
     """stderr a terminal, stdout a file or a pipe: one has the bar, the other all the lines."""
     shown, out = on_terminal(project, *BAR_FLAGS, stdout_too=False)
-    steps = [line.split(":")[0] for line in out.splitlines() if line.startswith("step ")]
+    steps = [line.split(":")[0] for line in out.splitlines() if "train loss" in line]
     assert steps == [f"step {i}" for i in range(30)]
     assert len(losses(out, "val")) == 4 and "tokens/s" in out and "█" not in out
     assert re.search(BAR, shown), shown
@@ -471,63 +456,16 @@ def test_bar_alone(project):
     shown, _ = on_terminal(project, *BAR_FLAGS, stdout_too=True)
     assert re.search(BAR, shown), shown
     assert "train loss" not in shown and len(losses(shown, "val")) == 4
-    assert shown.startswith("[GPT-2]")
+    assert shown.startswith("weights: d1, ")
 
 
 # ----------------------------------------------------------------------------
-# Mistakes
+# Mistakes; those that take one bad file or flag are in test_bad_input.py
 
 
-def small_weights(path, maxT=8, vocab_size=V):
-    config = gpt2.GPT2Config(maxT, vocab_size, 1, 1, 4)
-    common.write_weights(path, gpt2.init_weights(config), config)
-    return path
-
-
-@pytest.mark.parametrize("python", [(), ("-O",)], ids=["python", "python -O"])
-def test_mistakes(project, tmp_path, python):
-    def fails(flags, *words):
-        return failed(train(project, *FAST, *DATA, *flags, python=python), *words)
-
-    missing = tmp_path / "none.bin"
-    fails(["--init", missing], str(missing), "no such file")
-    fails(["--data", tmp_path / "none"], f"{tmp_path / 'none'}_train.bin", "no such file", "prepro")
-    wrong_vocabulary = small_weights(tmp_path / "v.bin", 16, V + 1)
-    fails(["--init", wrong_vocabulary], "--data", str(wrong_vocabulary), f"{V + 1}", f"{V}")
-    short = small_weights(tmp_path / "short.bin", 8)
-    fails(["--init", short, "--seq-len", 9], "--seq-len 9", "8", str(short))
-    fails(["--batch-size", 29], "451", "465")  # 29 * 16 and one more
-    fails(["--init", project / "data" / "letters_train.bin"], "letters_train.bin")
-    fails(["--data", tmp_path / "v.bin"], "v.bin")
-    cut = tmp_path / "cut.bin"
-    cut.write_bytes(wrong_vocabulary.read_bytes()[:-1])
-    fails(["--init", cut], str(cut))
-    fails(["--init", tmp_path], str(tmp_path), "this is a folder")
-
-
-def test_just_enough_tokens(project):
-    assert "step 1: " in succeeded(train(project, *FAST, *DATA, "--batch-size", 28))
-
-
-DAMAGES = {
-    "too few": (lambda path: write_tokens(path, [1] * 64), ["64", "65"]),
-    "another vocabulary": (lambda path: write_tokens(path, [1] * 200, V + 1), []),
-    "a token that is none": (lambda path: write_tokens(path, [V] * 200), []),
-    "no tokens at all": (lambda path: write_tokens(path, []), []),
-    "one byte": (lambda path: path.write_bytes(b"x"), []),
-    "missing": (Path.unlink, ["no such file"]),
-}
-
-
-@pytest.mark.parametrize("split", ["train", "val"])
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_each_split_is_looked_at(project, tmp_path, split, damage):
-    for suffix in "train.bin", "val.bin", "tokenizer.bin":
-        shutil.copy(project / "data" / f"letters_{suffix}", tmp_path / f"x_{suffix}")
-    change, words = DAMAGES[damage]
-    change(tmp_path / f"x_{split}.bin")
-    flags = [*FAST, "--data", tmp_path / "x", "--val-every", 1]
-    failed(train(project, *flags), "x_", *words)
+@LOOPS
+def test_just_enough_tokens(project, loop):
+    assert "step 1: " in succeeded(train(project, *FAST, *DATA, "--batch-size", 28, *loop))
 
 
 @pytest.fixture
@@ -538,75 +476,20 @@ def letters(project, tmp_path):
     return [*FAST, "--data", tmp_path / "x", "--sample-every", 1], tmp_path / "x_tokenizer.bin"
 
 
-def test_missing_tokenizer(project, letters):
+@LOOPS
+def test_missing_tokenizer(project, letters, loop):
     flags, _ = letters
-    failed(train(project, *flags), "tokenizer.bin", "no such file")
-    assert "step 1: " in succeeded(train(project, *flags, "--sample-every", 0))  # not asked for
+    failed(train(project, *flags, *loop), "tokenizer.bin", "no file of this name")
+    done = train(project, *flags, *loop, "--sample-every", 0)  # not asked for
+    assert "step 1: " in succeeded(done)
 
 
 @pytest.mark.parametrize("vocabulary", [LETTERS[:-3], [*LETTERS, b"more"]], ids=["less", "more"])
 def test_tokenizer_of_another_vocabulary(project, letters, vocabulary):
     flags, own = letters
     write_tokenizer(own, vocabulary)
-    failed(train(project, *flags), "x_tokenizer.bin")
-
-
-def test_damaged_tokenizer(project, letters):
-    flags, own = letters
-    own.write_bytes(b"x" * 2000)
-    failed(train(project, *flags), str(own))
-
-
-def test_save_where_nothing_can_be_written(project, tmp_path):
-    """Said before the training, not after it."""
-    failed(train(project, *FAST, *DATA, "--save", tmp_path / "none" / "w.bin"), "none")
-
-
-@pytest.mark.parametrize(
-    "flags",
-    [
-        ["--batch-size", "0"],
-        ["--batch-size", "-1"],
-        ["--batch-size", "x"],
-        ["--seq-len", "0"],
-        ["--steps", "-1"],
-        ["--steps", "1.5"],
-        ["--lr", "nan"],
-        ["--lr", "inf"],
-        ["--lr", "-1"],
-        ["--min-lr-frac", "1.1"],
-        ["--weight-decay", "nan"],
-        ["--val-batches", "0"],
-        ["--val-every", "-1"],
-        ["--sample-every", "x"],
-        ["--save-every", "-1"],
-        ["--save-every", "1"],  # and no --save
-        ["--grad-accum", "0"],
-        ["--grad-clip", "-1"],
-        ["--grad-clip", "nan"],
-        ["--seed", "-1"],
-        ["--no-such-flag"],
-        ["--lr"],
-        ["word"],
-    ],
-    ids=" ".join,
-)
-def test_bad_flag(flags, capsys):
-    with pytest.raises(SystemExit) as caught:
-        common.training_flags(flags)
-    out, err = capsys.readouterr()
-    assert caught.value.code == 2 and out == ""
-    assert err.count("\n") == 1 and flags[0] in err and err.endswith("; --help lists the flags\n")
-
-
-@pytest.mark.parametrize("python", [(), ("-O",)], ids=["python", "python -O"])
-@pytest.mark.parametrize("flags", [["--batch-size", 0], ["--lr", "nan"], ["--wrong"]], ids=str)
-def test_bad_flag_is_exit_status_2(bare, flags, python):
-    done = train(bare, *flags, python=python)
-    assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.startswith("train_gpt2.py: ") and done.stderr.count("\n") == 1
-    assert str(flags[0]) in done.stderr
-    assert not list(bare.rglob("*.bin"))  # nor was anything prepared
+    for loop in [], DRIVER:
+        failed(train(project, *flags, *loop), "x_tokenizer.bin", f" {len(vocabulary)} ", f" {V}")
 
 
 # ----------------------------------------------------------------------------
@@ -617,7 +500,7 @@ def test_explicit_files_never_fall_back(bare):
     add_data(bare)
     for flags in ["--init", "none.bin", *DATA], ["--init", "d1", "--data", "data/none"]:
         done = train(bare, *flags)
-        failed(done, "none", "no such file")
+        failed(done, "none", "no file of this name")
         assert done.stdout == ""
     # one of the two is left to the default, which takes a network
     for flags in ["--init", "d1"], ["--init", "none.bin"], DATA, ["--data", "data/none"]:
@@ -625,7 +508,7 @@ def test_explicit_files_never_fall_back(bare):
         done = train(bare, *flags, "--steps", 1)
         assert time.monotonic() - start < 10
         assert done.returncode == 1 and "Traceback" not in done.stderr
-        assert "cannot reach" in done.stderr and "[GPT-2]" not in done.stdout
+        assert "cannot reach" in done.stderr and "weights: " not in done.stdout
     assert not list((bare / "data").glob("python_docs*"))
 
 
@@ -639,11 +522,11 @@ def test_offline_fallback(bare, tmp_path):
     (line,) = done.stderr.splitlines()
     assert "cannot reach raw.githubusercontent.com" in line
     (shown,) = re.findall(r"python train_gpt2\.py (--.*)", done.stdout)
-    assert "num_layers: 2\n" in done.stdout and "vocab_size: 257\n" in done.stdout
+    assert "weights: d2, " in done.stdout and "V=257, L=2, " in done.stdout
     first, last = losses(done.stdout, "val")
     assert abs(first - math.log(257)) < 0.2 and last < first
-    assert done.stdout.count("step 0: ") == done.stdout.count("step 1: ") == 1
-    assert done.stdout.count("generating:") == 1
+    assert len(losses(done.stdout, "train")) == 2 and done.stdout.count(": sample") == 1
+    assert gpt2.load_weights(tmp_path / "elsewhere" / "out.bin")[1].V == 257
     made = sorted(path.name for path in bare.rglob("*.bin"))
     assert made == [f"python_docs_{kind}.bin" for kind in ("tokenizer", "train", "val")]
 

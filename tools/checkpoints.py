@@ -12,9 +12,11 @@ import hashlib
 import json
 import math
 import os
+import shlex
 from pathlib import Path
 
 import train_gpt2 as gpt2
+from tools.console import one_line
 from train_gpt2 import FLOAT32, HERE, UserError
 
 import numpy as np
@@ -27,6 +29,9 @@ SETTINGS = {name.replace("-", "_"): least for name, (_, least, _) in gpt2.FLAGS.
 for name in "init", "data", "out", "val_every", "val_batches", "sample_every":
     del SETTINGS[name]  # where from and where to, and what is shown
 SETTINGS |= {"grad_accum": 1, "save_every": 0, "shuffle": False}
+MOST_BATCHES = 10**6  # of a step, which can't be stopped between them
+MOST = {name: 2**63 for name, least in SETTINGS.items() if type(least) is int}
+MOST["grad_accum"] = MOST_BATCHES
 
 
 def digest(shards):
@@ -37,10 +42,22 @@ def digest(shards):
     return found.hexdigest()
 
 
+def name_in_project(data):
+    """Return the name of data, None if its files are not in the project's data folder."""
+    folder, name = os.path.split(os.path.abspath(data))
+    return name if os.path.realpath(folder) == os.path.realpath(HERE / "data") else None
+
+
 def describe(args, shards):
-    """Return what a checkpoint says about a run with these flags, but for its step, a dict."""
+    """
+    Return what a checkpoint says about a run with these flags, but for its step, a dict.
+
+    The name of its data is one that means the same in any folder, and where the project was moved.
+    """
     settings = {name: getattr(args, name) for name in SETTINGS}
-    return {"data": str(args.data), "digest": digest(shards), "settings": settings}
+    name = name_in_project(args.data)
+    data = f"data/{name}" if name else os.path.abspath(args.data)
+    return {"data": data, "digest": digest(shards), "settings": settings}
 
 
 def checked_settings(found):
@@ -51,7 +68,7 @@ def checked_settings(found):
         least = SETTINGS[name]
         if type(value) is not type(least) and (type(least), type(value)) != (float, int):
             raise ValueError(f"{name} is {value!r}")
-        if not least <= value <= 2**63:
+        if not least <= value <= MOST.get(name, math.inf) or value == math.inf:
             raise ValueError(f"{name} is {value!r}")
     return found
 
@@ -65,7 +82,7 @@ def settings_of_flags(flags):
             data = flag.partition("=")[2]
         elif name == "shuffle" and not text:
             settings[name] = True
-        elif name in SETTINGS:
+        elif name in SETTINGS and name != "shuffle":
             settings[name] = type(SETTINGS[name])(flag.partition("=")[2])
         else:
             raise ValueError(f"unknown flag {flag!r}")
@@ -74,7 +91,10 @@ def settings_of_flags(flags):
 
 def read_about(path):
     """Return what a weight file says about its run, a dict; {} if nothing. Raises UserError."""
-    gpt2.read_config(path)
+    try:
+        gpt2.read_config(path)
+    except UserError as error:  # whose hint is for weights
+        raise UserError(f"{error.text.rpartition('; ')[0]}; {HINT}") from None
     header = np.fromfile(path, "<i4", 256)
     size = int(header[8]) if header[1] == FLOAT32 else 0
     if not size:
@@ -94,6 +114,8 @@ def read_about(path):
         checked_settings(about["settings"])
         if not 0 <= about["step"] < 2**63 or "data" not in about:
             raise ValueError("no step, or no data")
+        if b"\0" in os.fsencode(about["data"]):
+            raise ValueError("its data can't be the name of a file")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         what = f"damaged, at its end ({type(error).__name__}: {error})"
         raise UserError(f"{path}: {what}; {HINT}") from error
@@ -130,11 +152,11 @@ def read_moments(path):
 
 def data_of(about, path):
     """Return the name of a checkpoint's data, if it is in the project's data folder. UserError."""
-    name = (HERE / about["data"]).resolve()
-    if name.parent == (HERE / "data").resolve():
-        return str(name)
-    hint = f"if that is right, confirm it by --data {about['data']}"
-    raise UserError(f"{path}: was trained on {about['data']!r}, outside of this project; {hint}")
+    if name := name_in_project(HERE / about["data"]):
+        return str(HERE / "data" / name)
+    data = shlex.quote(one_line(about["data"]))
+    hint = f"if these are the files, confirm it by --data {data}"
+    raise UserError(f"{path}: its data, {data}, are outside of this project; {hint}")
 
 
 def start_of(path, about, shards, steps):
@@ -154,7 +176,7 @@ def tokenizer_of(path):
     """Return the tokenizer file of the data that a checkpoint was trained on, or else GPT-2's."""
     about = read_about(path)
     if about:
-        own = HERE / "data" / f"{Path(about['data']).name}_tokenizer.bin"
-        if (HERE / about["data"]).resolve().parent == own.parent.resolve() and own.exists():
+        own = Path(f"{HERE / about['data']}_tokenizer.bin")
+        if name_in_project(own) and own.exists():
             return own
     return gpt2.TOKENIZER_FILE

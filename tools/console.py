@@ -7,9 +7,11 @@ Files, training and networks have modules of their own.
 
 import argparse
 import contextlib
+import errno
 import math
 import os
 import signal
+import stat
 import sys
 import threading
 import warnings
@@ -38,19 +40,26 @@ def run(main):
     Exit status: 1 for a mistake, 2 for a flag, 3 without a network, 130 after Ctrl-C.
     """
     name = Path(sys.argv[0]).name
+    for stream in "stdout", "stderr":
+        if getattr(sys, stream) is None:  # it was closed, as by >&-
+            setattr(sys, stream, open(os.devnull, "w"))
     # a sample may have letters that a terminal lacks
     sys.stdout.reconfigure(errors="replace", line_buffering=True)
     warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's, of numbers that training stops at
     try:
         main()
     except BrokenPipeError:  # `| head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         sys.exit(141)  # what a shell expects of a program that SIGPIPE ended
     except MemoryError as error:
         sys.exit(f"{name}: out of memory; take smaller sizes ({one_line(error)})")
     except OSError as error:
-        what = f"{error.filename}: {error.strerror}" if error.filename else error
-        sys.exit(f"{name}: {one_line(what)}; check that file or folder")
+        if error.filename:
+            what = f"{error.filename}: {error.strerror}"
+            sys.exit(f"{name}: {one_line(what)}; check that file or folder")
+        drop_output()  # because it is what can't be written, most likely
+        what = f"{one_line(error.strerror or error)}"
+        sys.exit(f"{name}: {what}; check where the output goes, and the space that is left")
     except NoNetwork as error:
         print(error, file=sys.stderr)
         sys.exit(NO_NETWORK)
@@ -58,6 +67,11 @@ def run(main):
         if stop.args:
             print(f"{name}: {one_line(stop)}", file=sys.stderr)
         sys.exit(130)  # what a shell expects of a program that was interrupted
+
+
+def drop_output():
+    """Have what is still to be written to standard output go nowhere, so that it can't fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def catch_interrupt():
@@ -75,15 +89,18 @@ def catch_interrupt():
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that says what is wrong in one line; exit status 2."""
 
-    def parse_known_args(self, args=None, namespace=None):
-        args = sys.argv[1:] if args is None else args
-        for arg in args:
-            if arg.startswith("--") and arg.endswith("=--"):  # Python 3.11 makes a list of it
-                self.error(f"{arg}: -- is no value; give another")
-        return super().parse_known_args(args, namespace)
-
     def error(self, message):
         self.exit(2, f"{self.prog}: {one_line(message)}; --help lists the flags\n")
+
+    def parse_known_args(self, args=None, namespace=None):
+        """Parse as ArgumentParser does. From --flag=-- some of its versions make an empty list."""
+        found, others = super().parse_known_args(args, namespace)
+        for name, value in vars(found).items():
+            if value == [] != self.get_default(name):
+                if not isinstance(self.get_default(name), str):
+                    self.error(f"argument --{name.replace('_', '-')}: -- is no value for it")
+                setattr(found, name, "--")
+        return found, others
 
 
 def number(kind, low, high=math.inf):
@@ -117,8 +134,20 @@ def check_writable(path, flag=""):
         raise UserError(f"{path_is}: this is {what}; give the name of a file")
     if not os.access(folder, os.W_OK):
         raise UserError(f"{path_is}: no permission to write there; give another folder")
-    if Path(path).exists() and not os.access(path, os.W_OK):
-        raise UserError(f"{path_is}: is read-only; give another name, or make it writable")
+    if target.exists():
+        if not os.access(target, os.W_OK):
+            raise UserError(f"{path_is}: is read-only; give another name, or make it writable")
+        owners = {0, folder.stat().st_uid, target.stat().st_uid}
+        if folder.stat().st_mode & stat.S_ISVTX and os.geteuid() not in owners:
+            what = "belongs to another user, in a folder where nobody can replace others' files"
+            raise UserError(f"{path_is}: {what}; give another name")
+    part = Path(f"{target}.{os.getpid()}.part")  # as train_gpt2.replacing() makes it
+    try:
+        part.unlink(missing_ok=True)  # of a run that had this number, and was killed
+        part.touch(exist_ok=False)
+        part.unlink()
+    except OSError as error:
+        raise UserError(f"{path_is}: {error.strerror}; give another name or folder") from error
 
 
 @contextlib.contextmanager
@@ -127,4 +156,6 @@ def writing_in(folder):
     try:
         yield
     except OSError as error:
-        raise UserError(f"cannot write in {folder}: {error.strerror}; free some space") from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        hint = "free some space" if full else "give another place"
+        raise UserError(f"cannot write in {folder}: {error.strerror}; {hint}") from error

@@ -17,6 +17,7 @@ import contextlib
 import itertools
 import math
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -79,12 +80,32 @@ def make_parser():
         text += "" if default is None else f" (default: {default})"
         add(f"--{name}", type=kind, metavar="NAME" if least == "" else "N", help=text)
     add("--no-save", action="store_true", default=None, help="write no --out")
-    add("--save", type=file_name, metavar="FILE", help="write checkpoints there, instead of --out")
-    add("--save-every", type=number(int, 0), metavar="N", help="steps between them (0: at the end)")
-    add("--resume", type=file_name, metavar="FILE", help="go on with the run that saved FILE")
-    add("--log", type=file_name, metavar="FILE", help="write a CSV file with a row for each step")
-    text = "batches whose mean gradient a step takes, in each process (1)"
-    add("--grad-accum", type=number(int, 1), metavar="N", help=text)
+    add(
+        "--save",
+        type=file_name,
+        metavar="FILE",
+        help="write checkpoints there, instead of --out (default: none)",
+    )
+    add(
+        "--save-every",
+        type=number(int, 0),
+        metavar="N",
+        help="steps between them; 0: at the end (default: 0)",
+    )
+    add(
+        "--resume",
+        type=file_name,
+        metavar="FILE",
+        help="go on with the run that saved FILE (default: none)",
+    )
+    add(
+        "--log",
+        type=file_name,
+        metavar="FILE",
+        help="write a CSV file, a row for each step (default: none)",
+    )
+    text = "batches whose mean gradient a step takes, in each process (default: 1)"
+    add("--grad-accum", type=number(int, 1, checkpoints.MOST_BATCHES), metavar="N", help=text)
     text = "take the batches of training in random order, another one in each epoch"
     add("--shuffle", action="store_true", default=None, help=text)
     add_switches(add)
@@ -95,7 +116,8 @@ def parse(argv):
     """
     Return the flags of a run as a namespace, complete; for --resume, with those of its checkpoint.
 
-    Its about is what the checkpoint says. Raises UserError, or SystemExit for a flag.
+    Its about is what the checkpoint says, its argv what was given here. Raises UserError, or
+    SystemExit for a flag.
     """
     parser = make_parser()
     given = {name: x for name, x in vars(parser.parse_args(argv)).items() if x is not None}
@@ -115,7 +137,8 @@ def parse(argv):
         given = about["settings"] | {"save": given["resume"]} | given | {"data": data}
     if given.get("save_every") and not given.get("save"):
         parser.error("--save-every: says how often, but not where; add --save FILE")
-    return SimpleNamespace(**DEFAULTS | given, about=about), SWITCHES.keys() & given.keys()
+    args = SimpleNamespace(**DEFAULTS | given, about=about, argv=argv)
+    return args, SWITCHES.keys() & given.keys()
 
 
 def check_outputs(args):
@@ -151,7 +174,7 @@ def interruptions(terminate):
 
     def handler(signum, frame):
         if signum == signal.SIGINT and pressed.is_set():
-            raise KeyboardInterrupt("stopped at once; the steps since the last save are lost")
+            raise KeyboardInterrupt
         if not pressed.is_set():
             text = "stopping after this step; again: stop now, without saving\n"
             with contextlib.suppress(OSError):
@@ -182,8 +205,8 @@ class Saver:
     """Writes what a run leaves: checkpoints at --save and its best, or else weights at --out."""
 
     def __init__(self, args, engine, config, shards, start):
-        self.args, self.engine, self.config, self.saved = args, engine, config, None
-        self.start, self.best = start, math.inf
+        self.args, self.engine, self.config = args, engine, config
+        self.start, self.saved, self.best = start, None, math.inf
         self.about = checkpoints.describe(args, shards)
         if args.save and start:
             with contextlib.suppress(UserError):  # of no use if it is not a checkpoint
@@ -210,6 +233,13 @@ class Saver:
         say(f"wrote {self.args.save or self.args.out}")
         return self.args.save or self.args.out
 
+    def lost(self, step):
+        """Return in words which of that many steps are in no file."""
+        after = self.start if self.saved is None else self.saved
+        if after == step:
+            return "no step is lost"
+        return f"what it learned in steps {after} to {step - 1} is lost"
+
     def save_best(self, step, val_loss):
         """Write the weights, if there is a --save and they are the best so far."""
         if self.args.save and not self.engine.rank and val_loss < self.best:
@@ -235,10 +265,19 @@ def bytes_of(shards, T, windows, vocabulary, end_of_text):
     return total
 
 
-def evaluate(engine, shards, B, T, batches):
-    """Return the mean loss of the first so many batches; 0: of all."""
-    batches = batches or token_files.num_batches(shards, B, T)
-    return engine.evaluate(token_files.get_batch(shards, i, B, T) for i in range(batches))
+def get_batch(shards, i, args, config, seed=None):
+    """Return a batch as token_files.get_batch() does. UserError if a file was overwritten."""
+    x, y = token_files.get_batch(shards, i, args.batch_size, args.seq_len, seed)
+    if max(x.max(), y.max()) >= config.V:
+        what = f"a file has changed, it has tokens beyond {config.V - 1:,} now"
+        raise UserError(f"--data {args.data}: {what}; prepare it again")
+    return x, y
+
+
+def evaluate(its, args, batches):
+    """Return the mean loss of the first so many batches for validation; 0: of all. UserError."""
+    batches = batches or token_files.num_batches(its.val, args.batch_size, args.seq_len)
+    return its.engine.evaluate(get_batch(its.val, i, args, its.config) for i in range(batches))
 
 
 def print_whole_validation(its, args):
@@ -246,23 +285,28 @@ def print_whole_validation(its, args):
     B, T = args.batch_size, args.seq_len
     windows = token_files.num_batches(its.val, B, T) * B
     count = windows * T
-    loss, text = evaluate(its.engine, its.val, B, T, 0), f"on all of {count:,} tokens"
+    loss, text = evaluate(its, args, 0), f"on all of {count:,} tokens"
     if its.vocabulary:
         size = bytes_of(its.val, T, windows, its.vocabulary, its.end)
         text = f"{loss * count / size / math.log(2):.4f} bits per byte, {text}"
     say(f"step {args.steps}: val loss {loss:.6f}, {text}")
 
 
+def command(script, *flags):
+    """Return what to type for a script of the project, as a shell takes it."""
+    return shlex.join(["python", token_files.shown(gpt2.HERE / script), *map(str, flags)])
+
+
 def print_next(args, file):
     """Print what the user can do with the file that a run has written."""
-    weights = "" if file == str(gpt2.WEIGHTS_FILE) else f" --weights {file}"
     tokenizer = Path(f"{args.data}_tokenizer.bin")
-    tokenizer = f" --tokenizer {tokenizer}" if tokenizer.exists() else ""
-    say(f"text from it: python sample_gpt2.py{weights}{tokenizer}")
+    tokenizer = ("--tokenizer", tokenizer) if tokenizer.exists() else ()
+    say(f"text from it: {command('sample_gpt2.py', '--weights', file, *tokenizer)}")
     if args.save:
-        say(f"to go on: python train_gpt2.py --resume {file} --steps {2 * args.steps}")
+        more = "--resume", file, "--steps", 2 * args.steps or DEFAULTS["steps"]
     else:
-        say(f"to go on: python {' '.join(sys.argv)} --init {file}")
+        more = *args.argv, "--init", file
+    say(f"to go on: {command('train_gpt2.py', *more)}")
 
 
 def sample(engine, config, vocabulary, end_of_text, rng, count=256):
@@ -292,7 +336,7 @@ def load_data(data, B, T):
 
 
 def open_run(args, open_engine):
-    """Read what a run needs, say what it is -> a namespace of its parts. Raises UserError."""
+    """Read what a run needs -> a namespace of its parts. Raises UserError."""
     B, T = args.batch_size, args.seq_len
     train_shards, val_shards, V = load_data(args.data, B, T)
     start, m, v = 0, None, None
@@ -313,29 +357,44 @@ def open_run(args, open_engine):
         raise UserError(f"--resume {args.resume}: {share}; start another number of them")
     if not args.resume:  # for a checkpoint: the batches of a step, whichever process takes them
         args.grad_accum *= engine.world
-    weights = f"{args.resume}, after {start:,} steps" if args.resume else args.init
-    print(f"weights: {weights}, {len(flat):,} parameters, {config}")
-    count, val_count = (sum(map(len, shards)) for shards in (train_shards, val_shards))
-    print(f"data: {args.data}, {count:,} tokens, and {val_count:,} for validation")
-    accum = args.grad_accum // engine.world
-    memory.print_memory(memory.memory_needed(config, len(flat), B, T, accum))
     parts = {"engine": engine, "config": config, "vocabulary": vocabulary, "end": end_of_text}
     saver = Saver(args, engine, config, train_shards, start)
     return SimpleNamespace(**parts, saver=saver, train=train_shards, val=val_shards, start=start)
 
 
 @contextlib.contextmanager
+def showing(args, its, progress):
+    """Print what the run has, then show the Progress of its steps."""
+    count, world = gpt2.num_parameters(its.config), its.engine.world
+    weights = f"{args.resume}, after {its.start:,} steps" if args.resume else args.init
+    print(f"weights: {weights}, {count:,} parameters, {its.config}")
+    tokens, val_tokens = (sum(map(len, shards)) for shards in (its.train, its.val))
+    print(f"data: {args.data}, {tokens:,} tokens, and {val_tokens:,} for validation")
+    B, T, accum = args.batch_size, args.seq_len, args.grad_accum
+    memory.print_memory(memory.memory_needed(its.config, count, B, T, accum // world))
+    with progress:
+        yield
+
+
+@contextlib.contextmanager
 def saving(saver):
     """
-    Yield a namespace whose step is to say how many steps are done, None amid one.
+    Yield a namespace: its step is to say how many steps are done, whole that none is half done.
 
-    An error has these saved where there is a --save: the training is worth more than, say, a log.
+    An error has these steps saved: the training is worth more than, say, a log. At the first step,
+    the output may be closed already (`| head`); then it has what it began with saved, if there is
+    no such file. A second Ctrl-C saves nothing, and is told what is lost.
     """
-    state = SimpleNamespace(step=None)
+    state = SimpleNamespace(step=saver.start, whole=True)
     try:
         yield state
-    except (Exception, UserError):
-        if saver.args.save and state.step is not None and state.step > saver.start:
+    except KeyboardInterrupt as interrupt:
+        if interrupt.args:
+            raise
+        raise KeyboardInterrupt(f"stopped at once; {saver.lost(state.step)}") from None
+    except (Exception, UserError) as error:
+        new = isinstance(error, OSError) and not Path(saver.args.save or saver.args.out).exists()
+        if state.whole and (state.step > saver.start or new):
             with contextlib.suppress(Exception, UserError):  # of the two, the first is reported
                 saver.save(state.step)
         raise
@@ -344,7 +403,7 @@ def saving(saver):
 def stop(saver, step):
     """Save, and raise KeyboardInterrupt with what is said after Ctrl-C."""
     if step == saver.start:
-        raise KeyboardInterrupt("stopped at once; nothing is saved")
+        raise KeyboardInterrupt("stopped before the first step")
     file = saver.save(step)
     hint = f"--resume {file} goes on" if saver.args.save else f"--init {file} starts from there"
     raise KeyboardInterrupt(f"stopped after {step} steps; {hint if file else 'nothing is saved'}")
@@ -359,17 +418,21 @@ def train(args, open_engine):
     """
     its = open_run(args, open_engine)
     B, T, engine, accum, loss = args.batch_size, args.seq_len, its.engine, args.grad_accum, math.nan
-    seed, log = args.seed if args.shuffle else None, None if its.engine.rank else args.log
+    seed = args.seed if args.shuffle else None
+    log = None if engine.rank else args.log
     progress = Progress(args.steps, its.start, accum * B * T, log, quiet=engine.rank > 0)
-    with interruptions(engine.world > 1) as interrupted, progress, saving(its.saver) as state:
+    with contextlib.ExitStack() as stack:
+        interrupted = stack.enter_context(interruptions(engine.world > 1))
+        state = stack.enter_context(saving(its.saver))
+        stack.enter_context(showing(args, its, progress))
         for step in range(its.start, args.steps + 1):  # the last one does not train
-            last, val_loss, state.step = step == args.steps, None, step
+            last, val_loss = step == args.steps, None
             if not last and engine.agree(interrupted.is_set()):
                 stop(its.saver, step)
             if its.saver.due(step):
                 its.saver.save(step)
             if args.val_every and (last or step % args.val_every == 0):
-                val_loss = evaluate(engine, its.val, B, T, args.val_batches)
+                val_loss = evaluate(its, args, args.val_batches)
                 say(f"step {step}: val loss {val_loss:.6f}")
                 its.saver.save_best(step, val_loss)
             if args.sample_every and step and (last or step % args.sample_every == 0):
@@ -384,15 +447,15 @@ def train(args, open_engine):
 
             began, first = time.perf_counter(), step * accum
             own = range(first + engine.rank, first + accum, engine.world)
-            batches = [token_files.get_batch(its.train, i, B, T, seed) for i in own]
+            batches = [get_batch(its.train, i, args, its.config, seed) for i in own]
             lr = gpt2.learning_rate(step, args.steps, args.lr, args.warmup, args.min_lr_frac)
-            state.step = None
+            state.whole = False
             loss, norm = engine.step(batches, lr, step)
             if not math.isfinite(loss + norm):
                 what = f"loss {loss}, gradient norm {norm} in batch {first} of {args.data}_train"
                 hint = "this step is not saved; try a lower --lr, --warmup 100, or --grad-clip 1"
                 raise UserError(f"step {step}: {what}; {hint}")
-            state.step = step + 1
+            state.step, state.whole = step + 1, True
             progress.record(step, loss, val_loss, lr, norm, time.perf_counter() - began)
         file = its.saver.save(args.steps)
         if args.save and args.val_every:
@@ -433,4 +496,5 @@ def set_defaults(args):
 
 
 if __name__ == "__main__":
+    sys.argv[0] = token_files.shown(gpt2.HERE / "train_gpt2.py")  # which handed over, and is named
     run(main)

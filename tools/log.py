@@ -20,7 +20,25 @@ def bars():
         from tqdm import tqdm
     except ImportError:
         raise UserError("tqdm is missing; `pip install -r requirements.txt` installs it") from None
+    except ValueError as error:  # it reads variables called TQDM_...
+        raise UserError(f"tqdm: {error}; unset that variable, TQDM_...") from None
     return tqdm
+
+
+def bar_of(tokens_per_step):
+    """Return a class of bars that show tokens/s, too: so many times their own steps/s."""
+
+    class Bar(bars()):
+        @property
+        def format_dict(self):
+            """What tqdm's display is made of."""
+            found = super().format_dict
+            steps = found["n"] - (found["initial"] or 0)
+            rate = found["rate"] or (steps / found["elapsed"] if found["elapsed"] else 0)
+            parts = found["postfix"], f"{rate * tokens_per_step:.0f} tokens/s"
+            return found | {"postfix": ", ".join(filter(None, parts))}
+
+    return Bar
 
 
 def say(text):
@@ -61,12 +79,13 @@ class Progress:
 
     def __init__(self, steps, start, tokens_per_step, log_path=None, quiet=False):
         self.tokens_per_step, self.log_path = tokens_per_step, log_path
+        # disable: None has the bar on terminals alone
+        self.shown = {"total": steps, "initial": start, "disable": quiet or None}
         self.log = open_log(log_path, start) if log_path else None
-        shown = {"initial": start, "unit": "step", "disable": quiet or None}  # None: on terminals
-        self.bar = bars()(total=steps, **shown)
-        self.lines = self.bar.disable or not sys.stdout.isatty()
 
     def __enter__(self):
+        self.bar = bar_of(self.tokens_per_step)(**self.shown, unit="step")
+        self.lines = self.bar.disable or not sys.stdout.isatty()
         return self
 
     def __exit__(self, *_):
@@ -88,10 +107,9 @@ class Progress:
 
     def record(self, step, loss, val_loss, lr, norm, seconds):
         """Show and log a step: val_loss is the loss before it, None if that was not computed."""
-        per_second = f"{self.tokens_per_step / seconds:.0f} tokens/s"
         if self.lines:
-            took = f"took {seconds * 1000:f} ms, {per_second}"
+            took = f"took {seconds * 1000:f} ms, {self.tokens_per_step / seconds:.0f} tokens/s"
             say(f"step {step}: train loss {loss:f} ({took})")
-        self.bar.set_postfix_str(f"loss {loss:.4f}, {per_second}", refresh=False)
+        self.bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
         self.bar.update()
         self.write_row(step, loss, val_loss, lr, norm, seconds * 1000)

@@ -1,0 +1,274 @@
+"""The driver of long runs: what it leaves when something fails, what it says, and as a function."""
+
+import math
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+
+import train_gpt2 as gpt2
+from tools import driver
+
+import numpy as np
+import pytest
+from helpers import END, LETTERS, V, add_data, failed, make_project, run, succeeded
+from running import (
+    DATA,
+    DRIVER,
+    FAST,
+    LOOPS,
+    checkpoint,
+    posix,
+    read_until,
+    start_training,
+    train,
+    within,
+)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    return add_data(make_project(tmp_path_factory.mktemp("driver")))
+
+
+LONG = [*FAST, *DATA, "--steps", 10**6]
+
+# ----------------------------------------------------------------------------
+# What is learned is saved, whatever else fails
+
+
+@posix
+@pytest.mark.parametrize("lines", [1, 9])
+def test_output_that_nobody_reads(project, tmp_path, lines):
+    """As by `| head`."""
+    saved = tmp_path / "out.bin"
+    with start_training(project, *LONG, "--save", saved) as process:
+        for _ in range(lines):
+            process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(timeout=30) == 141
+        assert process.stderr.read() == ""
+    assert checkpoint(saved) >= (lines > 1)
+    succeeded(train(project, "--resume", saved, "--steps", 10**6, "--help"))
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_output_on_a_full_disk(project, tmp_path):
+    saved = tmp_path / "out.bin"
+    with open("/dev/full", "w") as full:
+        done = train(project, *LONG, "--save", saved, streams={"stdout": full})
+    line = failed(done, "No space left on device")
+    assert "Errno" not in line and checkpoint(saved) == 0
+
+
+def test_log_on_a_full_disk(project, tmp_path):
+    """Where the weights are to go, there is room."""
+    saved, log = tmp_path / "out.bin", tmp_path / "log.csv"
+    limit = "import os, tools.driver, tools.log as log; made = log.open_log"
+    limit += "\nclass Full:\n    def write(self, text): raise OSError(28, os.strerror(28))"
+    limit += "\n    def close(self): pass"
+    limit += "\nlog.open_log = lambda path, start: made(path, start) and Full()"
+    for flag in "--save", "--out":
+        done = train(project, *LONG, flag, saved, "--log", log, python=within(limit))
+        failed(done, f"--log {log}", "No space left on device")
+        assert f"wrote {saved}\n" in done.stdout
+        flat, config = gpt2.load_weights(saved)
+        assert not np.array_equal(flat, gpt2.init_weights(config, 1337))  # it has learned
+        log.unlink()
+
+
+def test_folder_that_is_removed(project, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with start_training(project, *LONG, "--save", folder / "w.bin", "--save-every", 50) as process:
+        read_until(process, "step 3: ")
+        shutil.rmtree(folder)
+        out, err = process.communicate(timeout=30)
+    assert process.returncode == 1 and "Traceback" not in err
+    (line,) = err.splitlines()
+    assert f"{folder / 'w.bin'}: No such file or directory" in line
+
+
+@posix
+@pytest.mark.parametrize("change", ["overwritten", "truncated"])
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_tokens_that_change_meanwhile(tmp_path, change, split):
+    folder, saved = add_data(make_project(tmp_path / "project")), tmp_path / "w.bin"
+    path = folder / "data" / f"letters_{split}.bin"
+    flags = [*LONG, "--val-every", 5, "--val-batches", 3, "--save", saved]
+    with start_training(folder, *flags) as process:
+        read_until(process, "step 3: ")
+        if change == "truncated":
+            os.truncate(path, 0)
+        else:
+            with open(path, "r+b") as f:
+                f.seek(1024)
+                f.write(b"\xff" * (path.stat().st_size - 1024))
+        try:
+            _, err = process.communicate(timeout=10)
+        finally:
+            process.kill()
+    assert process.returncode == 1 and "Traceback" not in err, (process.returncode, err)
+    (line,) = err.splitlines()
+    assert "data/letters" in line and checkpoint(saved) >= 4
+
+
+@posix
+def test_file_that_grows_too_large(project, tmp_path):
+    """An earlier checkpoint stays as it was, and nothing half written is left beside it."""
+    saved = tmp_path / "w.bin"
+    succeeded(train(project, *FAST, *DATA, "--save", saved))
+    before = saved.read_bytes()
+    limit = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)"
+    limit += f"; resource.setrlimit(resource.RLIMIT_FSIZE, ({len(before) // 2},) * 2)"
+    done = train(project, *FAST, *DATA, "--save", saved, python=within(limit))
+    failed(done, str(saved), "File too large")
+    assert saved.read_bytes() == before
+    assert sorted(os.listdir(tmp_path)) == ["w.bin"]
+
+
+@LOOPS
+def test_weights_that_are_no_numbers_are_not_saved(project, tmp_path, loop):
+    """The loss of the step is a number, what it makes of the weights is not."""
+    out = tmp_path / "w.bin"
+    flags = "--lr 1e38 --weight-decay 1e5 --steps 1".split()
+    done = train(project, *FAST, *DATA, *flags, "--out", out, *loop)
+    failed(done, "; ")
+    assert not list(tmp_path.iterdir())
+    failed(train(project, *FAST, *DATA, *flags, "--save", out), str(out), "not all numbers")
+    assert not list(tmp_path.iterdir())
+
+
+@posix
+@pytest.mark.parametrize("flag, loop", [("--save", []), ("--out", DRIVER), ("--out", [])])
+def test_files_keep_their_modes(project, tmp_path, flag, loop):
+    out = tmp_path / "w.bin"
+    out.touch(0o600)
+    out.chmod(0o600)
+    succeeded(train(project, *FAST, *DATA, flag, out, *loop))
+    assert out.stat().st_mode & 0o777 == 0o600 and gpt2.load_weights(out)[1].V == V
+
+
+# ----------------------------------------------------------------------------
+# Odd surroundings
+
+
+@pytest.mark.parametrize(
+    "name, value", [("OMP_NUM_THREADS", "²"), ("PYTHONSAFEPATH", "1"), ("RANK", "abc")]
+)
+@LOOPS
+def test_odd_variables(project, name, value, loop):
+    assert "step 1: " in succeeded(train(project, *FAST, *DATA, *loop, **{name: value}))
+
+
+def test_odd_variable_of_tqdm(project):
+    failed(train(project, *FAST, *DATA, *DRIVER, TQDM_MININTERVAL="abc"), "TQDM_")
+
+
+@LOOPS
+def test_isolated_python(project, loop):
+    assert "step 1: " in succeeded(train(project, *FAST, *DATA, *loop, python=["-I"]))
+
+
+@posix
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+@LOOPS
+def test_closed_streams(project, tmp_path, closed, loop):
+    out = tmp_path / "w.bin"
+    command = [sys.executable, project / "train_gpt2.py", *FAST, *DATA, "--out", out, *loop]
+    command = f"{shlex.join(map(str, command))} {closed}"
+    done = subprocess.run(command, shell=True, cwd=project, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert gpt2.load_weights(out)[1].V == V
+
+
+# ----------------------------------------------------------------------------
+# What the user reads
+
+
+@pytest.mark.parametrize("name", ["out.bin", "an out.bin"])
+@pytest.mark.parametrize("flags", [[], DRIVER, ["--save"]], ids=["plain loop", "driver", "save"])
+def test_last_lines_can_be_typed(project, tmp_path, flags, name):
+    """In the folder where the run was started, with names that have a space, too."""
+    where = tmp_path if name == "out.bin" else project
+    data = ["--data", project / "data" / "letters"]
+    how = [*flags, name] if flags == ["--save"] else ["--out", name, *flags]
+    out = succeeded(train(project, *FAST, *data, *how, cwd=where))
+    commands = [shlex.split(c) for c in re.findall(r"python (\S*\w+_gpt2\.py .*)", out)]
+    assert sorted(os.path.basename(c[0]) for c in commands) == ["sample_gpt2.py", "train_gpt2.py"]
+    for script, *more in commands:
+        done = run(project, where / script, *more, cwd=where)
+        assert done.returncode == 0, done.stderr
+        assert "sample" in script or "step 1: train loss" in done.stdout or flags == ["--save"]
+
+
+def test_resumed_run_takes_over_how_often_it_saves(project, tmp_path):
+    saved = tmp_path / "w.bin"
+    succeeded(train(project, *FAST, *DATA, "--save", saved, "--save-every", 2, "--steps", 3))
+    quiet = ["--val-every", 0, "--sample-every", 0, "--steps", 9]
+    out = succeeded(train(project, "--resume", saved, *quiet))
+    wrote = re.findall(r"step (\d+): train loss .*\nwrote", out)
+    assert wrote == ["3", "5", "7", "8"]  # before steps 4, 6 and 8, and at the end
+    out = succeeded(train(project, "--resume", saved, *quiet, "--steps", 12, "--save-every", 0))
+    assert out.count("wrote") == 1
+
+
+@pytest.mark.parametrize("batches", [1, 0])
+def test_whole_validation(project, tmp_path, batches):
+    """At the end of a run that saves: per token, and in bits per byte, of all whole windows."""
+    saved = tmp_path / "w.bin"
+    flags = [*FAST, *DATA, "--val-every", 1, "--val-batches", batches, "--save", saved]
+    out = succeeded(train(project, *flags))
+    found = re.search(r"step 2: val loss (\S+), (\S+) bits per byte, on all of (\S+) tokens", out)
+    flat, config = gpt2.load_weights(saved)
+    tokens = np.fromfile(project / "data" / "letters_val.bin", "<u2", offset=1024).astype(int)
+    windows = (len(tokens) - 1) // 16 // 4 * 4  # that make whole batches
+    x, y = tokens[: windows * 16].reshape(-1, 16), tokens[1 : windows * 16 + 1].reshape(-1, 16)
+    loss = float(gpt2.gpt2_forward(gpt2.tensors(flat, config), config, x, y)[0])
+    size = sum(len(LETTERS[token]) for token in y.ravel() if token != END)
+    assert int(found[3]) == y.size == 448
+    assert float(found[1]) == pytest.approx(loss, abs=2e-6)
+    assert float(found[2]) == pytest.approx(loss * y.size / size / math.log(2), abs=1e-4)
+    (last,) = re.findall(r"step 2: val loss ([\d.]+)\n", out)
+    assert (float(last) == pytest.approx(loss, abs=2e-6)) is (batches == 0)
+
+
+def test_sample_comes_token_by_token(capsys, monkeypatch):
+    def generate(*_):
+        for i in range(1000):
+            assert capsys.readouterr().out == ("x" if i else "")
+            yield [23]
+
+    monkeypatch.setattr(gpt2, "generate", generate)
+    config = gpt2.GPT2Config(16, V, 1, 1, 4)
+    engine = driver.NumpyEngine(None, gpt2.init_weights(config), config)
+    driver.sample(engine, config, [b"x"] * 24, 23, np.random.default_rng(0), 9)
+
+
+# ----------------------------------------------------------------------------
+# From Python
+
+
+@pytest.mark.parametrize("in_thread", [False, True])
+def test_from_python(project, tmp_path, in_thread):
+    """It gives the last loss and all parameters, and leaves signal handlers as they were."""
+    data = ["--data", project / "data" / "letters"]
+    flags = [*map(str, [*FAST, *data, "--save", tmp_path / "w.bin"])]
+    found, handlers = [], [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+
+    def call():
+        found.append(driver.main(flags))
+
+    if in_thread:
+        thread = threading.Thread(target=call)
+        thread.start()
+        thread.join()
+    else:
+        call()
+    ((loss, flat),) = found
+    assert 0 < loss < math.inf and np.array_equal(flat, gpt2.load_weights(tmp_path / "w.bin")[0])
+    assert handlers == [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
