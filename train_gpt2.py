@@ -42,6 +42,7 @@ import math
 import os
 import re
 import runpy
+import shlex
 import sys
 import time
 import warnings
@@ -392,8 +393,7 @@ def init_weights(config, seed=1337):
     """Return random weights, as TENSORS says, in a flat float32 vector."""
     rng = np.random.default_rng(seed)
     flat = np.zeros(num_parameters(config), np.float32)
-    for name, view in tensors(flat, config).items():
-        kind = TENSORS[name][1]
+    for (_, kind), view in zip(TENSORS.values(), tensors(flat, config).values(), strict=True):
         if kind in (MATRIX, PROJECTION):
             rng.standard_normal(out=view, dtype=np.float32)
             view *= 0.02 if kind == MATRIX else 0.02 / math.sqrt(2 * config.L)
@@ -465,11 +465,9 @@ def in_chunks(f, *arrays, chunks=None):
     """
     Call f(*arrays) for a part of the arrays at a time; f writes into some of them.
 
-    NumPy computes a * b + c in two passes over memory, on one core. Here the arrays, all of one
-    length, are cut into chunks that fit the cache of a core, so that the second pass finds there
-    what the first one left, and each core gets its share of the chunks. A chunk is a view, so what
-    f writes into it is in the array. NumPy releases Python's lock while it computes, which is why
-    threads help.
+    NumPy computes a * b + c in two passes over memory, on one core. Here the arrays, of one length,
+    are cut into chunks (views) that fit a core's cache, so that the second pass finds there what
+    the first one left; and each core gets a share, because NumPy lets go of Python's lock.
     """
     n = len(arrays[0])
     if chunks is None:
@@ -733,7 +731,7 @@ def parse_flags():
     args, others = parser.parse_known_args()
     for name, (default, least, _) in FLAGS.items():
         value = vars(args)[name.replace("-", "_")]
-        if value != default and (value in ("", math.inf) or not value >= least):
+        if value != default and (value in ("", math.inf, []) or not value >= least):
             parser.error(f"argument --{name}: {value!r} is empty, infinite, or less than {least}")
     return args, others
 
@@ -817,34 +815,36 @@ def main(args):
         del cache  # the activations, before the next ones are allocated
         norm = clip_gradients(grads, args.grad_clip or math.inf)
         if not math.isfinite(loss + norm):
-            what = f"step {step}: loss {loss}, gradient norm {norm}"
-            raise UserError(f"{what}; try a lower --lr, --warmup 100, or --grad-clip 1")
+            raise UserError(f"step {step}: loss {loss}, gradient norm {norm}; try a lower --lr")
         lr = learning_rate(step, args.steps, args.lr, args.warmup, args.min_lr_frac)
         adamw_update(params, grads, m, v, step + 1, lr, 0.9, 0.999, 1e-8, args.weight_decay)
         seconds = time.perf_counter() - began
         speed = f"took {seconds * 1000:f} ms, {B * T / seconds:.0f} tokens/s"
         print(f"step {step}: train loss {loss:f} ({speed})")
+    if not np.isfinite(flat).all():
+        raise UserError("the weights are no numbers any more, and not saved; try a lower --lr")
     if not args.no_save:
         write_weights(args.out, flat, config)
-        tokenizer = f"--tokenizer {data}_tokenizer.bin " if V != GPT2_VOCAB_SIZE else ""
-        print(f"wrote {args.out}; this goes on: python {' '.join(sys.argv)} --init {args.out}")
-        print(f"text from it: python sample_gpt2.py {tokenizer}--weights {args.out}")
+        sample = [str(Path(sys.argv[0]).with_name("sample_gpt2.py")), "--weights", args.out]
+        sample += ["--tokenizer", f"{data}_tokenizer.bin"] if V != GPT2_VOCAB_SIZE else []
+        print(f"wrote {args.out}; to go on: python {shlex.join([*sys.argv, '--init', args.out])}")
+        print(f"text from it: python {shlex.join(sample)}")
 
 
 if __name__ == "__main__":
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # where it was closed
     sys.stdout.reconfigure(errors="replace", line_buffering=True)  # for letters a terminal lacks
     warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's, of numbers that main() stops at
     try:
-        arguments, others = parse_flags()
-        ready = arguments.data or os.path.exists(f"{SHAKESPEARE}_train.bin")
-        ready = ready and (arguments.init or WEIGHTS_FILE.exists())
-        if DRIVER.exists() and (others or not ready):
+        flags, others = parse_flags()
+        ready = os.path.exists(f"{flags.data or SHAKESPEARE}_train.bin")
+        if DRIVER.exists() and (others or not ready or not (flags.init or WEIGHTS_FILE.exists())):
             runpy.run_path(str(DRIVER), run_name="__main__")  # it makes what is missing
         elif others:
             raise UserError(f"{' '.join(others)}: there is no such flag; --help lists the flags")
         else:
-            main(arguments)
+            main(flags)
     except KeyboardInterrupt:
         raise SystemExit(130) from None  # what a shell expects of a program that Ctrl-C ended
     except (OSError, MemoryError) as error:
-        raise UserError(f"{error or 'out of memory; lower --batch-size or --seq-len'}") from error
+        raise UserError(f"{error or 'no memory'}; check that, or lower --batch-size") from error

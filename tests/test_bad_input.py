@@ -28,9 +28,7 @@ from pathlib import Path
 import train_gpt2 as gpt2
 from tools import checkpoints, log
 
-import common
 import numpy as np
-import prepro
 import pytest
 from helpers import (
     CLOSED,

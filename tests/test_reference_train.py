@@ -14,7 +14,6 @@ import train_gpt2 as gpt2
 from tools import checkpoints, driver
 from train_gpt2 import UserError
 
-import common
 import numpy as np
 import pytest
 from helpers import tokenizer_bytes, write, write_tokens

@@ -11,7 +11,6 @@ import time
 import train_gpt2 as gpt2
 from tools import checkpoints, driver
 
-import common
 import numpy as np
 import pytest
 from helpers import V, add_data, failed, header, make_project, succeeded, write_tokens

@@ -304,9 +304,7 @@ def test_tokenizer_of_another_model(tmp_path, gpt2_tokenizer):
 
 
 def test_weights_of_no_use(tmp_path):
-    with pytest.raises(
-        UserError, match=r"no\.bin: there is no file .*`python reference_gpt2\.py`"
-    ):
+    with pytest.raises(UserError, match=r"no\.bin: there is no file .*`python reference_gpt2\.py`"):
         sample.main(["--weights", str(tmp_path / "no.bin")])
     flat, _ = model(BYTES)
     flat[7] = np.nan
