@@ -163,16 +163,41 @@ def write_splits(prefix, vocabulary, end_of_text, splits):
 # Reading several token files as one text
 
 
+class TokenFile:
+    """
+    The tokens of a file, which are read when they are asked for: len(), and slices.
+
+    What is not there any more raises a UserError, where an array on the disk would end the program.
+    """
+
+    def __init__(self, path):
+        tokens, self.V = load_tokens(path)
+        self.path, self.dtype, self.offset = path, tokens.dtype, tokens.offset
+        self.count = len(tokens)
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, part):
+        start, stop, _ = part.indices(self.count)
+        offset = self.offset + start * self.dtype.itemsize
+        tokens = np.fromfile(self.path, self.dtype, stop - start, offset=offset)
+        if len(tokens) < stop - start:
+            raise UserError(f"{self.path}: was cut short meanwhile; prepare it again")
+        return tokens
+
+
 def load_shards(prefix):
     """Read PREFIX.bin, or else all PREFIX_*.bin in their order -> list of tokens, V. UserError."""
     paths = [f"{prefix}.bin"]
     if not Path(paths[0]).exists():
         paths = sorted(glob.glob(f"{glob.escape(str(prefix))}_*.bin")) or paths
-    shards, sizes = zip(*map(load_tokens, paths), strict=True)
+    shards = [TokenFile(path) for path in paths]
+    sizes = [shard.V for shard in shards]
     if len(set(sizes)) > 1:
         found = " and ".join(f"{V:,}" for V in sorted(set(sizes)))
         raise UserError(f"{prefix}: its files have {found} different tokens; prepare them again")
-    return list(shards), sizes[0]
+    return shards, sizes[0]
 
 
 def num_windows(shards, T):
