@@ -21,6 +21,8 @@ step, processor time / time; GB are the peak of resident memory.
 
 --sample has generate() take turns with the one of Hugging Face's transformers, if that is
 installed: both keep keys and values, and draw from all tokens.
+
+What may enter: contenders that do the same work, and how they are timed.
 """
 
 import argparse

@@ -5,6 +5,8 @@ The bytes are kept beside the path, in PATH.ID.part, and get its name once all o
 stands for the address, so that no file of the user has this name by chance. PATH.ID.note.part says
 of what version of the file they are, by the validator of the server (RFC 9110, section 8.8), and is
 locked while a download runs. A later one goes on where it broke off.
+
+What may enter: what brings one file here whole. Which file, and what it is for, others know.
 """
 
 import contextlib

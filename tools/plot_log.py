@@ -8,6 +8,8 @@ The curves of one or more training logs, as a picture, or as a page in which one
 Above, the loss: of each training batch; if these are many, their running mean, drawn at the middle
 of its steps; and of the validation data. Below, the learning rate and the norm of the gradient. A
 log may be that of a training which is still going on.
+
+What may enter: how the figures of a log look. What is in a log, tools/log.py decides.
 """
 
 import sys

@@ -7,6 +7,8 @@ A training step to look at: one page with what went forward, what flowed back, a
 
 The page needs no network and no other file. The numbers are those of train_gpt2.py: its functions
 run one forward and one backward pass, and we write down what they had (doc/see.md).
+
+What may enter: what one step has to show. How a page is made of it is tools/page.py.
 """
 
 import base64
