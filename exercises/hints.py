@@ -23,7 +23,7 @@ HINTS = {
         "once, with keepdims=True.",
     ),
     "crossentropy": (
-        "The loss of a row is -log p_target. Put in p_target = exp(z_target) / sum_j exp(z_j), "
+        "The loss of a row is -log p_target. Put in p_target = exp(z_target) / sum_i exp(z_i), "
         "and split the logarithm.",
         "Derive the two terms with respect to z_j. One of them depends on z_j only if j is the "
         "target; the other gives something that the cache has.",
