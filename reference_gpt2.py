@@ -319,7 +319,7 @@ def make_files(args, device):
     B, T, out = args.batch_size, args.seq_len, args.out or file_of(args.model)
     check_name(out, args.model)
     write = not (args.no_write or args.inference_only)
-    if write:  # what can't be is to show before the work: here a folder that is to be made, too
+    if write:  # before the work, not after; a folder that is to be made, too
         new = next((folder for folder in reversed(out.parents) if not folder.exists()), out)
         console.check_writable(new, "--out" if args.out else "")
     if config := gpt2.named_config(args.model, gpt2.GPT2_VOCAB_SIZE):

@@ -333,7 +333,7 @@ def print_sampling(rounds, tokens, samples):
         rows.append([name, *map(number_text, figures)])
     print_table(rows)
     print()
-    for name in rounds.keys() - {OURS}:
+    for name in [name for name in rounds if name != OURS]:
         texts = samples if name == f"{samples} texts" else 1
         pairs = zip(rounds[OURS], rounds[name], strict=True)
         ratios = sorted(theirs["step"] / texts / ours["step"] for ours, theirs in pairs)
@@ -376,13 +376,9 @@ def main():
     tokens = number(int, 1, 1024)  # from one token on, so that none is forgotten
     add("--tokens", type=tokens, default=64, help="tokens of --sample (default: 64)")
     add("--samples", type=number(int, 1, 64), default=1, help="texts together (default: 1)")
-    add(
-        "--json",
-        type=file_name,
-        metavar="FILE",
-        help="also write what was measured (default: none)",
-    )
-    help = "also another program that prints (took N ms) for each step; may be repeated (default: none)"
+    help = "also write what was measured (default: none)"
+    add("--json", type=file_name, metavar="FILE", help=help)
+    help = "also another program that prints (took N ms) for each step (default: none); repeatable"
     add("--command", type=program, action="append", default=[], help=help)
     args = parser.parse_args()
     if args.json:
