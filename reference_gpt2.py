@@ -295,14 +295,20 @@ def parse_args(argv):
     add("--model", type=model_name, default="gpt2", help=f"{models} (default: gpt2)")
     add("--out", type=Path, help="default: by the model's name; gpt2_124M.bin for gpt2")
     add("--weights-only", action="store_true", help="stop after the weights and the tokenizer")
-    for flag, default in ("--batch-size", 4), ("--seq-len", 64), ("--steps", 10):
-        add(flag, type=number(int, 1), default=default)
-    add("--lr", type=number(float, 0), default=1e-4, help="learning rate")
-    add("--weight-decay", type=number(float, 0), default=0.01)
-    add("--seed", type=number(int, 0), default=1337, help="of random weights")
-    add("--small", type=Path, metavar="FOLDER", help="write what tests/ has, and nothing else")
+    for flag, default, what in (
+        ("--batch-size", 4, "sequences of the debug state"),
+        ("--seq-len", 64, "tokens of one"),
+        ("--steps", 10, "steps of AdamW in it"),
+        ("--seed", 1337, "seed of random weights"),
+    ):
+        least = 0 if flag == "--seed" else 1
+        add(flag, type=number(int, least), default=default, help=f"{what} (default: {default})")
+    for flag, default, what in ("--lr", 1e-4, "learning rate"), ("--weight-decay", 0.01, "decay"):
+        help = f"AdamW's {what} (default: {default})"
+        add(flag, type=number(float, 0), default=default, help=help)
+    add("--small", type=Path, metavar="FOLDER", help="write what tests/ has (default: --model)")
     exported = {"nargs": 2, "type": Path, "metavar": ("FILE", "FOLDER")}
-    add("--export", **exported, help="write a weight file as a folder for transformers, no more")
+    add("--export", **exported, help="a weight file as a folder for transformers (default: no)")
     driver.add_switches(add)
     parser.set_defaults(**{name: driver.DEFAULTS[name] for name in driver.SWITCHES})
     return parser.parse_args(argv)
@@ -313,6 +319,9 @@ def make_files(args, device):
     B, T, out = args.batch_size, args.seq_len, args.out or file_of(args.model)
     check_name(out, args.model)
     write = not (args.no_write or args.inference_only)
+    if write:  # before the work, not after; a folder that is to be made, too
+        new = next((folder for folder in reversed(out.parents) if not folder.exists()), out)
+        console.check_writable(new, "--out" if args.out else "")
     if config := gpt2.named_config(args.model, gpt2.GPT2_VOCAB_SIZE):
         flat = gpt2.init_weights(config, args.seed)
     elif args.model in HF_MODELS:

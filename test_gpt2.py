@@ -14,12 +14,12 @@ some elements, such as the gradient of a key's bias, are 0 but for rounding. Wha
 about ten times what was measured on x86-64 with NumPy 2.4 and PyTorch 2.13.
 """
 
-import argparse
 import math
 from pathlib import Path
 from typing import NamedTuple
 
 import train_gpt2 as gpt2
+from tools import console
 
 import numpy as np
 
@@ -309,9 +309,9 @@ def check_truth(report, weights_path, state_path):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description="Compare train_gpt2.py with PyTorch.")
-    parser.error = lambda why: parser.exit(2, f"{parser.prog}: {why}; --help lists the flags\n")
-    parser.add_argument("--weights", type=Path, default=gpt2.WEIGHTS_FILE)
+    parser = console.Parser(description="Compare train_gpt2.py with PyTorch.")
+    hint = "weights to compare (default: gpt2_124M.bin)"
+    parser.add_argument("--weights", type=Path, default=gpt2.WEIGHTS_FILE, help=hint)
     hint = "default: beside the weights, gpt2_d12_debug_state.bin for gpt2_d12.bin"
     parser.add_argument("--state", type=Path, help=hint)
     parser.add_argument("--quick", action="store_true", help="gradient checks and small state only")
@@ -343,4 +343,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    main()
+    console.run(main)

@@ -16,7 +16,12 @@ import cases
 import mistakes
 
 PROJECT = cases.FOLDER.parent
-TESTED_WITH = "test_gpt2.py", "tests/small_weights.bin", "tests/small_state.bin"
+TESTED_WITH = (
+    "test_gpt2.py",
+    "tools/console.py",
+    "tests/small_weights.bin",
+    "tests/small_state.bin",
+)
 
 
 def hunted_file(number):
@@ -32,7 +37,8 @@ def hunted_file(number):
 
 def make(number, folder):
     """Write the copy, and what its test needs."""
-    (folder / "tests").mkdir(parents=True, exist_ok=True)
+    for name in "tests", "tools":
+        (folder / name).mkdir(parents=True, exist_ok=True)
     (folder / ".gitignore").write_text("*\n", encoding="utf-8")
     for name in TESTED_WITH:
         shutil.copy(PROJECT / name, folder / name)

@@ -1,6 +1,7 @@
 """The benchmark on a tiny model: every contender takes its turns, and does the same work."""
 
 import importlib.util
+import json
 import re
 import runpy
 import shlex
@@ -27,9 +28,15 @@ def prints(text):
 
 
 @pytest.fixture(scope="module")
-def output():
+def measured(tmp_path_factory):
+    """Where a run writes what it measured."""
+    return tmp_path_factory.mktemp("measured") / "times.json"
+
+
+@pytest.fixture(scope="module")
+def output(measured):
     command = prints("step 0: loss 9 (took 900.0 ms)\nstep 1: loss 8 (took 20.5 ms, 12 tokens/s)")
-    done = run(*TINY, "--command", command)
+    done = run(*TINY, "--command", command, "--json", measured)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
@@ -38,6 +45,31 @@ def numbers(output, name):
     """The numbers of the lines that begin with the name: in the table, then in that of ratios."""
     lines = [line for line in output.splitlines() if line.startswith(f"{name}  ")]
     return [[float(x) for x in re.findall(r"[\d.]+", line[len(name) :])] for line in lines]
+
+
+def test_memory_is_told_first(output):
+    names = "train_gpt2.py, PyTorch, fused AdamW, PyTorch, default AdamW, products by NumPy"
+    names += ", products by matmul()"
+    # five with 3,332,096 parameters, their gradients and two moments, 4 bytes each: 0.267 GB
+    assert output.splitlines()[0] == f"{names}: together they take 0.3 GB or more"
+
+
+def test_json_has_what_the_table_shows(output, measured):
+    found = json.loads(measured.read_text())
+    assert found.keys() == {"machine", "versions", "flags", "rounds"}
+    assert f"{found['machine']}\n{found['versions']}\n" in output
+    assert (
+        found["flags"].items() >= {"model": "d1", "batch_size": 1, "seq_len": 8, "runs": 1}.items()
+    )
+    assert len(found["rounds"]) == 6 and found["rounds"]["[1]"][0]["step"] == 20.5
+    for name, turns in found["rounds"].items():
+        (laps,) = turns  # one round
+        row = numbers(
+            output.replace(",", "").replace("[1]", "[one]"),
+            name.replace(",", "").replace("[1]", "[one]"),
+        )[0]
+        assert row[0] == pytest.approx(laps["step"], rel=0.01)
+        assert row[-1] == pytest.approx(laps["GB"], abs=0.006)
 
 
 def test_header(output):
@@ -94,13 +126,17 @@ def test_shares(output):
 
 def test_sampling():
     there = importlib.util.find_spec("transformers") is not None
-    done = run("--model", "d1", "--runs", "2", "--sample", "--tokens", "3")
+    done = run("--model", "d1", "--runs", "2", "--sample", "--tokens", "3", "--samples", "2")
     assert done.returncode == 0 and (there or done.stderr == "")
     assert "d1, 3,332,096 parameters; a text of 3 tokens\nmedians of 2 rounds\n" in done.stdout
     rows = [numbers(done.stdout.replace(",", ""), n) for n in ("train_gpt2.py", "transformers")]
     assert [len(row) for row in rows] == [1, int(there)]
     for ((ms, per_second, cores, GB),) in filter(None, rows):
         assert per_second == pytest.approx(1000 / ms, rel=0.01) and min(cores, GB) > 0
+    assert done.stdout.startswith("train_gpt2.py, 2 texts")
+    (((ms, per_second, cores, GB),)) = numbers(done.stdout.replace(",", ""), "2 texts")
+    assert per_second == pytest.approx(1000 / ms, rel=0.01) and min(cores, GB) > 0
+    assert re.search(r"^train_gpt2.py: [\d.]+ times the tokens/s of 2 texts \(", done.stdout, re.M)
     end = r"times the tokens/s of transformers \(" if there else "pip install transformers$"
     assert re.search(end, done.stdout, re.M)
 
@@ -109,10 +145,14 @@ def test_sampling_beside_transformers(capsys):
     benchmark = runpy.run_path(str(BENCHMARK))
     ours = [{"step": ms, "cores": 2, "GB": 1} for ms in (100, 120, 110)]
     theirs = [{"step": ms, "cores": 1.5, "GB": 2} for ms in (150, 120, 220)]
-    benchmark["print_sampling"]({"train_gpt2.py": ours, "transformers": theirs}, 11)
+    together = [{"step": ms, "cores": 2, "GB": 3} for ms in (300, 330, 330)]
+    rounds = {"train_gpt2.py": ours, "3 texts": together, "transformers": theirs}
+    benchmark["print_sampling"](rounds, 11, 3)
     out = capsys.readouterr().out
     assert numbers(out, "train_gpt2.py") == [[10, 100, 2, 1]]
     assert numbers(out, "transformers") == [[13.6, 73.3, 1.5, 2]]
+    assert numbers(out, "3 texts") == [[10, 100, 2, 3]]  # for a token of one of them
+    assert "\ntrain_gpt2.py: 1.00 times the tokens/s of 3 texts (0.92 to 1.00)\n" in out
     assert "\ntrain_gpt2.py: 1.50 times the tokens/s of transformers (1.00 to 2.00)\n" in out
 
 
@@ -126,4 +166,10 @@ def test_command_that_times_nothing(command):
 def test_bad_flags():
     assert run("--model", "gpt2").returncode == 2
     assert run("--seq-len", "1025").returncode == 2
+    assert run("--samples", "0").returncode == 2
+    done = run(*TINY, "--json", "no folder/times.json")
+    assert (done.returncode, done.stdout) == (
+        1,
+        "",
+    ) and "--json no folder/times.json: " in done.stderr
     assert run("--sample", "--tokens", "1025").returncode == 2

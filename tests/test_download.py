@@ -396,6 +396,17 @@ def test_a_transfer_that_is_merely_slow_is_not_given_up(server, tmp_path, monkey
     assert (tmp_path / "file").read_bytes() == BODY and server.asked == [None]
 
 
+def test_a_folder_made_for_a_download_that_fails_is_removed(tmp_path):
+    for folder in tmp_path / "new", tmp_path / "new" / "newer":
+        with pytest.raises(NoNetwork):
+            download(f"https://127.0.0.1:{closed_port()}/", folder / "file")
+        assert list(tmp_path.iterdir()) == []
+    (tmp_path / "old").mkdir()
+    with pytest.raises(NoNetwork):
+        download(f"https://127.0.0.1:{closed_port()}/", tmp_path / "old" / "newer" / "file")
+    assert [path.name for path in tmp_path.rglob("*")] == ["old"]
+
+
 def test_an_unreachable_host_is_told_at_once(tmp_path):
     start = time.perf_counter()
     with pytest.raises(NoNetwork, match=r"cannot reach 127\.0\.0\.1: .*refused; check"):

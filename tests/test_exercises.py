@@ -1248,11 +1248,10 @@ def test_every_ending_is_a_line(tmp_path):
 
 def copied(tmp_path):
     """A copy of the project's files that the exercises need."""
-    for name in "train_gpt2.py", "test_gpt2.py":
-        shutil.copy(FOLDER.parent / name, tmp_path)
-    (tmp_path / "tests").mkdir()
-    for name in "small_weights.bin", "small_state.bin":
-        shutil.copy(FOLDER.parent / "tests" / name, tmp_path / "tests")
+    for name in "tests", "tools":
+        (tmp_path / name).mkdir()
+    for name in "train_gpt2.py", *hunt.TESTED_WITH:
+        shutil.copy(FOLDER.parent / name, tmp_path / name)
     shutil.copytree(FOLDER, tmp_path / "exercises", ignore=shutil.ignore_patterns("hunt_*"))
 
 

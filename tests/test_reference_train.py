@@ -140,7 +140,7 @@ def test_each_resumes_what_the_other_saved(given, tmp_path, first, then):
 
 
 def test_samples(given, capsys):
-    in_pytorch(*given, *RUN, "--steps", 2, "--sample-every", 2)
+    in_pytorch(*given, *RUN, "--steps", 2, "--sample-every", 2, "--no-save")
     sample = capsys.readouterr().out.partition("step 2: sample\n---\n")[2].rpartition("\n---\n")[0]
     assert len(sample) == 256
 

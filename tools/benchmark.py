@@ -335,7 +335,7 @@ def print_sampling(rounds, tokens, samples):
         rows.append([name, *map(number_text, figures)])
     print_table(rows)
     print()
-    for name in rounds.keys() - {OURS}:
+    for name in [name for name in rounds if name != OURS]:
         texts = samples if name == f"{samples} texts" else 1
         pairs = zip(rounds[OURS], rounds[name], strict=True)
         ratios = sorted(theirs["step"] / texts / ours["step"] for ours, theirs in pairs)
@@ -368,8 +368,9 @@ def main():
     parser = Parser(description="Time a training step, or a sample, here and in PyTorch.")
     add, positive = parser.add_argument, number(int, 1)
     add("--model", type=model_name, default="d12", help="dN, N layers (default: d12, GPT-2 124M)")
-    add("--batch-size", type=positive, default=4)
-    add("--seq-len", type=number(int, 1, 1024), default=64)  # to GPT-2's maxT
+    add("--batch-size", type=positive, default=4, help="sequences of a step (default: 4)")
+    length = number(int, 1, 1024)  # to GPT-2's maxT
+    add("--seq-len", type=length, default=64, help="tokens of a sequence (default: 64)")
     add("--runs", type=positive, default=5, help="rounds that count (default: 5)")
     add("--compile", action="store_true", help="also PyTorch with torch.compile")
     add("--torch-malloc", action="store_true", help="also PyTorch with our settings of malloc")
@@ -377,8 +378,9 @@ def main():
     tokens = number(int, 1, 1024)  # from one token on, so that none is forgotten
     add("--tokens", type=tokens, default=64, help="tokens of --sample (default: 64)")
     add("--samples", type=number(int, 1, 64), default=1, help="texts together (default: 1)")
-    add("--json", type=file_name, metavar="FILE", help="also write what was measured to FILE")
-    help = "also another program that prints (took N ms) for each step; may be repeated"
+    help = "also write what was measured (default: none)"
+    add("--json", type=file_name, metavar="FILE", help=help)
+    help = "also another program that prints (took N ms) for each step (default: none); repeatable"
     add("--command", type=program, action="append", default=[], help=help)
     args = parser.parse_args()
     if args.json:

@@ -288,8 +288,8 @@ def main():
     help = "NAME of NAME_train.bin and NAME_val.bin (default: data/tiny_shakespeare)"
     parser.add_argument("--data", type=file_name, default=gpt2.SHAKESPEARE, help=help)
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--text", help="a text of your own, instead of the validation data")
-    help = "batch number I of the training data, instead of the validation data"
+    which.add_argument("--text", help="a text of your own (default: validation data)")
+    help = "batch number I of the training data (default: validation data)"
     which.add_argument("--batch", type=number(int, 0), metavar="I", help=help)
     for flag, default, what in ("--batch-size", 1, "sequences"), ("--seq-len", 24, "tokens of one"):
         help = f"{what} (default: {default})"
