@@ -167,7 +167,7 @@ def read_tokens(path, data):
     assert tokens.ndim == 1 and len(tokens) > 0 and tokens.dtype in ("<u2", "<i4")
     assert 0 <= tokens.min() <= tokens.max() < V
     shards, same_V = token_files.load_shards(path.parent / "tokens")  # with one that is good
-    assert V == same_V and len(shards) == 2 and np.array_equal(shards[0], tokens)
+    assert V == same_V and len(shards) == 2 and np.array_equal(shards[0][:], tokens)
 
 
 def good_tokenizer(folder):
