@@ -194,7 +194,7 @@ def standard_input(monkeypatch, data):
     [
         ("é€".encode(), "é€"),
         (b"a\0b", "a\0b"),
-        (b"\xef\xbb\xbfa\r\nb\n", "a\nb\n"),  # as prepro.py reads a file
+        (b"\xef\xbb\xbfa\r\nb\n", "a\nb\n"),  # as prepro_text.py reads a file
         (b"a ", "a "),
     ],
 )
