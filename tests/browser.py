@@ -118,6 +118,9 @@ class Browser:
         while self.js(now) != f"complete{path.as_uri()}true":
             assert time.monotonic() < until, f"{path} doesn't open"
             time.sleep(0.02)
+        # a ResizeObserver draws, in the first frame; after the second one has begun, it has drawn
+        frames = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+        self.call("Runtime.evaluate", expression=f"{frames}.then(() => 0)", awaitPromise=True)
 
     def js(self, expression):
         """Return the value of an expression in the page."""
