@@ -17,7 +17,7 @@ from train_gpt2 import UserError
 VAL_EVERY = 10  # one topic in so many is for validation
 EXAMPLES = """examples:
   python prepro_pythondocs.py                     in data/python_docs_*.bin
-  python prepro_pythondocs.py --name /tmp/docs    in /tmp/docs_train.bin, ...
+  python prepro_pythondocs.py --name ../docs      in ../docs_train.bin, ...
 """
 
 

@@ -44,7 +44,7 @@ EXAMPLES = """examples:
   python prepro_text.py me.txt                    GPT-2's, in data/me_*.bin
   python prepro_text.py a b --vocab-size 4096     a vocabulary for these texts
   python prepro_text.py me.txt --bytes            needs no network
-  python prepro_text.py me.txt --name /tmp/me     in /tmp/me_train.bin, ...
+  python prepro_text.py me.txt --name ../me       in ../me_train.bin, ...
 """
 
 

@@ -20,7 +20,7 @@ SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 VAL_TOKENS = 32768  # llm.c's
 EXAMPLES = """examples:
   python prepro_tinyshakespeare.py                  in data/tiny_shakespeare_*
-  python prepro_tinyshakespeare.py --name /tmp/it   in /tmp/it_train.bin, ...
+  python prepro_tinyshakespeare.py --name ../it     in ../it_train.bin, ...
 """
 
 
