@@ -320,7 +320,6 @@ def block_backward(dout, cache, g):
 # ----------------------------------------------------------------------------
 # Model: embedding, blocks, a last layernorm, head; and their parameters (doc/model.md)
 
-
 GPT2Config = namedtuple("GPT2Config", "maxT V L NH C")  # in the order of the weight file's header
 
 # What a tensor is. Random values begin with a standard deviation of 0.02 in a MATRIX, and of 0.02 /
@@ -845,6 +844,7 @@ if __name__ == "__main__":
         else:
             main(flags)
     except KeyboardInterrupt:
+        print("\nstopped; nothing is saved, which a run with --save FILE does", file=sys.stderr)
         raise SystemExit(130) from None  # what a shell expects of a program that Ctrl-C ended
     except (OSError, MemoryError) as error:
         raise UserError(f"{error or 'no memory'}; check that, or lower --batch-size") from error
