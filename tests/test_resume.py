@@ -497,3 +497,25 @@ def test_resume_weights_with_another_flag(project, tmp_path):
     """It was not made with any --batch-size: what helps is --init."""
     x = small_weights(tmp_path / "x.bin", 64)
     failed(train(project, "--resume", x, *DATA, "--batch-size", 5), str(x), f"--init {x}")
+
+
+def test_an_interrupt_that_comes_as_another_error():
+    """As NumPy's np.fromfile makes a SystemError of a Ctrl-C: it is told as what it was."""
+    from tools import driver
+
+    class Saver:
+        start = 0
+
+        def lost(self, step):
+            return f"{step} steps are lost"
+
+    def interrupted():
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as stop:
+            raise SystemError("returned a result with an exception set") from stop
+
+    with pytest.raises(KeyboardInterrupt, match="stopped at once; 3 steps are lost"):
+        with driver.saving(Saver()) as state:
+            state.step = 3
+            interrupted()

@@ -376,6 +376,13 @@ def showing(args, its, progress):
         yield
 
 
+def came_of_interrupt(error):
+    """Return whether it is a Ctrl-C, maybe as another error: NumPy makes a SystemError of one."""
+    while error and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 @contextlib.contextmanager
 def saving(saver):
     """
@@ -388,11 +395,11 @@ def saving(saver):
     state = SimpleNamespace(step=saver.start, whole=True)
     try:
         yield state
-    except KeyboardInterrupt as interrupt:
-        if interrupt.args:
+    except (Exception, KeyboardInterrupt, UserError) as error:
+        if isinstance(error, KeyboardInterrupt) and error.args:
             raise
-        raise KeyboardInterrupt(f"stopped at once; {saver.lost(state.step)}") from None
-    except (Exception, UserError) as error:
+        if came_of_interrupt(error):
+            raise KeyboardInterrupt(f"stopped at once; {saver.lost(state.step)}") from None
         new = isinstance(error, OSError) and not Path(saver.args.save or saver.args.out).exists()
         if state.whole and (state.step > saver.start or new):
             with contextlib.suppress(Exception, UserError):  # of the two, the first is reported
