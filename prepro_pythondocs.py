@@ -9,7 +9,7 @@ tokens are bytes: 256 of them, and end-of-text, which stands before each topic.
 
 import argparse
 
-from tools.console import Parser, run
+from tools.console import Parser, run_program
 from tools.encoding import byte_vocabulary
 from tools.token_files import add_name_flag, prefix_of, write_splits, writing_to
 from train_gpt2 import UserError
@@ -74,4 +74,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    run(main)
+    run_program(main)

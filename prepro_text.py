@@ -16,7 +16,7 @@ import shlex
 import tempfile
 
 import train_gpt2 as gpt2
-from tools.console import NoNetwork, Parser, number, run, writing_in
+from tools.console import NoNetwork, Parser, bounded, run_program, writing_in
 from tools.encoding import (
     byte_vocabulary,
     encode_text,
@@ -128,7 +128,7 @@ def parse_args(argv):
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument(
         "--vocab-size",
-        type=number(int, 257, 2**16),
+        type=bounded(int, 257, 2**16),
         metavar="N",
         help="train a vocabulary of N tokens on the text (default: take GPT-2's)",
     )
@@ -139,7 +139,7 @@ def parse_args(argv):
     )
     parser.add_argument(
         "--val-fraction",
-        type=number(float, 0, 0.5),
+        type=bounded(float, 0, 0.5),
         default=0.1,
         metavar="X",
         help="the part at the end of the text that is for validation (default: 0.1)",
@@ -175,4 +175,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    run(main)
+    run_program(main)

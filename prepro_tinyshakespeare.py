@@ -10,7 +10,7 @@ tokens are for validation.
 
 import argparse
 
-from tools.console import Parser, run
+from tools.console import Parser, run_program
 from tools.encoding import encode_text, gpt2_encoding, needed, text_pieces, vocabulary_of
 from tools.token_files import add_name_flag, prefix_of, write_splits, writing_to
 from train_gpt2 import UserError
@@ -57,4 +57,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    run(main)
+    run_program(main)

@@ -27,7 +27,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from tools.console import Parser, number, run
+from tools.console import Parser, bounded, run_program
 from tools.encoding import CHUNK, encode_text, gpt2_encoding, needed, vocabulary_of
 from tools.token_files import add_name_flag, prefix_of, write_splits, writing_to
 from train_gpt2 import UserError
@@ -132,7 +132,7 @@ def main(argv=None):
     cores = min(os.cpu_count() or 1, MOST_WORKERS)
     parser.add_argument(
         "--workers",
-        type=number(int, 1, MOST_WORKERS),
+        type=bounded(int, 1, MOST_WORKERS),
         default=cores,
         metavar="N",
         help="processes that tokenize at the same time (default: one per core, here %(default)s)",
@@ -161,4 +161,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    run(main)
+    run_program(main)

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import train_gpt2 as gpt2
 from tools import checkpoints, console, driver, huggingface, memory, torch_engine
-from tools.console import number
+from tools.console import bounded
 from tools.huggingface import HF_MODELS, OPENAI
 from train_gpt2 import UserError
 
@@ -302,10 +302,10 @@ def parse_args(argv):
         ("--seed", 1337, "seed of random weights"),
     ):
         least = 0 if flag == "--seed" else 1
-        add(flag, type=number(int, least), default=default, help=f"{what} (default: {default})")
+        add(flag, type=bounded(int, least), default=default, help=f"{what} (default: {default})")
     for flag, default, what in ("--lr", 1e-4, "learning rate"), ("--weight-decay", 0.01, "decay"):
         help = f"AdamW's {what} (default: {default})"
-        add(flag, type=number(float, 0), default=default, help=help)
+        add(flag, type=bounded(float, 0), default=default, help=help)
     add("--small", type=Path, metavar="FOLDER", help="write what tests/ has (default: --model)")
     exported = {"nargs": 2, "type": Path, "metavar": ("FILE", "FOLDER")}
     add("--export", **exported, help="a weight file as a folder for transformers (default: no)")
@@ -374,4 +374,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    console.run(main)
+    console.run_program(main)

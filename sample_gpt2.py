@@ -19,7 +19,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -I leaves it out
 import train_gpt2 as gpt2
 from tools import checkpoints, encoding
-from tools.console import Parser, catch_interrupt, file_name, number, run
+from tools.console import Parser, bounded, catch_interrupt, file_name, run_program
 from tools.sampling import picker
 from train_gpt2 import UserError
 
@@ -92,7 +92,7 @@ def parse_args(argv):
         epilog='Example: python sample_gpt2.py --weights out.bin --prompt "ROMEO:" --top-p 0.95',
         allow_abbrev=False,
     )
-    add, count, top = parser.add_argument, number(int, 0, 10**9), "draw from the likeliest tokens"
+    add, count, top = parser.add_argument, bounded(int, 0, 10**9), "draw from the likeliest tokens"
     default = gpt2.WEIGHTS_FILE
     text = f"default: {default.name}"
     add("--weights", type=file_name, default=default, metavar="FILE", help=text)
@@ -100,14 +100,14 @@ def parse_args(argv):
     add("--prompt", default="", metavar="TEXT", help=text)
     add("--tokens", type=count, default=100, metavar="N", help="to add, at most (default: 100)")
     text = "below 1, likely tokens become likelier; 0: always the likeliest (default: 1)"
-    add("--temperature", type=number(float, 0), default=1.0, metavar="X", help=text)
+    add("--temperature", type=bounded(float, 0), default=1.0, metavar="X", help=text)
     add("--top-k", type=count, default=0, metavar="N", help=f"{top}, so many (default: 0, all)")
     text = f"{top}, of this sum (default: 1, all)"
-    add("--top-p", type=number(float, 0, 1), default=1.0, metavar="X", help=text)
+    add("--top-p", type=bounded(float, 0, 1), default=1.0, metavar="X", help=text)
     text = "of what is drawn (default: 1337)"
-    add("--seed", type=number(int, 0), default=1337, metavar="N", help=text)
+    add("--seed", type=bounded(int, 0), default=1337, metavar="N", help=text)
     text = "how many texts (default: 1)"
-    add("--samples", type=number(int, 1, 10**9), default=1, metavar="N", help=text)
+    add("--samples", type=bounded(int, 1, 10**9), default=1, metavar="N", help=text)
     text = "default: that of the training data, or else GPT-2's"
     add("--tokenizer", type=file_name, metavar="FILE", help=text)
     args = parser.parse_args(argv)
@@ -159,4 +159,4 @@ if __name__ == "__main__":
     if hasattr(signal, "SIGPIPE"):  # not on Windows
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # so that it ends, quietly, when `| head` has
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    run(main)
+    run_program(main)

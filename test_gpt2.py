@@ -343,4 +343,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    console.run(main)
+    console.run_program(main)

@@ -1053,12 +1053,15 @@ def test_row(results, row):
     assert not changed
 
 
-@pytest.mark.parametrize("row", range(len(CASES)), ids=lambda i: ascii("  ".join(CASES[i][1:3])))
+MISTAKES = [i for i, (status, *_) in enumerate(CASES) if status]  # the rows that say something
+
+
+@pytest.mark.parametrize("row", MISTAKES, ids=lambda i: ascii("  ".join(CASES[i][1:3])))
 def test_hint_names_what_there_is(results, row):
     """The programs that a line names exist, and know the flags that it names."""
-    status, command, *_ = CASES[row]
-    if status == 0 or isinstance(results[str(row)], str):
-        pytest.skip("no line")
+    command = CASES[row][1]
+    if isinstance(results[str(row)], str):
+        pytest.skip(results[str(row)])
     hint = results[str(row)][2].partition("; ")[2]
     programs = set(re.findall(r"\w+\.py", hint))
     paths = {

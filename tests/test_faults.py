@@ -226,7 +226,7 @@ def child(name, path, limit, number):
             token_files.write_tokens(path, 300, chunks())
         (write_rows if name == "rows" else WRITERS[name])(Path(path), 1)
 
-    console.run(main)
+    console.run_program(main)
 
 
 def run_child(name, path, limit=-1, number=0):

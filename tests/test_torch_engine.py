@@ -109,7 +109,7 @@ def test_one_process_agrees_with_itself():
     engine = in_pytorch(flags(), flat, config)
     assert (engine.rank, engine.world) == (0, 1)
     assert engine.agree(True) is True and engine.agree(False) is False
-    engine.close()
+    del engine
 
 
 # ----------------------------------------------------------------------------
@@ -179,7 +179,7 @@ with torch_engine.open_device(args) as device:
     found.append(engine.evaluate(batches(3, config, 9)))  # which two can't share evenly
     found += [engine.agree(engine.rank == 1), engine.agree(False)]
     np.save(f"{{sys.argv[1]}}{{engine.rank}}.npy", np.append(engine.parameters(), found))
-    engine.close()
+    del engine
 """
 
 

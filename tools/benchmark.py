@@ -250,7 +250,7 @@ def receive(name, pipe):
         raise UserError(f"{name}: its process ended; is there enough memory?") from None
 
 
-def ask(name, pipe):
+def take_turn(name, pipe):
     pipe.send(True)
     return receive(name, pipe)
 
@@ -362,22 +362,22 @@ def model_name(text):
 
 def main():
     import train_gpt2 as gpt2
-    from tools.console import Parser, check_writable, file_name, number
+    from tools.console import Parser, bounded, check_writable, file_name
     from tools.log import bars
 
     parser = Parser(description="Time a training step, or a sample, here and in PyTorch.")
-    add, positive = parser.add_argument, number(int, 1)
+    add, positive = parser.add_argument, bounded(int, 1)
     add("--model", type=model_name, default="d12", help="dN, N layers (default: d12, GPT-2 124M)")
     add("--batch-size", type=positive, default=4, help="sequences of a step (default: 4)")
-    length = number(int, 1, 1024)  # to GPT-2's maxT
+    length = bounded(int, 1, 1024)  # to GPT-2's maxT
     add("--seq-len", type=length, default=64, help="tokens of a sequence (default: 64)")
     add("--runs", type=positive, default=5, help="rounds that count (default: 5)")
     add("--compile", action="store_true", help="also PyTorch with torch.compile")
     add("--torch-malloc", action="store_true", help="also PyTorch with our settings of malloc")
     add("--sample", action="store_true", help="time generate() and Hugging Face's, no training")
-    tokens = number(int, 1, 1024)  # from one token on, so that none is forgotten
+    tokens = bounded(int, 1, 1024)  # from one token on, so that none is forgotten
     add("--tokens", type=tokens, default=64, help="tokens of --sample (default: 64)")
-    add("--samples", type=number(int, 1, 64), default=1, help="texts together (default: 1)")
+    add("--samples", type=bounded(int, 1, 64), default=1, help="texts together (default: 1)")
     help = "also write what was measured (default: none)"
     add("--json", type=file_name, metavar="FILE", help=help)
     help = "also another program that prints (took N ms) for each step (default: none); repeatable"
@@ -415,7 +415,7 @@ def main():
     print(f"{', '.join(contenders)}: together they take {need:.1f} GB or more", flush=True)
     pipes = {name: start(prepare) for name, prepare in contenders.items()}
     abouts = {receive(name, pipe) for name, pipe in pipes.items()} - {""}
-    turns = {name: partial(ask, name, pipe) for name, pipe in pipes.items()}
+    turns = {name: partial(take_turn, name, pipe) for name, pipe in pipes.items()}
     commands = {f"[{i}]": partial(run_command, c) for i, c in enumerate(args.command, 1)}
 
     rounds = {name: [] for name in turns | commands}
@@ -454,6 +454,6 @@ def main():
 
 
 if __name__ == "__main__":
-    from tools.console import run
+    from tools.console import run_program
 
-    run(main)
+    run_program(main)

@@ -33,7 +33,7 @@ def one_line(text):
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def run(main):
+def run_program(main):
     """
     Call main(), and turn errors that are not ours into one line on standard error.
 
@@ -103,7 +103,7 @@ class Parser(argparse.ArgumentParser):
         return found, others
 
 
-def number(kind, low, high=math.inf):
+def bounded(kind, low, high=math.inf):
     """Return a type for a flag: a finite int or float from low to high."""
 
     def parse(text):

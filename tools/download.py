@@ -73,7 +73,7 @@ def sha256_of(path):
     return digest.hexdigest()
 
 
-def ask(url, headers):
+def request(url, headers):
     """Request url -> the response, its body still to come. Raises NoNetwork, UserError."""
     answers = queue.SimpleQueue()
 
@@ -193,7 +193,7 @@ def fetch(url, part, note, size, sha256):
             headers["Range"] = f"bytes={start}-"
         if start and version:
             headers["If-Range"] = version
-        with ask(url, headers) as response:
+        with request(url, headers) as response:
             start, total = position(response, url, start, version)
             if None not in (size, total) and size != total:
                 found = f"it has {total:,} bytes where {size:,} were expected"

@@ -31,8 +31,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import train_gpt2 as gpt2
 from tools import checkpoints, memory, prepare, token_files
-from tools.console import Parser, check_writable, file_name, number, run
-from tools.log import Progress, bars, say
+from tools.console import Parser, bounded, check_writable, file_name, run_program
+from tools.log import Progress, bars, print_line
 from tools.numpy_engine import NumpyEngine
 from tools.sampling import picker
 from train_gpt2 import UserError
@@ -76,7 +76,7 @@ def make_parser():
     )
     add = parser.add_argument
     for name, (default, least, text) in gpt2.FLAGS.items():
-        kind = file_name if least == "" else number(type(least), least)
+        kind = file_name if least == "" else bounded(type(least), least)
         text += "" if default is None else f" (default: {default})"
         add(f"--{name}", type=kind, metavar="NAME" if least == "" else "N", help=text)
     add("--no-save", action="store_true", default=None, help="write no --out")
@@ -88,7 +88,7 @@ def make_parser():
     )
     add(
         "--save-every",
-        type=number(int, 0),
+        type=bounded(int, 0),
         metavar="N",
         help="steps between them; 0: at the end (default: 0)",
     )
@@ -105,7 +105,7 @@ def make_parser():
         help="write a CSV file, a row for each step (default: none)",
     )
     text = "batches whose mean gradient a step takes, in each process (default: 1)"
-    add("--grad-accum", type=number(int, 1, checkpoints.MOST_BATCHES), metavar="N", help=text)
+    add("--grad-accum", type=bounded(int, 1, checkpoints.MOST_BATCHES), metavar="N", help=text)
     text = "take the batches of training in random order, another one in each epoch"
     add("--shuffle", action="store_true", default=None, help=text)
     add_switches(add)
@@ -230,7 +230,7 @@ class Saver:
             checkpoints.check_finite(f"{self.args.out} is not written", self.engine.parameters())
             gpt2.write_weights(self.args.out, self.engine.parameters(), self.config)
         self.saved = step
-        say(f"wrote {self.args.save or self.args.out}")
+        print_line(f"wrote {self.args.save or self.args.out}")
         return self.args.save or self.args.out
 
     def lost(self, step):
@@ -289,7 +289,7 @@ def print_whole_validation(its, args):
     if its.vocabulary:
         size = bytes_of(its.val, T, windows, its.vocabulary, its.end)
         text = f"{loss * count / size / math.log(2):.4f} bits per byte, {text}"
-    say(f"step {args.steps}: val loss {loss:.6f}, {text}")
+    print_line(f"step {args.steps}: val loss {loss:.6f}, {text}")
 
 
 def command(script, *flags):
@@ -301,12 +301,12 @@ def print_next(args, file):
     """Print what the user can do with the file that a run has written."""
     tokenizer = Path(f"{args.data}_tokenizer.bin")
     tokenizer = ("--tokenizer", tokenizer) if tokenizer.exists() else ()
-    say(f"text from it: {command('sample_gpt2.py', '--weights', file, *tokenizer)}")
+    print_line(f"text from it: {command('sample_gpt2.py', '--weights', file, *tokenizer)}")
     if args.save:
         more = "--resume", file, "--steps", 2 * args.steps or DEFAULTS["steps"]
     else:
         more = *args.argv, "--init", file
-    say(f"to go on: {command('train_gpt2.py', *more)}")
+    print_line(f"to go on: {command('train_gpt2.py', *more)}")
 
 
 def sample(engine, config, vocabulary, end_of_text, rng, count=256):
@@ -440,14 +440,14 @@ def train(args, open_engine):
                 its.saver.save(step)
             if args.val_every and (last or step % args.val_every == 0):
                 val_loss = evaluate(its, args, args.val_batches)
-                say(f"step {step}: val loss {val_loss:.6f}")
+                print_line(f"step {step}: val loss {val_loss:.6f}")
                 its.saver.save_best(step, val_loss)
             if args.sample_every and step and (last or step % args.sample_every == 0):
                 if not engine.rank:
-                    say(f"step {step}: sample\n---")
+                    print_line(f"step {step}: sample\n---")
                     rng = np.random.default_rng((args.seed, step))
                     sample(engine, its.config, its.vocabulary, its.end, rng)
-                    say("---")
+                    print_line("---")
             if last:
                 progress.write_row(step, None, val_loss, None, None, None)
                 break
@@ -504,4 +504,4 @@ def set_defaults(args):
 
 if __name__ == "__main__":
     sys.argv[0] = token_files.shown(gpt2.HERE / "train_gpt2.py")  # which handed over, and is named
-    run(main)
+    run_program(main)

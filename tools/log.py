@@ -41,7 +41,7 @@ def bar_of(tokens_per_step):
     return Bar
 
 
-def say(text):
+def print_line(text):
     """Print, above the bar if there is one."""
     bars().write(text)
 
@@ -109,7 +109,7 @@ class Progress:
         """Show and log a step: val_loss is the loss before it, None if that was not computed."""
         if self.lines:
             took = f"took {seconds * 1000:f} ms, {self.tokens_per_step / seconds:.0f} tokens/s"
-            say(f"step {step}: train loss {loss:f} ({took})")
+            print_line(f"step {step}: train loss {loss:f} ({took})")
         self.bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
         self.bar.update()
         self.write_row(step, loss, val_loss, lr, norm, seconds * 1000)

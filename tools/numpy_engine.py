@@ -79,6 +79,3 @@ class NumpyEngine:
     def agree(self, flag):
         """Return whether any process says so; this one is alone."""
         return flag
-
-    def close(self):
-        """Let go of what the engine holds: nothing."""

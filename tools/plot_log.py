@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from tools.console import Parser, check_writable, run
+from tools.console import Parser, check_writable, run_program
 from tools.log import COLUMNS as LOG_COLUMNS
 from tools.page import write_page
 from train_gpt2 import UserError, replacing
@@ -155,4 +155,4 @@ def main():
 
 
 if __name__ == "__main__":
-    run(main)
+    run_program(main)

@@ -23,7 +23,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import train_gpt2 as gpt2
-from tools.console import Parser, check_writable, file_name, number, run
+from tools.console import Parser, bounded, check_writable, file_name, run_program
 from tools.encoding import encoding_of
 from tools.page import write_page
 from train_gpt2 import UserError
@@ -290,13 +290,13 @@ def main():
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--text", help="a text of your own (default: validation data)")
     help = "batch number I of the training data (default: validation data)"
-    which.add_argument("--batch", type=number(int, 0), metavar="I", help=help)
+    which.add_argument("--batch", type=bounded(int, 0), metavar="I", help=help)
     for flag, default, what in ("--batch-size", 1, "sequences"), ("--seq-len", 24, "tokens of one"):
         help = f"{what} (default: {default})"
-        parser.add_argument(flag, type=number(int, 1), default=default, metavar="N", help=help)
+        parser.add_argument(flag, type=bounded(int, 1), default=default, metavar="N", help=help)
     for flag, default in ("--lr", 1e-4), ("--weight-decay", 0.0):
         help = f"AdamW's, for its next step (default: {default})"
-        parser.add_argument(flag, type=number(float, 0), default=default, metavar="X", help=help)
+        parser.add_argument(flag, type=bounded(float, 0), default=default, metavar="X", help=help)
     help = "the page to write (default: step.html)"
     parser.add_argument("-o", dest="output", type=file_name, default="step.html", help=help)
     args = parser.parse_args()
@@ -326,4 +326,4 @@ def main():
 
 
 if __name__ == "__main__":
-    run(main)
+    run_program(main)

@@ -195,7 +195,3 @@ class TorchEngine:
         total = torch.tensor(numbers, dtype=torch.float64, device=self.device)
         distributed.all_reduce(total)
         return total.tolist()
-
-    def close(self):
-        """Let go of the model, so that open_device can disconnect the processes."""
-        del self.model, self.parallel, self.optimizer
