@@ -18,7 +18,7 @@ import tracemalloc
 
 import test_gpt2
 import train_gpt2 as gpt2
-from tools import checkpoints, safetensors, token_files
+from tools import checkpoints, tensor_file, token_files
 
 import numpy as np
 import pytest
@@ -244,7 +244,7 @@ def read_safetensors(path, data):
     spans = sorted(e["data_offsets"] for name, e in entries.items() if name != "__metadata__")
     assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(spans))
     assert spans[0][0] >= 0 and spans[-1][1] <= len(data) - 8 - length
-    assert set(safetensors.read_header(path, "hint")) == entries.keys() - {"__metadata__"}
+    assert set(tensor_file.read_header(path, "hint")) == entries.keys() - {"__metadata__"}
 
 
 KINDS = {

@@ -181,3 +181,11 @@ def test_omp_num_threads(value):
 def test_openblas_num_threads_of_a_user_stands():
     assert settings_with()[2] == "1"
     assert settings_with(OPENBLAS_NUM_THREADS="3")[2] == "3"
+
+
+def test_no_module_of_tools_hides_a_package():
+    """A program in tools/ has that folder first in its path, so that imports look there."""
+    packages = {"safetensors", "transformers", "torch", "numpy", "requests", "tiktoken", "tqdm"}
+    packages |= {"matplotlib", "urllib3", "regex", "huggingface_hub", "tokenizers", "packaging"}
+    modules = {path.stem for path in (PROJECT / "tools").glob("*.py")}
+    assert modules and not modules & (packages | sys.stdlib_module_names)

@@ -1,4 +1,4 @@
-"""tools/safetensors.py: files of tensors, read and written, and damaged; and a GPT-2 in one."""
+"""tools/tensor_file.py: files of tensors, read and written, and damaged; and a GPT-2 in one."""
 
 import errno
 import json
@@ -6,7 +6,7 @@ import os
 import struct
 
 import train_gpt2 as gpt2
-from tools import huggingface, safetensors
+from tools import huggingface, tensor_file
 from train_gpt2 import UserError
 
 import numpy as np
@@ -149,7 +149,7 @@ def test_safetensors_cut_off(tmp_path):
 def test_written_tensors(tmp_path):
     named = [("b", np.arange(6, dtype="<f4").reshape(2, 3).T), ("a\u00e9", np.ones((), "<f4"))]
     named.append(("empty", np.empty((0, 3), "<f4")))
-    safetensors.write(tmp_path / "m", named)
+    tensor_file.write(tmp_path / "m", named)
     data = (tmp_path / "m").read_bytes()
     (size,) = struct.unpack_from("<Q", data)
     assert size % 8 == 0
@@ -160,16 +160,16 @@ def test_written_tensors(tmp_path):
         "empty": {"dtype": "F32", "shape": [0, 3], "data_offsets": [28, 28]},
     }
     assert data[8 + size :] == struct.pack("<7f", 0, 3, 1, 4, 2, 5, 1)
-    read = safetensors.read_header(tmp_path / "m", "hint")
+    read = tensor_file.read_header(tmp_path / "m", "hint")
     assert list(read) == ["b", "a\u00e9", "empty"]
     for name, array in named:
-        assert np.array_equal(safetensors.read_tensor(read[name]), array), name
+        assert np.array_equal(tensor_file.read_tensor(read[name]), array), name
 
 
 def test_no_file(tmp_path):
     for path in tmp_path, tmp_path / "none":
         with pytest.raises(UserError, match=f"{path.name}: there is no file of this name; take"):
-            safetensors.read_header(path, "take another")
+            tensor_file.read_header(path, "take another")
 
 
 def test_full_disk(tmp_path, monkeypatch):
@@ -179,5 +179,5 @@ def test_full_disk(tmp_path, monkeypatch):
     (tmp_path / "m").write_bytes(b"before")
     monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(UserError, match="cannot write .*m: No space left"):
-        safetensors.write(tmp_path / "m", [("a", np.ones(3, "<f4"))])
+        tensor_file.write(tmp_path / "m", [("a", np.ones(3, "<f4"))])
     assert (tmp_path / "m").read_bytes() == b"before" and len(list(tmp_path.iterdir())) == 1

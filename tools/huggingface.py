@@ -2,7 +2,7 @@
 GPT-2 as Hugging Face keeps it: a folder with model.safetensors, config.json, and a tokenizer.
 
 What may enter: the names and layouts of the transformers library, in and out, and where its GPT-2s
-and their tokenizer are to be had. The safetensors format itself is in tools/safetensors.py.
+and their tokenizer are to be had. The safetensors format itself is in tools/tensor_file.py.
 """
 
 import itertools
@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 import train_gpt2 as gpt2
-from tools import checkpoints, encoding, safetensors
+from tools import checkpoints, encoding, tensor_file
 from tools.console import NoNetwork
 from tools.download import download
 from train_gpt2 import UserError
@@ -92,7 +92,7 @@ def load(path):
     found = {
         name.removeprefix("transformer."): tensor
         for file in files
-        for name, tensor in safetensors.read_header(file, HF_HINT).items()
+        for name, tensor in tensor_file.read_header(file, HF_HINT).items()
     }
     found = {k: v for k, v in found.items() if not re.fullmatch(HF_MASK, k)}
 
@@ -100,10 +100,10 @@ def load(path):
         if name not in found:
             raise UserError(f"{path}: not a GPT-2, or it has no tensor {name}; {HF_HINT}")
         tensor = found.pop(name)
-        if tensor.dtype not in safetensors.DTYPES or tensor.shape != shape:
+        if tensor.dtype not in tensor_file.DTYPES or tensor.shape != shape:
             what = f"its tensor {name} is {tensor.dtype!r} {tensor.shape}"
             raise UserError(f"{tensor.file}: {what}, not F32, F16 or BF16 {shape}; {HF_HINT}")
-        return safetensors.read_tensor(tensor)
+        return tensor_file.read_tensor(tensor)
 
     if "lm_head.weight" in found:  # wte once more, or instead
         found.setdefault("wte.weight", found["lm_head.weight"])
@@ -256,7 +256,7 @@ def export(path, folder):
 
     folder.mkdir(parents=True, exist_ok=True)
     named = [(f"transformer.{name}", view) for name, view in hf_views(flat, config)]
-    safetensors.write(folder / "model.safetensors", named)
+    tensor_file.write(folder / "model.safetensors", named)
     for name in there.intersection(EXPORTED_TOKENIZER).difference(files):
         (folder / name).unlink()  # of an earlier model
     for name, text in files.items():
