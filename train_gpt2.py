@@ -35,6 +35,7 @@ in_chunks(rows, x, out) as rows(x, out), where rows fills out; and matmul(a, b) 
 """
 
 import argparse
+import codecs
 import contextlib
 import ctypes
 import functools
@@ -43,6 +44,7 @@ import os
 import re
 import runpy
 import shlex
+import signal
 import sys
 import time
 import warnings
@@ -217,7 +219,7 @@ GELU_SCALE, GELU_CUBIC = math.sqrt(2 / math.pi), 0.044715
 
 
 def gelu_tanh(x):
-    return np.tanh(GELU_SCALE * (x + GELU_CUBIC * (x * x * x)))  # x**3 is over 100 times slower
+    return np.tanh(x * (GELU_SCALE + GELU_SCALE * GELU_CUBIC * (x * x)))  # x**3 is far slower
 
 
 def gelu_forward(x):
@@ -352,12 +354,11 @@ def num_parameters(config):
 
 def tensors(flat, config):
     """Cut a flat vector of all parameters (or gradients, or moments) into 16 named views of it."""
-    views, start = {}, 0
-    for name, shape in tensor_shapes(config).items():
-        size = math.prod(shape)
-        views[name] = flat[start : start + size].reshape(shape)
-        start += size
-    return views
+    if len(flat) != num_parameters(config):
+        raise ValueError(f"{len(flat):,} numbers, where {config} has {num_parameters(config):,}")
+    shapes = tensor_shapes(config)
+    parts = np.split(flat, np.cumsum([math.prod(shape) for shape in shapes.values()])[:-1])
+    return {name: part.reshape(shapes[name]) for name, part in zip(shapes, parts, strict=True)}
 
 
 def block_tensors(views, l):
@@ -367,6 +368,7 @@ def block_tensors(views, l):
 
 def gpt2_forward(params, config, tokens, targets):
     """tokens and targets (B, T) -> loss."""
+    tokens, targets = np.asarray(tokens), np.asarray(targets)
     x, embedding_cache = embedding_forward(tokens, params["wte"], params["wpe"])
     block_caches = []
     for l in range(config.L):
@@ -402,17 +404,13 @@ def init_weights(config, seed=1337):
 
 
 # ----------------------------------------------------------------------------
-# AdamW (Kingma & Ba 2015, algorithm 1; decoupled weight decay by Loshchilov & Hutter 2019), its
-# learning rate, and the norm of the gradient (doc/adamw.md, doc/schedule.md)
+# AdamW: a parameter moves against m, the running mean of its gradient, in units of sqrt(v), v being
+# the running mean of the gradient's square (Kingma & Ba 2015, algorithm 1; decoupled weight decay
+# by Loshchilov & Hutter 2019; doc/adamw.md). Learning rate, norm of the gradient: doc/schedule.md
 
 
 def adamw_update(params, grads, m, v, step, lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0):
-    """
-    Update params, m and v in place: four dicts of tensors. Step counts from 1 (in main, from 0).
-
-    Each parameter moves against m, the running mean of its gradient, in units of sqrt(v), v being
-    the running mean of the gradient's square.
-    """
+    """Update params, m and v in place, all dicts of tensors. Step counts from 1 (main's from 0)."""
     m_scale = 1 / (1 - beta1**step)  # m and v start at 0: this undoes their bias towards it
     v_scale = 1 / (1 - beta2**step)
     for name in params:
@@ -457,7 +455,7 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 OMP_NUM_THREADS = os.environ.get("OMP_NUM_THREADS", "")  # PyTorch obeys it, too
 THREADS = min(max(1, int(OMP_NUM_THREADS)), CORES) if OMP_NUM_THREADS.isdecimal() else CORES
 POOL = ThreadPoolExecutor(THREADS)
-CHUNK = 2**17  # numbers of the first array in a chunk; the fastest of 2**14 to 2**18 for AdamW
+CHUNK = 2**18  # numbers of the first array in a chunk; the fastest of 2**15 to 2**20
 
 
 def in_chunks(f, *arrays, chunks=None):
@@ -562,18 +560,12 @@ def wte_padding(config):
 
 
 def write_weights(path, flat, config, moments=(), about=b""):
-    """
-    Write a weight file of all parameters, flat float32. Raises UserError.
-
-    A checkpoint has AdamW's flat m and v behind them, header[9] of them, and about, header[8] bytes
-    that say how it was made (tools/checkpoints.py). llm.c does not look at these.
-    """
+    """Write a weight file: parameters, flat float32; AdamW's moments and text about the run."""
     header, wte, padding = np.zeros(256, "<i4"), config.V * config.C, wte_padding(config)
-    header[:7], header[7] = (WEIGHTS, FLOAT32, *config), config.V + padding // config.C
-    header[8:10] = len(about), len(moments)
+    header[:7] = WEIGHTS, FLOAT32, *config
+    header[7:10] = config.V + padding // config.C, len(about), len(moments)  # llm.c skips the two
     with replacing(path) as f:
-        for part in (header, flat[:wte], np.zeros(padding, "<f4"), flat[wte:], *moments, about):
-            f.write(part)
+        f.writelines((header, flat[:wte], np.zeros(padding, "<f4"), flat[wte:], *moments, about))
 
 
 def weights_size(header):
@@ -661,17 +653,12 @@ def attention_with_past(qkv, B, NH, kv, start):
 
 
 def generate(params, config, tokens, pick):
-    """
-    Yield the next token of each of B texts, again and again: tokens (B, T) -> B tokens.
-
-    pick(logits) chooses from logits (B, V). Beyond maxT tokens, the older half is forgotten and the
-    rest goes through the model once more.
-    """
+    """Yield the next token of each of B texts, tokens (B, T), again and again, by pick(logits)."""
     maxT, _, L, NH, C = config
     B, start = len(tokens), 0
     kv = np.empty((L, 2, NH, B, maxT, C // NH), params["wte"].dtype)
     while True:
-        if tokens.shape[1] > maxT:
+        if tokens.shape[1] > maxT:  # forget the older half; the rest goes through once more
             tokens, start = tokens[:, -max(1, maxT // 2) :], 0
         x, _ = embedding_forward(tokens[:, start:], params["wte"], params["wpe"][start:])
         for l in range(L):
@@ -679,13 +666,13 @@ def generate(params, config, tokens, pick):
             x, _ = block_forward(x, block_tensors(params, l), B, NH, attention)
         newest = x.reshape(B, -1, C)[:, -1]  # the row of each text's last token
         x, _ = layernorm_forward(newest, params["lnfw"], params["lnfb"])
-        start, new = tokens.shape[1], pick(matmul(x, params["wte"].T))
+        start, new = tokens.shape[1], pick(matmul(x, params["wte"].T))  # (B, V) -> B tokens
         tokens = np.append(tokens, np.reshape(new, (B, 1)), 1)
         yield new
 
 
 def sample_text(params, config, vocabulary, end_of_text, rng, count=256):
-    """Return a text of count tokens, the first of which follows an end-of-text. UserError."""
+    """Yield a text of count tokens, piece by piece; the first follows an end-of-text. UserError."""
 
     def draw(logits):  # (1, V)
         if not np.isfinite(logits.max()):
@@ -693,7 +680,8 @@ def sample_text(params, config, vocabulary, end_of_text, rng, count=256):
         return [rng.choice(logits.size, p=softmax(logits[0].astype(np.float64)))]
 
     tokens = generate(params, config, np.array([[end_of_text]]), draw)
-    return b"".join(vocabulary[next(tokens)[0]] for _ in range(count)).decode("utf-8", "replace")
+    pieces = (vocabulary[next(tokens)[0]] for _ in range(count))
+    return codecs.iterdecode(pieces, "utf-8", "replace")
 
 
 # ----------------------------------------------------------------------------
@@ -782,8 +770,8 @@ def evaluate(params, config, tokens, B, T, batches):
     return sum(float(gpt2_forward(params, config, x, y)[0]) for x, y in pairs) / batches
 
 
-def main(args):
-    """Train as the flags say. Raises UserError."""
+def main(args, interrupted=()):
+    """Train as the flags say, until interrupted has something in it. Raises UserError."""
     B, T, data = args.batch_size, args.seq_len, args.data or SHAKESPEARE
     out = Path(args.out).absolute()
     if not args.no_save and (out.is_dir() or not os.access(out.parent, os.W_OK)):
@@ -803,8 +791,10 @@ def main(args):
             print(f"step {step}: val loss {val_loss:.6f}")
         if args.sample_every and step and (last or step % args.sample_every == 0):
             rng = np.random.default_rng((args.seed, step))
-            text = sample_text(params, config, vocabulary, end_of_text, rng)
-            print(f"step {step}: sample\n---\n{text}\n---")
+            print(f"step {step}: sample\n---")
+            for text in sample_text(params, config, vocabulary, end_of_text, rng):
+                print(text, end="", flush=True)
+            print("\n---")
         if last:
             break
         began = time.perf_counter()
@@ -817,9 +807,10 @@ def main(args):
             raise UserError(f"step {step}: loss {loss}, gradient norm {norm}; try a lower --lr")
         lr = learning_rate(step, args.steps, args.lr, args.warmup, args.min_lr_frac)
         adamw_update(params, grads, m, v, step + 1, lr, 0.9, 0.999, 1e-8, args.weight_decay)
-        seconds = time.perf_counter() - began
-        speed = f"took {seconds * 1000:f} ms, {B * T / seconds:.0f} tokens/s"
-        print(f"step {step}: train loss {loss:f} ({speed})")
+        ms = (time.perf_counter() - began) * 1000
+        print(f"step {step}: train loss {loss:f} (took {ms:f} ms, {B * T / ms * 1e3:.0f} tokens/s)")
+        if interrupted:
+            break
     if not np.isfinite(flat).all():
         raise UserError("the weights are no numbers any more, and not saved; try a lower --lr")
     if not args.no_save:
@@ -831,6 +822,13 @@ def main(args):
 
 
 if __name__ == "__main__":
+    interrupted = []
+
+    def interrupt(signum, frame):  # the first Ctrl-C; the next one is Python's KeyboardInterrupt
+        interrupted.append(signum)
+        signal.signal(signum, signal.default_int_handler)
+        print("\nstopping after this step; again: stop now, without saving", file=sys.stderr)
+
     sys.stdout = sys.stdout or open(os.devnull, "w")  # where it was closed
     sys.stdout.reconfigure(errors="replace", line_buffering=True)  # for letters a terminal lacks
     warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's, of numbers that main() stops at
@@ -842,9 +840,11 @@ if __name__ == "__main__":
         elif others:
             raise UserError(f"{' '.join(others)}: there is no such flag; --help lists the flags")
         else:
-            main(flags)
+            signal.signal(signal.SIGINT, interrupt)
+            main(flags, interrupted)
+            sys.exit(130 if interrupted else 0)  # as a shell expects of what Ctrl-C ended
     except KeyboardInterrupt:
-        print("\nstopped; nothing is saved, which a run with --save FILE does", file=sys.stderr)
-        raise SystemExit(130) from None  # what a shell expects of a program that Ctrl-C ended
+        print("\nstopped at once; nothing is saved", file=sys.stderr)
+        raise SystemExit(130) from None
     except (OSError, MemoryError) as error:
         raise UserError(f"{error or 'no memory'}; check that, or lower --batch-size") from error

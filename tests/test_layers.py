@@ -173,7 +173,7 @@ def test_purity_and_dtype(layer, sizes, pieces, seed, dtype):
 @given(sizes, cuts, st.integers(0, 999))
 def test_pieces_change_nothing(layer, sizes, pieces, seed):
     results = []
-    for setting in (1, 2**17, 128), pieces:
+    for setting in (1, 2**18, 128), pieces:
         rng = np.random.default_rng(seed)
         forward, backward, inputs = layer(rng, *sizes)
         with cut(*setting):
@@ -393,7 +393,7 @@ MODELS = {
 }
 
 
-WHOLE = 2, 2**17, 128  # as the lesson has it
+WHOLE = 2, 2**18, 128  # as the lesson has it
 SCALES = [*MODELS][-3:]  # large in one way each; as they take a while, not also cut up
 
 
@@ -468,7 +468,7 @@ def test_tensors_are_views_in_order():
     st.sampled_from([np.float32, np.float64]),
     cuts,
 )
-@example([1] * 12, 1, np.float32, (2, 2**17, 128))
+@example([1] * 12, 1, np.float32, (2, 2**18, 128))
 @example([4, 4, 4], 2, np.float32, (2, 8, 2))
 def test_attention_with_past(pieces, B, dtype, setting):
     """A text that comes in pieces gets what attention_forward() gives all of it at once."""
@@ -583,7 +583,7 @@ LETTERS = [b"a", "é".encode(), b"<end>"]
 
 def sample(params, config, count=256, seed=0):
     rng = np.random.default_rng(seed)
-    return gpt2.sample_text(params, config, LETTERS, 2, rng, count)
+    return "".join(gpt2.sample_text(params, config, LETTERS, 2, rng, count))
 
 
 def test_samples_draw_by_the_probabilities():
@@ -618,7 +618,8 @@ def test_samples_begin_after_an_end_of_text_and_have_a_seed():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gpt2, "generate", generate)
         text = gpt2.sample_text(params, config, LETTERS, 2, None)  # of 256 tokens by default
-    assert text == 256 * "é" and seen == [[[2]]]
+        assert "".join(text) == 256 * "é"
+    assert seen == [[[2]]]
     assert sample(params, config, 50, 1) == sample(params, config, 50, 1)
     assert sample(params, config, 50, 1) != sample(params, config, 50, 2)
 
@@ -647,7 +648,7 @@ def test_gradient_of_a_multiple_of_the_loss():
 
 
 @pytest.mark.parametrize("size", [1e-12, 1.0, 1e12])
-@pytest.mark.parametrize("setting", [(1, 2**17, 128), (3, 7, 2)])
+@pytest.mark.parametrize("setting", [(1, 2**18, 128), (3, 7, 2)])
 def test_clipping(setting, size):
     config = gpt2.GPT2Config(9, 12, 2, 2, 8)
     flat, _ = random_params(config)
@@ -722,7 +723,7 @@ def test_adamw_defaults_are_gpt2s():
 def test_adamw_keeps_float32_and_the_pieces_do_not_matter():
     config = gpt2.GPT2Config(5, 7, 2, 1, 4)
     results = []
-    for setting in (1, 2**17, 128), (3, 5, 2):
+    for setting in (1, 2**18, 128), (3, 5, 2):
         flat, params = random_params(config)
         memory = flat.ctypes.data
         grads, m, v = (random_params(config, seed)[1] for seed in (1, 2, 3))

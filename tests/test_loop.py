@@ -149,7 +149,7 @@ def test_samples(data, train):
     assert [lines[i].split(":")[0] for i in at] == ["step 2", "step 4", "step 5"]
     config = gpt2.named_config("d1", V, T)
     rng = np.random.default_rng((3, 5))
-    text = gpt2.sample_text(gpt2.tensors(out, config), config, LETTERS, V - 1, rng)
+    text = "".join(gpt2.sample_text(gpt2.tensors(out, config), config, LETTERS, V - 1, rng))
     assert lines[at[-1] + 1 : at[-1] + 4] == ["---", text, "---"]
 
 

@@ -209,6 +209,38 @@ def test_interrupt_without_save(project, more):
 
 
 @posix
+def test_interrupt_of_the_plain_loop_saves(project):
+    """It prints and writes what a run of so many steps does."""
+    with start_training(project, *FAST, *DATA, "--steps", 10**6) as process:
+        lines = read_until(process, "step 3: train")
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (130, STOPPING)
+    lines += out.splitlines()
+    assert lines[-2].startswith("wrote out.bin; to go on: ")
+    step = 1 + int(re.match(r"step (\d+): train loss", lines[-3])[1])
+    stopped = (project / "out.bin").read_bytes()
+    succeeded(train(project, *FAST, *DATA, "--steps", step))
+    assert (project / "out.bin").read_bytes() == stopped
+
+
+@posix
+def test_second_interrupt_ends_the_plain_loop_at_once(project):
+    flags = [*FAST, *DATA, "--steps", 10**6, "--val-batches", 10**6, "--out", "twice.bin"]
+    with start_training(project, *flags) as process:
+        read_until(process, "data: ")
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.readline() + process.stderr.readline() == STOPPING
+        clock = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+        assert time.monotonic() - clock < 1
+    assert (process.returncode, err) == (130, "\nstopped at once; nothing is saved\n")
+    assert not (project / "twice.bin").exists()
+
+
+@posix
 def test_interrupt_before_the_first_step(project, tmp_path):
     """There is nothing yet that --resume could go on with."""
     saved = tmp_path / "out.bin"
