@@ -18,9 +18,8 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C in the middle of an import: no traceback
     sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -I leaves it out
 import train_gpt2 as gpt2
-from tools import checkpoints, encoding
+from tools import checkpoints, encoding, sampling
 from tools.console import Parser, bounded, catch_interrupt, file_name, run_program
-from tools.sampling import picker
 from train_gpt2 import UserError
 
 import numpy as np
@@ -136,11 +135,12 @@ def main(argv=None):
         print(f"{Path(sys.argv[0]).name}: {what}", file=sys.stderr)
 
     params, how = gpt2.tensors(flat, config), (args.temperature, args.top_k, args.top_p)
+    gpt2.matmul = sampling.matmul  # for several texts at a time
     interrupted = catch_interrupt()  # amid a token it could hit a lock of the threads
     together = max(1, min(TOGETHER, TOGETHER_TOKENS // len(start)))
     for first in range(0, args.samples, together):
         numbers = range(first, min(first + together, args.samples))
-        pick = picker([np.random.default_rng((args.seed, i)) for i in numbers], *how)
+        pick = sampling.picker([np.random.default_rng((args.seed, i)) for i in numbers], *how)
         texts = [Text(prompt, vocabulary, end_of_text) for _ in numbers]
         steps = generate(params, config, start, texts, pick, args.tokens)
         for i, text in zip(numbers, texts, strict=True):  # the first as it comes, then the others

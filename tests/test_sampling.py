@@ -2,6 +2,8 @@
 
 import math
 
+import train_gpt2 as gpt2
+from tools import sampling
 from tools.sampling import next_token, picker
 from train_gpt2 import UserError
 
@@ -98,3 +100,23 @@ def test_each_text_draws_from_its_own_generator():
         rng = np.random.default_rng(seed)
         alone = [next_token(logits[text], rng, **how) for _ in range(50)]
         assert [drawn[text] for drawn in ours] == alone
+
+
+@pytest.mark.parametrize("m", [1, 2, 3, 8, sampling.FEW, sampling.FEW + 1])
+@pytest.mark.parametrize("k, n", [(1, 1), (5, 7), (64, 3 * 64), (300, 50257), (3072, 768)])
+def test_products_of_a_few_rows(m, k, n):
+    rng = np.random.default_rng(m * k)
+    a, w = rng.standard_normal((m, k), np.float32), rng.standard_normal((n, k), np.float32)
+    found, right = sampling.matmul(a, w.T), a.astype(np.float64) @ w.T.astype(np.float64)
+    assert found.dtype == np.float32 and found.shape == right.shape
+    assert np.abs(found - right).max() <= 2e-6 * np.abs(a).max() * np.abs(w).max() * k
+    out = np.full((m, n), np.nan, np.float32)
+    assert sampling.matmul(a, w.T, out=out) is out and np.allclose(out, right, atol=1e-3)
+
+
+def test_draws_are_those_of_choice():
+    logits = np.random.default_rng(0).standard_normal(997)
+    ours, theirs = np.random.default_rng(1), np.random.default_rng(1)
+    for _ in range(500):
+        token = theirs.choice(len(logits), p=gpt2.softmax(logits))
+        assert sampling.next_token(logits, ours) == token

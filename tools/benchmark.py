@@ -152,17 +152,18 @@ def products(config, B, T, threads, by_numpy):
 
 def our_sample(config, tokens, samples=1):
     import train_gpt2 as gpt2
-    from tools.sampling import picker
+    from tools import sampling
 
     import numpy as np
 
     gpt2.keep_freed_memory()
     config = gpt2.GPT2Config(*config)
     params = gpt2.tensors(gpt2.init_weights(config), config)
-    rngs = [np.random.default_rng((1337, i)) for i in range(samples)]
+    pick = sampling.picker([np.random.default_rng((1337, i)) for i in range(samples)])
+    gpt2.matmul = sampling.matmul  # as sample_gpt2.py has it
 
     def turn(lap):
-        texts = gpt2.generate(params, config, np.zeros((samples, 1), int), picker(rngs))
+        texts = gpt2.generate(params, config, np.zeros((samples, 1), int), pick)
         for _ in itertools.islice(texts, tokens):
             pass
         lap("forward")
@@ -275,9 +276,11 @@ def run_command(command):
 
 def processor():
     if Path("/proc/cpuinfo").exists():
-        found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-        if found:
-            return found[1]
+        text = Path("/proc/cpuinfo").read_text()
+        keys = "model name", "cpu family", "model"  # a name can be that of several kinds
+        found = [re.search(rf"^{key}\s*: (.*)", text, re.MULTILINE) for key in keys]
+        if all(found):
+            return "{}, family {}, model {}".format(*(match[1] for match in found))
     return platform.processor() or platform.machine()
 
 
