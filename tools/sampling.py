@@ -37,9 +37,13 @@ def next_token(logits, rng, temperature=1.0, top_k=0, top_p=1.0):
 def picker(rngs, temperature=1.0, top_k=0, top_p=1.0):
     """Return a pick for generate(): logits (B, V) -> B tokens, each text with an rng of its own."""
 
+    def draw(logits, rng):
+        return next_token(logits, rng, temperature, top_k, top_p)
+
     def pick(logits):
-        pairs = zip(logits, rngs, strict=True)
-        return [next_token(row, rng, temperature, top_k, top_p) for row, rng in pairs]
+        if len(rngs) == 1:
+            return [draw(logits[0], rngs[0])]
+        return list(gpt2.POOL.map(draw, logits, rngs))
 
     return pick
 
