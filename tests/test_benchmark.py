@@ -72,6 +72,29 @@ def test_json_has_what_the_table_shows(output, measured):
         assert row[-1] == pytest.approx(laps["GB"], abs=0.006)
 
 
+def test_show_prints_it_again(output, measured):
+    done = run("--show", measured)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("\n") > 15 and done.stdout in output
+
+
+def test_show_of_another_file(tmp_path):
+    (tmp_path / "a.json").write_text("{}")
+    for file, why in ("a.json", "not a file of --json"), ("b.json", "No such file"):
+        done = run("--show", tmp_path / file)
+        assert (done.returncode, done.stdout) == (2, "") and why in done.stderr
+
+
+def test_the_page_shows_what_was_measured():
+    page = (BENCHMARK.parent.parent / "doc" / "speed.md").read_text(encoding="utf-8")
+    files = sorted((BENCHMARK.parent.parent / "doc" / "measured").glob("*.json"))
+    assert len(files) >= 3
+    for file in files:
+        lines = run("--show", file).stdout.splitlines()
+        table = "\n".join(f"    {line}".rstrip() for line in lines)
+        assert table in page and f"](measured/{file.name})" in page, file.name
+
+
 def test_header(output):
     assert re.search(r"\d+ cores, \d+ threads", output)
     assert re.search(r"NumPy [\d.]+ with \S+", output)

@@ -348,6 +348,37 @@ def print_sampling(rounds, tokens, samples):
         print(f"to compare with Hugging Face's generate(): pip install {HUGGING_FACE}")
 
 
+def print_report(measured):
+    """Print what a run has measured, as --json writes it."""
+    import train_gpt2 as gpt2
+
+    flags, rounds = measured["flags"], measured["rounds"]
+    parameters = gpt2.num_parameters(gpt2.named_config(flags["model"], gpt2.GPT2_VOCAB_SIZE))
+    print(f"{measured['machine']}\n{measured['versions']}")
+    print(f"{flags['model']}, {parameters:,} parameters", end="")
+    if flags["sample"]:
+        print(f"; a text of {flags['tokens']} tokens")
+        print(f"medians of {flags['runs']} rounds\n")
+        print_sampling(rounds, flags["tokens"], flags["samples"])
+    else:
+        B, T = flags["batch_size"], flags["seq_len"]
+        print(f"; batch size {B}, {T} tokens each")
+        what = "GFLOP/s from 6 * parameters * tokens"
+        print(f"medians of {flags['runs']} rounds; {what}\n")
+        print_results(rounds, B * T, parameters)
+
+
+def read_report(text):
+    """Read a file of --json, for a flag."""
+    try:
+        measured = json.loads(Path(text).read_text("utf-8"))
+        if measured.keys() != {"machine", "versions", "flags", "rounds"}:
+            raise ValueError("not a file of --json")
+        return measured
+    except (OSError, ValueError, AttributeError) as error:
+        raise argparse.ArgumentTypeError(f"{text}: {error}") from None
+
+
 def program(text):
     with contextlib.suppress(ValueError, IndexError):  # an open quote; nothing
         if shutil.which(shlex.split(text)[0]):
@@ -383,9 +414,16 @@ def main():
     add("--samples", type=bounded(int, 1, 64), default=1, help="texts together (default: 1)")
     help = "also write what was measured (default: none)"
     add("--json", type=file_name, metavar="FILE", help=help)
+    help = "measure nothing, but print what such a file says (default: none); repeatable"
+    add("--show", type=read_report, metavar="FILE", action="append", default=[], help=help)
     help = "also another program that prints (took N ms) for each step (default: none); repeatable"
     add("--command", type=program, action="append", default=[], help=help)
     args = parser.parse_args()
+    if args.show:
+        for i, measured in enumerate(args.show):
+            print("\n" if i else "", end="")
+            print_report(measured)
+        return
     if args.json:
         check_writable(args.json, "--json")
 
@@ -438,20 +476,12 @@ def main():
     machine = f"{processor()}, {gpt2.CORES} cores, {gpt2.THREADS} threads; {platform.platform()}"
     versions = platform.python_version(), gpt2.np.__version__, blas
     versions = "; ".join(["Python {}; NumPy {} with {}".format(*versions), *sorted(abouts)])
-    print(f"{machine}\n{versions}")
+    flags = {k: v for k, v in vars(args).items() if k not in ("json", "command", "show")}
+    measured = {"machine": machine, "versions": versions, "flags": flags, "rounds": rounds}
     if args.json:
-        flags = {k: v for k, v in vars(args).items() if k not in ("json", "command")}
-        measured = {"machine": machine, "versions": versions, "flags": flags, "rounds": rounds}
         with gpt2.replacing(args.json) as f:
             f.write(json.dumps(measured, indent=1).encode())
-    if args.sample:
-        print(f"{args.model}, {parameters:,} parameters; a text of {args.tokens} tokens")
-        print(f"medians of {args.runs} rounds\n")
-        print_sampling(rounds, args.tokens, args.samples)
-        return
-    print(f"{args.model}, {parameters:,} parameters; batch size {sizes[1]}, {sizes[2]} tokens each")
-    print(f"medians of {args.runs} rounds; GFLOP/s from 6 * parameters * tokens\n")
-    print_results(rounds, args.batch_size * args.seq_len, parameters)
+    print_report(measured)
     for i, command in enumerate(args.command, 1):
         print(f"[{i}]: {command}")
 
