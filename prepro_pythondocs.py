@@ -7,6 +7,13 @@ writes data/python_docs_train.bin, data/python_docs_val.bin and data/python_docs
 tokens are bytes: 256 of them, and end-of-text, which stands before each topic.
 """
 
+import os
+import signal
+import sys
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C in the middle of an import: no traceback
+    sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I leaves it out
 import argparse
 
 from tools.console import Parser, run_program

@@ -8,6 +8,13 @@ what one character says, is a document: an end-of-text token stands before each.
 tokens are for validation.
 """
 
+import os
+import signal
+import sys
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C in the middle of an import: no traceback
+    sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I leaves it out
 import argparse
 
 from tools.console import Parser, run_program

@@ -9,15 +9,20 @@ before each story; the first one is for validation, the others hold 925,653,391 
 of a shard are shuffled, always in the same way, whatever the number of cores.
 """
 
+import os
+import signal
+import sys
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C in the middle of an import: no traceback
+    sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I leaves it out
 import argparse
 import gzip
 import itertools
 import json
 import multiprocessing
-import os
 import random
 import shutil
-import signal
 import tarfile
 import threading
 import zlib

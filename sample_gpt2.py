@@ -9,17 +9,19 @@ draws end-of-text; between samples, a line "---". The model sees maxT tokens at 
 when there are more, the older half is forgotten. The same seed gives the same text again.
 """
 
-import codecs
+import os
 import signal
 import sys
-from pathlib import Path
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C in the middle of an import: no traceback
-    sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -I leaves it out
+    sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I leaves it out
+import codecs
+from pathlib import Path
+
 import train_gpt2 as gpt2
 from tools import checkpoints, encoding
-from tools.console import Parser, bounded, catch_interrupt, file_name, run_program
+from tools.console import Parser, bounded, catch_interrupt, file_name, one_line, run_program
 from tools.sampling import picker
 from train_gpt2 import UserError
 
@@ -129,7 +131,7 @@ def main(argv=None):
     prompt = read_prompt(args.prompt)
     start = encode(prompt, vocabulary, end_of_text) or [end_of_text]
     trained = "" if step is None else f", step {step}"
-    print(f"{name}: {len(flat):,} parameters{trained}", file=sys.stderr)
+    print(f"{one_line(name)}: {len(flat):,} parameters{trained}", file=sys.stderr)
     if len(start) > config.maxT:
         start = start[-config.maxT :]
         what = f"--prompt: the model sees only its newest {config.maxT:,} tokens"
@@ -158,5 +160,4 @@ def main(argv=None):
 if __name__ == "__main__":
     if hasattr(signal, "SIGPIPE"):  # not on Windows
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # so that it ends, quietly, when `| head` has
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     run_program(main)

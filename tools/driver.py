@@ -13,21 +13,23 @@ once. It prints the same lines as the lesson, and writes the same files.
 What may enter: the order in which the parts of a run are called. The parts are modules of tools/.
 """
 
+import os
+import signal
+import sys
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C in the middle of an import: no traceback
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 import contextlib
 import itertools
 import math
-import os
 import shlex
-import signal
-import sys
 import threading
 import time
 from codecs import getincrementaldecoder
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import train_gpt2 as gpt2
 from tools import checkpoints, memory, prepare, token_files

@@ -12,10 +12,15 @@ log may be that of a training which is still going on.
 What may enter: how the figures of a log look. What is in a log, tools/log.py decides.
 """
 
+import os
+import signal
 import sys
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C in the middle of an import: no traceback
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tools.console import Parser, check_writable, run_program
 from tools.log import COLUMNS as LOG_COLUMNS
 from tools.page import write_page
