@@ -32,7 +32,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import train_gpt2 as gpt2
-from tools import checkpoints, memory, prepare, token_files
+from tools import checkpoints, locks, memory, prepare, token_files
 from tools.console import Parser, bounded, check_writable, file_name, run_program
 from tools.log import Progress, bars, print_line
 from tools.numpy_engine import NumpyEngine
@@ -431,6 +431,8 @@ def train(args, open_engine):
     log = None if engine.rank else args.log
     progress = Progress(args.steps, its.start, accum * B * T, log, quiet=engine.rank > 0)
     with contextlib.ExitStack() as stack:
+        if args.save and not engine.rank:
+            stack.enter_context(locks.alone("--save", args.save, best_file(args.save)))
         interrupted = stack.enter_context(interruptions(engine.world > 1))
         state = stack.enter_context(saving(its.saver))
         stack.enter_context(showing(args, its, progress))
