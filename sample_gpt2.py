@@ -9,14 +9,15 @@ draws end-of-text; between samples, a line "---". The model sees maxT tokens at 
 when there are more, the older half is forgotten. The same seed gives the same text again.
 """
 
+import _signal  # the core of signal, without the imports of that, which take time
 import os
-import signal
 import sys
 
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C in the middle of an import: no traceback
+if __name__ == "__main__":  # Ctrl-C in the middle of an import: no traceback
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
     sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I leaves it out
 import codecs
+import signal
 from pathlib import Path
 
 import train_gpt2 as gpt2

@@ -13,17 +13,18 @@ once. It prints the same lines as the lesson, and writes the same files.
 What may enter: the order in which the parts of a run are called. The parts are modules of tools/.
 """
 
+import _signal  # the core of signal, without the imports of that, which take time
 import os
-import signal
 import sys
 
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C in the middle of an import: no traceback
+if __name__ == "__main__":  # Ctrl-C in the middle of an import: no traceback
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 import contextlib
 import itertools
 import math
 import shlex
+import signal
 import threading
 import time
 from codecs import getincrementaldecoder

@@ -11,12 +11,12 @@ run one forward and one backward pass, and we write down what they had (doc/see.
 What may enter: what one step has to show. How a page is made of it is tools/page.py.
 """
 
+import _signal  # the core of signal, without the imports of that, which take time
 import os
-import signal
 import sys
 
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C in the middle of an import: no traceback
+if __name__ == "__main__":  # Ctrl-C in the middle of an import: no traceback
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 import base64
 import inspect
