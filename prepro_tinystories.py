@@ -16,6 +16,7 @@ import sys
 if __name__ == "__main__":  # Ctrl-C in the middle of an import: no traceback
     _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
     sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I leaves it out
+import _thread
 import argparse
 import contextlib
 import gzip
@@ -132,37 +133,64 @@ def not_interrupted():
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+@contextlib.contextmanager
+def errors_of_threads():
+    """Yield a list for the errors of other threads, each of which interrupts this one, too."""
+    errors, before = [], threading.excepthook
+
+    def hook(args):
+        errors.append(args.exc_value)
+        _thread.interrupt_main()
+
+    threading.excepthook = hook
+    try:
+        yield errors
+    finally:
+        threading.excepthook = before
+
+
 def tokenize_shards(paths, workers):
-    """Yield the tokens of each shard, in order; no more than 2 * workers of them wait in memory."""
+    """
+    Yield the tokens of each shard, in order; no more than 2 * workers of them wait in memory.
+
+    Raises UserError.
+    """
     # Started anew ("spawn") as everywhere but on Linux, because a fork of a program with threads
     # can hang.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, start_worker)
+    context, pool = multiprocessing.get_context("spawn"), None
 
     def submit(shard):
         with not_interrupted():
             return pool.submit(tokenize_shard, *shard)
 
-    try:
-        jobs = map(submit, enumerate(paths))
-        pending = deque(itertools.islice(jobs, 2 * workers))
-        for _ in needed("tqdm").tqdm(paths, unit="shard", disable=None):
-            yield pending.popleft().result()
-            pending.extend(itertools.islice(jobs, 1))
-    except BaseException as error:
-        for worker in multiprocessing.active_children():
-            worker.kill()  # or we would wait until it has done what it is doing
-        hint = "try again with fewer --workers"
-        if isinstance(error, BrokenProcessPool):
-            what = "a worker died, perhaps for want of memory or of threads (ulimit -u)"
-            raise UserError(f"{what}; {hint}") from error
-        if isinstance(error, OSError | RuntimeError) and is_want_of_threads(error):
-            raise UserError(f"no worker can be started ({error}), see ulimit -u; {hint}") from error
-        if isinstance(error, UserError):
-            raise UserError(error.text) from error  # made in a worker, and anew by unpickling it
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with errors_of_threads() as errors:  # of the pool's: we would wait for it in vain
+        try:
+            pool = ProcessPoolExecutor(workers, context, start_worker)
+            jobs = map(submit, enumerate(paths))
+            pending = deque(itertools.islice(jobs, 2 * workers))
+            for _ in needed("tqdm").tqdm(paths, unit="shard", disable=None):
+                yield pending.popleft().result()
+                pending.extend(itertools.islice(jobs, 1))
+            pool.shutdown()
+        except BaseException as error:
+            for worker in multiprocessing.active_children():
+                worker.kill()  # or we would wait until it has done what it is doing
+            if pool:
+                pool.shutdown(wait=False, cancel_futures=True)
+            explain(errors[0] if errors else error)
+            raise
+
+
+def explain(error):
+    """Raise a UserError for an error of the workers, if it is one that a user can understand."""
+    hint = "try again with fewer --workers"
+    if isinstance(error, BrokenProcessPool):
+        what = "a worker died, perhaps for want of memory or of threads (ulimit -u)"
+        raise UserError(f"{what}; {hint}") from error
+    if isinstance(error, OSError | RuntimeError) and is_want_of_threads(error):
+        raise UserError(f"no worker can be started, see ulimit -u; {hint}") from error
+    if isinstance(error, UserError):
+        raise UserError(error.text) from error  # made in a worker, and anew by unpickling it
 
 
 def main(argv=None):

@@ -72,8 +72,9 @@ def run_program(main):
         sys.exit(f"{name}: out of memory; take smaller sizes ({one_line(error)})")
     except (OSError, RuntimeError) as error:
         if is_want_of_threads(error):
+            what = "can't start new thread, or process"
             hint = "end other programs, raise the limit (ulimit -u), or set OMP_NUM_THREADS=1"
-            sys.exit(f"{name}: no thread or process can be started ({one_line(error)}); {hint}")
+            sys.exit(f"{name}: {what}; {hint}")
         if isinstance(error, RuntimeError):
             raise
         if error.filename:
