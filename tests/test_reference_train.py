@@ -230,7 +230,7 @@ def test_variables_that_torchrun_would_not_set(given, tmp_path, name, value):
 @posix
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_two_processes_that_are_stopped_save(given, tmp_path, signum):
-    """The stop is decided by both together: the first one saves what it has printed, and says so."""
+    """The stop is decided by both together: the first saves what it has printed, and says so."""
     saved = tmp_path / "w.bin"
     command = "-m torch.distributed.run --standalone --nproc-per-node=2 --".split()
     command = [sys.executable, *command, PROJECT / "reference_gpt2.py", "--train", *given, *RUN]
