@@ -84,7 +84,7 @@ def run_program(main):
         what = f"{one_line(error.strerror or error)}"
         sys.exit(f"{name}: {what}; check where the output goes, and the space that is left")
     except NoNetwork as error:
-        print(one_line(error), file=sys.stderr)
+        print(one_line(error.code), file=sys.stderr)
         sys.exit(NO_NETWORK)
     except SystemExit as end:
         if isinstance(end.code, str):  # a line, which may have the name of a file
