@@ -207,6 +207,12 @@ def test_odd_variables(project, name, value, loop):
     assert "step 1: " in succeeded(train(project, *FAST, *DATA, *loop, **{name: value}))
 
 
+@pytest.mark.parametrize("flag", ["--warmup", "--steps", "--val-batches"])
+def test_number_of_401_digits(project, flag):
+    done = train(project, *FAST, *DATA, *DRIVER, flag, "9" * 401)
+    failed(done, f"argument {flag}", "is not a number from 0 to", status=2)
+
+
 def test_odd_variable_of_tqdm(project):
     failed(train(project, *FAST, *DATA, *DRIVER, TQDM_MININTERVAL="abc"), "TQDM_")
 

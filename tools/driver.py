@@ -79,7 +79,8 @@ def make_parser():
     )
     add = parser.add_argument
     for name, (default, least, text) in gpt2.FLAGS.items():
-        kind = file_name if least == "" else bounded(type(least), least)
+        most = 2**63 if type(least) is int else math.inf  # float() takes no int of 400 digits
+        kind = file_name if least == "" else bounded(type(least), least, most)
         text += "" if default is None else f" (default: {default})"
         add(f"--{name}", type=kind, metavar="NAME" if least == "" else "N", help=text)
     add("--no-save", action="store_true", default=None, help="write no --out")

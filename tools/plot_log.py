@@ -81,6 +81,7 @@ def draw_noisy(panel, steps, values, color, window):
 
 def draw(logs):
     """Draw logs (name -> columns, as read_log gives them) -> matplotlib's figure."""
+    os.environ.pop("MPLBACKEND", None)  # for windows; with a wrong one, matplotlib does not load
     try:
         from matplotlib.colors import to_rgb
         from matplotlib.figure import Figure
