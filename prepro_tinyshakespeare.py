@@ -8,6 +8,13 @@ what one character says, is a document: an end-of-text token stands before each.
 tokens are for validation.
 """
 
+import _signal  # the core of signal, without the imports of that, which take time
+import os
+import sys
+
+if __name__ == "__main__":  # Ctrl-C in the middle of an import: no traceback
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I leaves it out
 import argparse
 
 from tools.console import Parser, run_program

@@ -14,9 +14,15 @@ gradients by itself, from the forward pass below. --device, --dtype, --compile a
 compute in other ways; the debug state is only ever made on the CPU, in float32.
 """
 
+import _signal  # the core of signal, without the imports of that, which take time
+import os
+import sys
+
+if __name__ == "__main__":  # Ctrl-C in the middle of an import: no traceback
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I leaves it out
 import argparse
 import math
-import sys
 import time
 from pathlib import Path
 

@@ -9,17 +9,20 @@ draws end-of-text; between samples, a line "---". The model sees maxT tokens at 
 when there are more, the older half is forgotten. The same seed gives the same text again.
 """
 
+import _signal  # the core of signal, without the imports of that, which take time
+import os
+import sys
+
+if __name__ == "__main__":  # Ctrl-C in the middle of an import: no traceback
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I leaves it out
 import codecs
 import signal
-import sys
 from pathlib import Path
 
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C in the middle of an import: no traceback
-    sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -I leaves it out
 import train_gpt2 as gpt2
 from tools import checkpoints, encoding, sampling
-from tools.console import Parser, bounded, catch_interrupt, file_name, run_program
+from tools.console import Parser, bounded, catch_interrupt, file_name, one_line, run_program
 from train_gpt2 import UserError
 
 import numpy as np
@@ -128,7 +131,7 @@ def main(argv=None):
     prompt = read_prompt(args.prompt)
     start = encode(prompt, vocabulary, end_of_text) or [end_of_text]
     trained = "" if step is None else f", step {step}"
-    print(f"{name}: {len(flat):,} parameters{trained}", file=sys.stderr)
+    print(f"{one_line(name)}: {len(flat):,} parameters{trained}", file=sys.stderr)
     if len(start) > config.maxT:
         start = start[-config.maxT :]
         what = f"--prompt: the model sees only its newest {config.maxT:,} tokens"
@@ -158,5 +161,4 @@ def main(argv=None):
 if __name__ == "__main__":
     if hasattr(signal, "SIGPIPE"):  # not on Windows
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # so that it ends, quietly, when `| head` has
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     run_program(main)

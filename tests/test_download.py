@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from tools import download as module
+from tools import locks
 from tools.console import NoNetwork
 from tools.download import download, sha256_of
 from train_gpt2 import HERE, UserError
@@ -559,7 +560,7 @@ def test_a_download_from_elsewhere_meanwhile(server, tmp_path):
     assert os.listdir(tmp_path) == ["file"]
 
 
-@pytest.mark.skipif(not module.fcntl, reason="Windows removes no open file")
+@pytest.mark.skipif(not locks.fcntl, reason="Windows removes no open file")
 @pytest.mark.parametrize("again", [False, True])
 def test_a_download_that_ends_while_another_starts(server, tmp_path, monkeypatch, again):
     url, path = server.url + "whole", tmp_path / "file"
@@ -569,17 +570,17 @@ def test_a_download_that_ends_while_another_starts(server, tmp_path, monkeypatch
         if again:
             Path(f.name).touch()
 
-    monkeypatch.setattr(module.fcntl, "flock", late)
+    monkeypatch.setattr(locks.fcntl, "flock", late)
     assert "another download of it is running" in refusal(url, path)
     assert server.asked == []
 
 
-@pytest.mark.skipif(not module.fcntl, reason="Windows has locks everywhere")
+@pytest.mark.skipif(not locks.fcntl, reason="Windows has locks everywhere")
 def test_a_folder_without_locks(server, tmp_path, monkeypatch):
     def flock(f, how):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(module.fcntl, "flock", flock)
+    monkeypatch.setattr(locks.fcntl, "flock", flock)
     download(server.url + "whole", tmp_path / "file")
     assert (tmp_path / "file").read_bytes() == BODY
 

@@ -154,6 +154,48 @@ def test_files_keep_their_modes(project, tmp_path, flag, loop):
 
 
 # ----------------------------------------------------------------------------
+# Two runs with one --save
+
+
+@posix
+def test_a_second_run_leaves_the_files_of_the_first_alone(project, tmp_path):
+    saved = tmp_path / "w.bin"
+    (tmp_path / "link.bin").symlink_to(saved)
+    with start_training(project, *LONG, "--save", saved, "--save-every", 5) as first:
+        read_until(first, "wrote ")
+        for name in "w.bin", "link.bin":
+            done = train(project, *FAST, *DATA, "--save", tmp_path / name)
+            failed(done, f"--save {tmp_path / name}: another run is writing there; ")
+        succeeded(train(project, *FAST, *DATA, "--save", tmp_path / "other.bin"))
+        first.send_signal(signal.SIGINT)
+        out, _ = first.communicate(timeout=30)
+    last = out.splitlines()[-2]
+    assert first.returncode == 130 and last.startswith(f"step {checkpoint(saved) - 1}: ")
+    assert sorted(os.listdir(tmp_path)) == ["link.bin", "other.bin", "w.bin"]
+    assert checkpoint(tmp_path / "other.bin") == 2
+
+
+@posix
+def test_what_a_killed_run_leaves_keeps_no_other_out(project, tmp_path):
+    """Its lock ended with it; what it was writing is removed, and nothing else."""
+    saved = tmp_path / "w.bin"
+    with start_training(project, *LONG, "--save", saved, "--save-every", 1) as killed:
+        read_until(killed, "wrote ")
+        killed.kill()
+    running, dead = subprocess.Popen(["sleep", "60"]), killed.pid
+    others = ["w.bin.part", "w.bin.x.part", f"w.bin.{running.pid}.part", f"v.bin.{dead}.part"]
+    for name in *others, f"w.bin.{dead}.part", f"w_best.bin.{dead}.part":
+        (tmp_path / name).write_bytes(b"x")
+    try:
+        succeeded(train(project, *FAST, *DATA, "--save", saved))
+    finally:
+        running.kill()
+        running.wait()
+    assert sorted(os.listdir(tmp_path)) == sorted(["w.bin", *others])
+    assert checkpoint(saved) == 2
+
+
+# ----------------------------------------------------------------------------
 # Odd surroundings
 
 
@@ -163,6 +205,12 @@ def test_files_keep_their_modes(project, tmp_path, flag, loop):
 @LOOPS
 def test_odd_variables(project, name, value, loop):
     assert "step 1: " in succeeded(train(project, *FAST, *DATA, *loop, **{name: value}))
+
+
+@pytest.mark.parametrize("flag", ["--warmup", "--steps", "--val-batches"])
+def test_number_of_401_digits(project, flag):
+    done = train(project, *FAST, *DATA, *DRIVER, flag, "9" * 401)
+    failed(done, f"argument {flag}", "is not a number from 0 to", status=2)
 
 
 def test_odd_variable_of_tqdm(project):

@@ -61,6 +61,13 @@ def test_picture(tmp_path, steps):
     assert sorted(os.listdir(tmp_path)) == ["log.csv", "loss.png"]
 
 
+def test_backend_that_there_is_not(tmp_path):
+    """It is for matplotlib's windows, of which we open none."""
+    (tmp_path / "log.csv").write_text(log_text(3))
+    done = plot(tmp_path, "log.csv", "-o", "loss.svg", MPLBACKEND="bogus")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_two_logs_have_two_colours(tmp_path):
     (tmp_path / r"$\a$.csv").write_text(log_text(300))
     (tmp_path / "b.csv").write_text(log_text(200, seed=1))

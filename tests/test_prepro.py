@@ -32,6 +32,7 @@ import pytest
 from helpers import failed, make_project, run, start, succeeded
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from running import posix, within
 from test_download import BODY, closed_port, directly, server  # noqa: F401 (fixtures)
 
 SHAKESPEARE = HERE / "data" / "tiny_shakespeare.txt"
@@ -784,6 +785,48 @@ def wait_until(condition, seconds=30):
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+@pytest.fixture
+def with_shards(project, tokenizer_file):
+    """The project, with shards of stories to tokenize."""
+    shutil.copy(tokenizer_file, project)
+    folder = project / "data" / "TinyStories_all_data"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in shards(3).items():
+        (folder / name).write_bytes(content)
+    yield project
+    shutil.rmtree(folder)
+
+
+@posix
+def test_ctrl_c_while_a_worker_starts(with_shards, tmp_path):
+    """It waits until the worker can end without a word."""
+    code = "import os, signal, sys\nif 'spawn_main' in ' '.join(sys.orig_argv):\n"
+    code += "    os.kill(os.getpid(), signal.SIGINT)\n"
+    (tmp_path / "sitecustomize.py").write_text(code)
+    done = run(with_shards, "prepro_tinystories.py", PYTHONPATH=str(tmp_path))
+    failed(done, "a worker died")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "threading.Thread.start",
+        "multiprocessing.queues.Queue._start_thread",
+        "multiprocessing.popen_spawn_posix.Popen._launch",
+    ],
+)
+def test_no_thread_or_process_left_for_workers(with_shards, code):
+    """Whichever it is that can't be started, nobody waits for it."""
+    error = 'RuntimeError("can\'t start new thread")'
+    if "Popen" in code:
+        pytest.importorskip("multiprocessing.popen_spawn_posix", reason="needs POSIX")
+        error = "BlockingIOError(11, os.strerror(11))"
+    patch = f"import os, threading, multiprocessing.queues; import {code.rsplit('.', 2)[0]}"
+    patch += f"\ndef start(*_):\n    raise {error}\n{code} = start"
+    done = run(with_shards, "prepro_tinystories.py", python=within(patch))
+    failed(done, "no worker can be started", "--workers")
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")

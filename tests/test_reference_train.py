@@ -230,19 +230,23 @@ def test_variables_that_torchrun_would_not_set(given, tmp_path, name, value):
 @posix
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_two_processes_that_are_stopped_save(given, tmp_path, signum):
-    """The stop is decided by both together, so that the first one always saves."""
+    """The stop is decided by both together: the first saves what it has printed, and says so."""
     saved = tmp_path / "w.bin"
     command = "-m torch.distributed.run --standalone --nproc-per-node=2 --".split()
     command = [sys.executable, *command, PROJECT / "reference_gpt2.py", "--train", *given, *RUN]
     command = [*map(str, command), "--steps", "1000000", "--save", str(saved)]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, start_new_session=True
-    ) as run:
-        while "step 3: " not in run.stdout.readline():
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, text=True, start_new_session=True) as run:
+        lines = [run.stdout.readline()]
+        while "step 3: " not in lines[-1]:
             assert run.poll() is None
+            lines.append(run.stdout.readline())
         os.killpg(run.pid, signum) if signum == signal.SIGINT else run.send_signal(signum)
-        run.communicate(timeout=60)
-    assert run.returncode and checkpoints.read_about(saved)["step"] >= 4
+        out, err = run.communicate(timeout=60)
+    steps = len(losses("".join(lines) + out))
+    assert run.returncode and checkpoints.read_about(saved)["step"] == steps >= 4
+    assert f"stopped after {steps} steps; --resume {saved} goes on" in err
+    assert "nothing is saved" not in err and os.listdir(tmp_path) == ["w.bin"]
 
 
 # ----------------------------------------------------------------------------

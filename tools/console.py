@@ -8,6 +8,7 @@ Files, training and networks have modules of their own.
 import argparse
 import contextlib
 import errno
+import io
 import math
 import os
 import signal
@@ -33,6 +34,17 @@ def one_line(text):
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+# The control characters, but for tab and newline
+STEERING = {c: ascii(chr(c))[1:-1] for c in (*range(32), *range(127, 160)) if chr(c) not in "\t\n"}
+
+
+class Terminal(io.TextIOWrapper):
+    """Standard output on a terminal: what would steer that, in a token say, is spelled out."""
+
+    def write(self, text):
+        return super().write(text.translate(STEERING))
+
+
 def run_program(main):
     """
     Call main(), and turn errors that are not ours into one line on standard error.
@@ -45,15 +57,26 @@ def run_program(main):
             setattr(sys, stream, open(os.devnull, "w"))
     # a sample may have letters that a terminal lacks
     sys.stdout.reconfigure(errors="replace", line_buffering=True)
+    if sys.stdout.isatty():
+        how = sys.stdout.encoding, sys.stdout.errors
+        sys.stdout = Terminal(sys.stdout.buffer, *how, line_buffering=True)
     warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's, of numbers that training stops at
     try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as it is amid a program's imports
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         main()
     except BrokenPipeError:  # `| head` has read enough
         drop_output()
         sys.exit(141)  # what a shell expects of a program that SIGPIPE ended
     except MemoryError as error:
         sys.exit(f"{name}: out of memory; take smaller sizes ({one_line(error)})")
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
+        if is_want_of_threads(error):
+            what = "can't start new thread, or process"
+            hint = "end other programs, raise the limit (ulimit -u), or set OMP_NUM_THREADS=1"
+            sys.exit(f"{name}: {what}; {hint}")
+        if isinstance(error, RuntimeError):
+            raise
         if error.filename:
             what = f"{error.filename}: {error.strerror}"
             sys.exit(f"{name}: {one_line(what)}; check that file or folder")
@@ -61,12 +84,23 @@ def run_program(main):
         what = f"{one_line(error.strerror or error)}"
         sys.exit(f"{name}: {what}; check where the output goes, and the space that is left")
     except NoNetwork as error:
-        print(error, file=sys.stderr)
+        print(one_line(error.code), file=sys.stderr)
         sys.exit(NO_NETWORK)
+    except SystemExit as end:
+        if isinstance(end.code, str):  # a line, which may have the name of a file
+            end.code = one_line(end.code)
+        raise
     except KeyboardInterrupt as stop:
         if stop.args:
             print(f"{name}: {one_line(stop)}", file=sys.stderr)
         sys.exit(130)  # what a shell expects of a program that was interrupted
+
+
+def is_want_of_threads(error):
+    """Return whether an error says that no thread, or no process, can be started."""
+    if isinstance(error, OSError):
+        return error.strerror == os.strerror(errno.EAGAIN)
+    return "start new thread" in str(error)
 
 
 def drop_output():

@@ -21,14 +21,8 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-try:
-    import fcntl
-except ImportError:  # on Windows
-    import msvcrt
-
-    fcntl = None
-
-from tools.console import NoNetwork
+from tools.console import NoNetwork, one_line
+from tools.locks import locked, never_follow, remove
 from train_gpt2 import UserError
 
 import requests
@@ -60,8 +54,7 @@ class Unencrypted(requests.adapters.HTTPAdapter):
 
 def line(what, why, hint):
     """Return a message in one line, without what a server may have put in to steer a terminal."""
-    text = " ".join(f"{what}: {why}; {hint}".split())
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return one_line(f"{what}: {why}; {hint}")
 
 
 def sha256_of(path):
@@ -141,11 +134,6 @@ def receive(response, f, total):
             os.fsync(f.fileno())
     if total not in (None, f.tell()):
         raise Broken(f"the transfer ended at byte {f.tell():,} of {total:,}")
-
-
-def never_follow(path, flags):
-    """Open as open() does, but not what a link leads to (Windows can't tell)."""
-    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def read_note(note):
@@ -231,26 +219,6 @@ def bring(url, part, note, size, sha256):
 
 
 @contextlib.contextmanager
-def locked(path):
-    """Open the file path for one download at a time. Raises BlockingIOError if another has it."""
-    with open(path, "a+b", opener=never_follow) as f:
-        try:
-            if fcntl:
-                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            else:
-                f.seek(0)
-                msvcrt.locking(f.fileno(), msvcrt.LK_NBLCK, 1)
-        except (BlockingIOError, PermissionError) as error:
-            raise BlockingIOError from error
-        except OSError:
-            pass  # a folder on another machine, which knows no locks
-        # A download that has just ended has removed it: then what we hold has no name any more.
-        if not path.exists() or not os.path.samestat(os.fstat(f.fileno()), path.stat()):
-            raise BlockingIOError
-        yield f
-
-
-@contextlib.contextmanager
 def making(folder):
     """Make a folder, with those above it; what is still empty in the end is removed again."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -282,9 +250,7 @@ def download(url, path, size=None, sha256=None):
                 known = sha256 or read_note(note)
                 if not (known and part.exists() and part.stat().st_size):  # nothing to go on from
                     part.unlink(missing_ok=True)
-                    if os.name == "nt":
-                        note.close()  # Windows removes no file that is open
-                    note_path.unlink()
+                    remove(note, note_path)
     except BlockingIOError:
         running = "another download of it is running"
         raise UserError(f"{path}: {running}; wait until that has ended") from None

@@ -13,13 +13,18 @@ once. It prints the same lines as the lesson, and writes the same files.
 What may enter: the order in which the parts of a run are called. The parts are modules of tools/.
 """
 
+import _signal  # the core of signal, without the imports of that, which take time
+import os
+import sys
+
+if __name__ == "__main__":  # Ctrl-C in the middle of an import: no traceback
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 import contextlib
 import itertools
 import math
-import os
 import shlex
 import signal
-import sys
 import threading
 import time
 from codecs import getincrementaldecoder
@@ -27,10 +32,8 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 import train_gpt2 as gpt2
-from tools import checkpoints, memory, prepare, token_files
+from tools import checkpoints, locks, memory, prepare, token_files
 from tools.console import Parser, bounded, check_writable, file_name, run_program
 from tools.log import Progress, bars, print_line
 from tools.numpy_engine import NumpyEngine
@@ -76,7 +79,8 @@ def make_parser():
     )
     add = parser.add_argument
     for name, (default, least, text) in gpt2.FLAGS.items():
-        kind = file_name if least == "" else bounded(type(least), least)
+        most = 2**63 if type(least) is int else math.inf  # float() takes no int of 400 digits
+        kind = file_name if least == "" else bounded(type(least), least, most)
         text += "" if default is None else f" (default: {default})"
         add(f"--{name}", type=kind, metavar="NAME" if least == "" else "N", help=text)
     add("--no-save", action="store_true", default=None, help="write no --out")
@@ -429,6 +433,8 @@ def train(args, open_engine):
     log = None if engine.rank else args.log
     progress = Progress(args.steps, its.start, accum * B * T, log, quiet=engine.rank > 0)
     with contextlib.ExitStack() as stack:
+        if args.save and not engine.rank:
+            stack.enter_context(locks.alone("--save", args.save, best_file(args.save)))
         interrupted = stack.enter_context(interruptions(engine.world > 1))
         state = stack.enter_context(saving(its.saver))
         stack.enter_context(showing(args, its, progress))

@@ -12,10 +12,15 @@ log may be that of a training which is still going on.
 What may enter: how the figures of a log look. What is in a log, tools/log.py decides.
 """
 
+import _signal  # the core of signal, without the imports of that, which take time
+import os
 import sys
+
+if __name__ == "__main__":  # Ctrl-C in the middle of an import: no traceback
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tools.console import Parser, check_writable, run_program
 from tools.log import COLUMNS as LOG_COLUMNS
 from tools.page import write_page
@@ -76,6 +81,7 @@ def draw_noisy(panel, steps, values, color, window):
 
 def draw(logs):
     """Draw logs (name -> columns, as read_log gives them) -> matplotlib's figure."""
+    os.environ.pop("MPLBACKEND", None)  # for windows; with a wrong one, matplotlib does not load
     try:
         from matplotlib.colors import to_rgb
         from matplotlib.figure import Figure

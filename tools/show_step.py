@@ -11,17 +11,21 @@ run one forward and one backward pass, and we write down what they had (doc/see.
 What may enter: what one step has to show. How a page is made of it is tools/page.py.
 """
 
+import _signal  # the core of signal, without the imports of that, which take time
+import os
+import sys
+
+if __name__ == "__main__":  # Ctrl-C in the middle of an import: no traceback
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 import base64
 import inspect
 import json
 import math
-import os
 import re
-import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import train_gpt2 as gpt2
 from tools.console import Parser, bounded, check_writable, file_name, run_program
 from tools.encoding import encoding_of

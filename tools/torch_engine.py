@@ -14,6 +14,7 @@ import os
 
 # which imports this module in its turn: neither uses the other before both are there
 import reference_gpt2 as reference
+from tools.console import is_want_of_threads
 from train_gpt2 import UserError
 
 import torch
@@ -63,6 +64,8 @@ def open_device(args):
             gc.collect()  # what DistributedDataParallel left, or threads outlive the group
             distributed.destroy_process_group()
     except RuntimeError as error:
+        if is_want_of_threads(error):
+            raise
         which = f" (rank {RANK})" if WORLD > 1 else ""
         text = str(error).strip().splitlines()[0]
         why, hint = text.split(". ")[0], "try --device cpu"
