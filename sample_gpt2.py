@@ -19,7 +19,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -I leaves it out
 import train_gpt2 as gpt2
 from tools import checkpoints, encoding
-from tools.console import Parser, bounded, catch_interrupt, file_name, run_program
+from tools.console import Parser, bounded, catch_interrupt, file_name, print_error, run_program
 from tools.sampling import picker
 from train_gpt2 import UserError
 
@@ -129,11 +129,11 @@ def main(argv=None):
     prompt = read_prompt(args.prompt)
     start = encode(prompt, vocabulary, end_of_text) or [end_of_text]
     trained = "" if step is None else f", step {step}"
-    print(f"{name}: {len(flat):,} parameters{trained}", file=sys.stderr)
+    print_error(f"{name}: {len(flat):,} parameters{trained}")
     if len(start) > config.maxT:
         start = start[-config.maxT :]
         what = f"--prompt: the model sees only its newest {config.maxT:,} tokens"
-        print(f"{Path(sys.argv[0]).name}: {what}", file=sys.stderr)
+        print_error(f"{Path(sys.argv[0]).name}: {what}")
 
     params, how = gpt2.tensors(flat, config), (args.temperature, args.top_k, args.top_p)
     interrupted = catch_interrupt()  # amid a token it could hit a lock of the threads
