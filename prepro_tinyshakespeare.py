@@ -44,7 +44,8 @@ def main(argv=None):
     prefix = prefix_of(parser.parse_args(argv).name)
     path = prefix.with_name(f"{prefix.name}.txt")
     if not path.exists():
-        needed("tools.download").download(URL, path, sha256=SHA256)
+        with writing_to(prefix):
+            needed("tools.download").download(URL, path, sha256=SHA256)
     text = "".join(text_pieces(path, "delete it to download it again"))
     encoding = gpt2_encoding()
     tokens = tokenize(text, encoding)

@@ -16,6 +16,7 @@ compute in other ways; the debug state is only ever made on the CPU, in float32.
 
 import argparse
 import math
+import os
 import sys
 import time
 from pathlib import Path
@@ -321,11 +322,13 @@ def make_files(args, device):
     write = not (args.no_write or args.inference_only)
     if write:  # before the work, not after; a folder that is to be made, too
         new = next((folder for folder in reversed(out.parents) if not folder.exists()), out)
-        console.check_writable(new, "--out" if args.out else "")
+        console.check_writable(new, "--out")
     if config := gpt2.named_config(args.model, gpt2.GPT2_VOCAB_SIZE):
         flat = gpt2.init_weights(config, args.seed)
     elif args.model in HF_MODELS:
-        flat, config = huggingface.load_named(args.model)
+        # its files go to the project's folder, unless nothing can be written there
+        folder = gpt2.HERE if os.access(gpt2.HERE, os.W_OK) or not write else new.parent
+        flat, config = huggingface.load_named(args.model, folder)
     else:
         flat, config = huggingface.load(args.model)
     checkpoints.check_finite(args.model, flat)
