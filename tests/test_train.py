@@ -521,7 +521,7 @@ def test_offline_fallback(bare, tmp_path):
     assert done.returncode == 0, done.stderr
     (line,) = done.stderr.splitlines()
     assert "cannot reach raw.githubusercontent.com" in line
-    (shown,) = re.findall(r"python train_gpt2\.py (--.*)", done.stdout)
+    (shown,) = re.findall(r"instead: python \S*train_gpt2\.py (--.*)", done.stdout)
     assert "weights: d2, " in done.stdout and "V=257, L=2, " in done.stdout
     first, last = losses(done.stdout, "val")
     assert abs(first - math.log(257)) < 0.2 and last < first

@@ -186,7 +186,7 @@ def tokenizer_of(path):
     V = gpt2.read_config(path)[0].V
     if V != gpt2.GPT2_VOCAB_SIZE and not gpt2.TOKENIZER_FILE.exists():
         own = one_line(Path(own).name)
-        what = f"knows {V:,} tokens, which are not GPT-2's, and their {own} is not here"
+        what = f"knows {V:,} tokens, not GPT-2's, and their {own} is not here"
         hint = f"copy it from where {Path(path).name} was trained; sample_gpt2.py --tokenizer FILE"
         raise UserError(f"{path}: {what}; {hint} takes it")
     return gpt2.TOKENIZER_FILE
