@@ -244,8 +244,9 @@ def export(path, folder):
         raise UserError(f"{folder}: has {min(others)}, which is of no export; give a new folder")
     flat, config = gpt2.load_weights(path)
     checkpoints.check_finite(path, flat)
-    tokenizer, files, end_of_text = checkpoints.tokenizer_of(path), {}, None
+    files, end_of_text = {}, None
     try:
+        tokenizer = checkpoints.tokenizer_of(path)
         if tokenizer == gpt2.TOKENIZER_FILE and config.V == gpt2.GPT2_VOCAB_SIZE:
             write_tokenizer(tokenizer, required=False)
         files, end_of_text = tokenizer_files(tokenizer, config)

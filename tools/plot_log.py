@@ -145,6 +145,8 @@ def main():
 
     check_writable(args.output, "-o")
     logs = {path: read_log(path) for path in args.logs}
+    for path, log in logs.items():
+        print(f"{path}: {len(log['step']):,} rows")
     if suffix == ".html":
         write_page(args.output, TEMPLATE, page_data(logs))
     else:
