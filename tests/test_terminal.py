@@ -103,3 +103,50 @@ def test_commands_to_type_are_left_whole(project):
     assert status == 0, shown
     for start in "text from it: python", "to go on: python":
         assert re.search(rf"{start} .*{name}(?= |$)", shown, re.MULTILINE), shown
+
+
+# ----------------------------------------------------------------------------
+# The bar, and samples
+
+SLOW = ["--steps", 60, "--batch-size", 8, "--seq-len", 32]
+
+
+def test_steps_and_tokens_per_second_agree(project):
+    """Whatever the bar shows, one is the other times the tokens of a step."""
+    shown, status = on_terminal(project, "train_gpt2.py", *FAST, *DATA, *DRIVER, *SLOW)
+    assert status == 0, shown
+    found = re.findall(r"([\d.]+)(step/s|s/step), loss [\d.]+, (\d+) tokens/s", shown)
+    assert len(found) >= 2  # and the last, when all is done
+    for rate, unit, tokens in found:
+        steps = float(rate) if unit == "step/s" else 1 / float(rate)
+        # two digits of the rate behind the point are shown, none of the tokens
+        rounding = 0.005 / float(rate) * float(tokens) + 1
+        assert float(tokens) == pytest.approx(steps * 8 * 32, abs=rounding)
+    for line in re.split(r"[\r\n]", shown):
+        assert len(line) <= COLUMNS or not line.strip().startswith(("0%", "100%")), line
+
+
+def test_sample_of_training_comes_as_it_is_made(project):
+    """On a terminal its tokens arrive one after the other, and no bar is amid them."""
+    before = """
+import runpy, sys
+sys.path.insert(0, ".")
+import train_gpt2 as gpt2
+
+def marked(*args, made=gpt2.generate):
+    for token in made(*args):
+        print("[1]", end="", flush=True)
+        yield token
+
+gpt2.generate = marked
+sys.argv[0] = "tools/driver.py"
+runpy.run_path("tools/driver.py", run_name="__main__")
+"""
+    (project / "marked.py").write_text(before)
+    flags = [*FAST, *DATA, "--no-save", "--sample-every", 2, "--seq-len", 8]
+    shown, status = on_terminal(project, "marked.py", *flags)
+    assert status == 0, shown
+    text = shown.split(": sample\n---\n")[1].split("\n---")[0]
+    _, *pieces = text.split("[1]")  # first the bar, which is wiped away
+    assert len(pieces) == 256
+    assert all(len(piece) <= len("<end>") for piece in pieces)  # a token, and then the next
