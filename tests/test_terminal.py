@@ -147,6 +147,6 @@ runpy.run_path("tools/driver.py", run_name="__main__")
     shown, status = on_terminal(project, "marked.py", *flags)
     assert status == 0, shown
     text = shown.split(": sample\n---\n")[1].split("\n---")[0]
-    _, *pieces = text.split("[1]")  # first the bar, which is wiped away
-    assert len(pieces) == 256
+    _, *pieces, _ = text.split("[1]")  # before and behind them there is the bar
+    assert len(pieces) == 255
     assert all(len(piece) <= len("<end>") for piece in pieces)  # a token, and then the next
