@@ -7,12 +7,12 @@ writes data/python_docs_train.bin, data/python_docs_val.bin and data/python_docs
 tokens are bytes: 256 of them, and end-of-text, which stands before each topic.
 """
 
-import _signal  # the core of signal, without the imports of that, which take time
 import os
+import signal
 import sys
 
 if __name__ == "__main__":  # Ctrl-C in the middle of an import: no traceback
-    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I leaves it out
 import argparse
 

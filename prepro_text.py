@@ -9,12 +9,12 @@ a vocabulary that is trained on the text itself; or bytes, which takes no downlo
 but NumPy. A vocabulary that isn't GPT-2's goes to data/NAME_tokenizer.bin.
 """
 
-import _signal  # the core of signal, without the imports of that, which take time
 import os
+import signal
 import sys
 
 if __name__ == "__main__":  # Ctrl-C in the middle of an import: no traceback
-    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I leaves it out
 import argparse
 import itertools

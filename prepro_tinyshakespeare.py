@@ -8,12 +8,12 @@ what one character says, is a document: an end-of-text token stands before each.
 tokens are for validation.
 """
 
-import _signal  # the core of signal, without the imports of that, which take time
 import os
+import signal
 import sys
 
 if __name__ == "__main__":  # Ctrl-C in the middle of an import: no traceback
-    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I leaves it out
 import argparse
 
@@ -51,7 +51,8 @@ def main(argv=None):
     prefix = prefix_of(parser.parse_args(argv).name)
     path = prefix.with_name(f"{prefix.name}.txt")
     if not path.exists():
-        needed("tools.download").download(URL, path, sha256=SHA256)
+        with writing_to(prefix):
+            needed("tools.download").download(URL, path, sha256=SHA256)
     text = "".join(text_pieces(path, "delete it to download it again"))
     encoding = gpt2_encoding()
     tokens = tokenize(text, encoding)

@@ -9,12 +9,12 @@ before each story; the first one is for validation, the others hold 925,653,391 
 of a shard are shuffled, always in the same way, whatever the number of cores.
 """
 
-import _signal  # the core of signal, without the imports of that, which take time
 import os
+import signal
 import sys
 
 if __name__ == "__main__":  # Ctrl-C in the middle of an import: no traceback
-    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I leaves it out
 import _thread
 import argparse
@@ -25,7 +25,6 @@ import json
 import multiprocessing
 import random
 import shutil
-import signal
 import tarfile
 import threading
 import zlib

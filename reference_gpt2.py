@@ -14,12 +14,12 @@ gradients by itself, from the forward pass below. --device, --dtype, --compile a
 compute in other ways; the debug state is only ever made on the CPU, in float32.
 """
 
-import _signal  # the core of signal, without the imports of that, which take time
 import os
+import signal
 import sys
 
 if __name__ == "__main__":  # Ctrl-C in the middle of an import: no traceback
-    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I leaves it out
 import argparse
 import math
@@ -327,11 +327,13 @@ def make_files(args, device):
     write = not (args.no_write or args.inference_only)
     if write:  # before the work, not after; a folder that is to be made, too
         new = next((folder for folder in reversed(out.parents) if not folder.exists()), out)
-        console.check_writable(new, "--out" if args.out else "")
+        console.check_writable(new, "--out")
     if config := gpt2.named_config(args.model, gpt2.GPT2_VOCAB_SIZE):
         flat = gpt2.init_weights(config, args.seed)
     elif args.model in HF_MODELS:
-        flat, config = huggingface.load_named(args.model)
+        # its files go to the project's folder, unless nothing can be written there
+        folder = gpt2.HERE if os.access(gpt2.HERE, os.W_OK) or not write else new.parent
+        flat, config = huggingface.load_named(args.model, folder)
     else:
         flat, config = huggingface.load(args.model)
     checkpoints.check_finite(args.model, flat)

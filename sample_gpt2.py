@@ -9,20 +9,27 @@ draws end-of-text; between samples, a line "---". The model sees maxT tokens at 
 when there are more, the older half is forgotten. The same seed gives the same text again.
 """
 
-import _signal  # the core of signal, without the imports of that, which take time
 import os
+import signal
 import sys
 
 if __name__ == "__main__":  # Ctrl-C in the middle of an import: no traceback
-    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I leaves it out
 import codecs
-import signal
 from pathlib import Path
 
 import train_gpt2 as gpt2
 from tools import checkpoints, encoding, sampling
-from tools.console import Parser, bounded, catch_interrupt, file_name, one_line, run_program
+from tools.console import (
+    Parser,
+    bounded,
+    catch_interrupt,
+    file_name,
+    one_line,
+    print_error,
+    run_program,
+)
 from train_gpt2 import UserError
 
 import numpy as np
@@ -131,11 +138,11 @@ def main(argv=None):
     prompt = read_prompt(args.prompt)
     start = encode(prompt, vocabulary, end_of_text) or [end_of_text]
     trained = "" if step is None else f", step {step}"
-    print(f"{one_line(name)}: {len(flat):,} parameters{trained}", file=sys.stderr)
+    print_error(f"{one_line(name)}: {len(flat):,} parameters{trained}")
     if len(start) > config.maxT:
         start = start[-config.maxT :]
         what = f"--prompt: the model sees only its newest {config.maxT:,} tokens"
-        print(f"{Path(sys.argv[0]).name}: {what}", file=sys.stderr)
+        print_error(f"{Path(sys.argv[0]).name}: {what}")
 
     params, how = gpt2.tensors(flat, config), (args.temperature, args.top_k, args.top_p)
     gpt2.matmul = sampling.matmul  # for several texts at a time

@@ -39,6 +39,7 @@ import codecs
 import contextlib
 import ctypes
 import functools
+import importlib.util
 import math
 import os
 import re
@@ -55,6 +56,9 @@ from pathlib import Path
 # BLAS, which computes NumPy's matrix products, is to use one thread, because matmul() below starts
 # its own. It reads this when NumPy is loaded.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C in the middle of an import: no traceback
+    importlib.util.find_spec("numpy") or sys.exit("NumPy is missing: pip install numpy")
 import numpy as np  # noqa: E402
 
 # ----------------------------------------------------------------------------
@@ -497,7 +501,7 @@ def matmul(a, b, out=None):
 
 def keep_freed_memory():
     """Have glibc's malloc keep pieces of up to 32 MiB: a step takes 0.92 times as long."""
-    with contextlib.suppress(AttributeError, TypeError):  # another C library
+    with contextlib.suppress(AttributeError, TypeError, OSError):  # another C library
         ctypes.CDLL(None).mallopt(-3, 2**25)  # M_MMAP_THRESHOLD of malloc.h
         ctypes.CDLL(None).mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
@@ -517,8 +521,8 @@ class UserError(SystemExit):
     """A user's mistake: ends the program with one line on standard error and exit status 1."""
 
     def __init__(self, text):
-        self.text = " ".join(text.split())
-        super().__init__(f"{Path(sys.argv[0]).name}: {self.text}")
+        super().__init__(text := " ".join(text.split()))
+        self.text, self.code = text, f"{Path(sys.argv[0]).name}: {text}"
 
 
 def read_header(path, magic, versions, hint, size_of=None):
@@ -554,16 +558,15 @@ def replacing(path):
         part.unlink(missing_ok=True)
 
 
-def wte_padding(config):
+def wte_padding(config, version=FLOAT32):
     """Return how many numbers a file has behind wte: rows of 0, up to a multiple of 128 rows."""
-    return -config.V % 128 * config.C
+    return 0 if version == UNPADDED else -config.V % 128 * config.C
 
 
 def write_weights(path, flat, config, moments=(), about=b""):
-    """Write a weight file: parameters, flat float32; AdamW's moments and text about the run."""
+    """Write a weight file: parameters, flat float32; AdamW's moments, and text, which llm.c skips."""
     header, wte, padding = np.zeros(256, "<i4"), config.V * config.C, wte_padding(config)
-    header[:7] = WEIGHTS, FLOAT32, *config
-    header[7:10] = config.V + padding // config.C, len(about), len(moments)  # llm.c skips the two
+    header[:10] = WEIGHTS, FLOAT32, *config, config.V + padding // config.C, len(about), len(moments)
     with replacing(path) as f:
         f.writelines((header, flat[:wte], np.zeros(padding, "<f4"), flat[wte:], *moments, about))
 
@@ -574,8 +577,7 @@ def weights_size(header):
     about, moments = header[8:10] if version == FLOAT32 else (0, 0)
     if min(config) < 1 or config.C % config.NH or about < 0 or moments not in (0, 2):
         return 0
-    padding = 0 if version == UNPADDED else wte_padding(config)
-    numbers = num_parameters(config) * (1 + moments) + padding
+    numbers = num_parameters(config) * (1 + moments) + wte_padding(config, version)
     return HEADER_BYTES + numbers * (2 if version == BFLOAT16 else 4) + about
 
 
@@ -589,8 +591,8 @@ def read_config(path):
 def load_weights(path):
     """Read a weight file -> all parameters as a flat float32 vector, config. Raises UserError."""
     config, version = read_config(path)
-    padding = 0 if version == UNPADDED else wte_padding(config)
-    dtype, wte = "<u2" if version == BFLOAT16 else "<f4", config.V * config.C
+    wte, padding = config.V * config.C, wte_padding(config, version)
+    dtype = "<u2" if version == BFLOAT16 else "<f4"
     flat = np.fromfile(path, dtype, num_parameters(config) + padding, offset=HEADER_BYTES)
     if version == BFLOAT16:  # the upper half of a float32
         flat = (flat.astype(np.uint32) << 16).view(np.float32)
@@ -681,7 +683,8 @@ def sample_text(params, config, vocabulary, end_of_text, rng, count=256):
 
     tokens = generate(params, config, np.array([[end_of_text]]), draw)
     pieces = (vocabulary[next(tokens)[0]] for _ in range(count))
-    return codecs.iterdecode(pieces, "utf-8", "replace")
+    text = codecs.iterdecode(pieces, "utf-8", "replace")  # and characters that steer a terminal:
+    return (re.sub("[\0-\x08\x0b-\x1f\x7f-\x9f]", "\ufffd", piece) for piece in text)
 
 
 # ----------------------------------------------------------------------------
@@ -824,9 +827,9 @@ def main(args, interrupted=()):
 if __name__ == "__main__":
     interrupted = []
 
-    def interrupt(signum, frame):  # the first Ctrl-C; the next one is Python's KeyboardInterrupt
+    def interrupt(signum, frame):
         interrupted.append(signum)
-        signal.signal(signum, signal.default_int_handler)
+        signal.signal(signum, signal.SIG_DFL)  # so that the next one ends the process
         print("\nstopping after this step; again: stop now, without saving", file=sys.stderr)
 
     sys.stdout = sys.stdout or open(os.devnull, "w")  # where it was closed
@@ -843,8 +846,5 @@ if __name__ == "__main__":
             signal.signal(signal.SIGINT, interrupt)
             main(flags, interrupted)
             sys.exit(130 if interrupted else 0)  # as a shell expects of what Ctrl-C ended
-    except KeyboardInterrupt:
-        print("\nstopped at once; nothing is saved", file=sys.stderr)
-        raise SystemExit(130) from None
-    except (OSError, MemoryError) as error:
+    except (OSError, MemoryError, RuntimeError) as error:  # RuntimeError: no thread to be had
         raise UserError(f"{error or 'no memory'}; check that, or lower --batch-size") from error

@@ -7,6 +7,7 @@ traceback, nothing is written or changed, and `python -O` does the same.
 """
 
 import contextlib
+import functools
 import importlib
 import itertools
 import json
@@ -714,7 +715,8 @@ FILES = [
     ("reference_gpt2.py --export w.bin out/new", "out: closed", "out/new: Permission denied; "),
     ("reference_gpt2.py --small out", "out: empty", "out: File exists; "),
     ("reference_gpt2.py --small out", "out: closed", f"out/small_weights.bin: {CLOSED_FOLDER}"),
-    ("prepro_pythondocs.py", "data: closed", "data/python_docs_.*: Permission denied; give"),
+    ("prepro_pythondocs.py", "data: closed", "in data: Permission denied; --name FOLDER/NAME"),
+    ("prepro_text.py text.txt --bytes", "data: closed", "in data: Permission denied; --name FOLD"),
     ("prepro_pythondocs.py", "data: empty", "data: File exists; "),
 ]
 
@@ -1056,9 +1058,16 @@ def test_row(results, row):
 MISTAKES = [i for i, (status, *_) in enumerate(CASES) if status]  # the rows that say something
 
 
+@functools.cache
+def status_of_help(command):
+    """Return the exit status of a command with --help behind it, which does and loads nothing."""
+    words = [sys.executable, *shlex.split(command), "--help"]
+    return subprocess.run(words, cwd=PROJECT, capture_output=True).returncode
+
+
 @pytest.mark.parametrize("row", MISTAKES, ids=lambda i: ascii("  ".join(CASES[i][1:3])))
 def test_hint_names_what_there_is(results, row):
-    """The programs that a line names exist, and know the flags that it names."""
+    """Programs that a line names exist, and know the flags that it names; its commands run."""
     command = CASES[row][1]
     if isinstance(results[str(row)], str):
         pytest.skip(results[str(row)])
@@ -1073,6 +1082,8 @@ def test_hint_names_what_there_is(results, row):
         known.add("tools/driver.py")
     flags = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", hint)) - {"--help"}
     assert flags <= {flag for program in known for flag in flags_of(program)}, hint
+    for named in re.findall("`python ([^`]*)`", hint):
+        assert status_of_help(named) == 0, named
 
 
 @pytest.mark.parametrize("text", ["abc " * 500, "abc", "\n" * 9, "a\u2028b\x0c", "\ufeffabc\r\n"])

@@ -403,7 +403,7 @@ def test_named_model(tmp_path, monkeypatch, name):
         asked.append((url, size))
         write_safetensors(path, hf_tensors(random_flat(TINY), TINY))
 
-    monkeypatch.setattr(huggingface, "download", download)
+    monkeypatch.setattr("tools.download.download", download)
     monkeypatch.setattr(gpt2, "HERE", tmp_path)
     monkeypatch.setenv("HF_ENDPOINT", "https://mirror.example/")
     with pytest.raises(UserError, match=f"maxT=7, .*not {name}; delete it"):
@@ -413,6 +413,32 @@ def test_named_model(tmp_path, monkeypatch, name):
     kept = "model.safetensors" if name == "gpt2" else f"model_{name}.safetensors"
     assert os.listdir(tmp_path) == [kept]
     assert reference.file_of(name) == tmp_path / out
+
+
+def test_named_model_where_the_project_is_read_only(tmp_path, monkeypatch):
+    """What is downloaded goes beside --out; what the project has is taken from there."""
+    asked, access = [], os.access
+    project, out = tmp_path / "project", tmp_path / "mine" / "new" / "w.bin"
+    project.mkdir()
+    (tmp_path / "mine").mkdir()
+
+    def download(url, path, size, sha256):
+        asked.append(path)
+        write_safetensors(path, hf_tensors(random_flat(TINY), TINY))
+
+    monkeypatch.setattr("tools.download.download", download)
+    monkeypatch.setattr(gpt2, "HERE", project)
+    monkeypatch.setattr(os, "access", lambda path, how: path != project and access(path, how))
+    with pytest.raises(UserError, match=r"--out .*: no permission to write there; give another"):
+        reference.main(["--weights-only"])
+    for _ in range(2):  # what is there is not asked for again
+        with pytest.raises(UserError, match="not gpt2-xl; delete it"):
+            reference.main(["--model", "gpt2-xl", "--weights-only", "--out", str(out)])
+    assert asked == [tmp_path / "mine" / "model_gpt2-xl.safetensors"]
+    os.rename(asked[0], project / asked[0].name)
+    with pytest.raises(UserError, match=f"{project}.*not gpt2-xl; delete it"):
+        reference.main(["--model", "gpt2-xl", "--weights-only", "--out", str(out)])
+    assert len(asked) == 1
 
 
 def test_named_model_that_is_there(tmp_path, monkeypatch, capsys):

@@ -373,11 +373,21 @@ def test_mistakes_end_with_one_line(folder, files, flags, says):
         says = ["gpt2_tokenizer.bin has 50,257"]
     before = {path: path.read_bytes() for path in folder.iterdir()}
     done = show_step_in(folder, "--seq-len", "8", *flags, **files)
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert re.fullmatch(
+        r"(memory: .*\n)?", done.stdout
+    )  # which is said before the weights are read
     assert done.stderr.startswith("show_step.py: ")
     for words in says:
         assert words in done.stderr
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_says_first_what_memory_it_takes(folder):
+    done = show_step_in(folder, "--seq-len", "8")
+    assert re.match(
+        r"memory: \d+ MB \(parameters \d+, .*, weights after the step \d+\)\n", done.stdout
+    )
 
 
 @pytest.mark.parametrize(

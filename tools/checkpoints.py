@@ -173,10 +173,20 @@ def start_of(path, about, shards, steps):
 
 
 def tokenizer_of(path):
-    """Return the tokenizer file of the data that a checkpoint was trained on, or else GPT-2's."""
-    about = read_about(path)
+    """
+    Return the tokenizer file of the data that a checkpoint was trained on, or else GPT-2's.
+
+    Raises UserError if it takes its own, and that is not here, as where the checkpoint was moved.
+    """
+    about, own = read_about(path), "NAME_tokenizer.bin"
     if about:
         own = Path(f"{HERE / about['data']}_tokenizer.bin")
         if name_in_project(own) and own.exists():
             return own
+    V = gpt2.read_config(path)[0].V
+    if V != gpt2.GPT2_VOCAB_SIZE and not gpt2.TOKENIZER_FILE.exists():
+        own = one_line(Path(own).name)
+        what = f"knows {V:,} tokens, not GPT-2's, and their {own} is not here"
+        hint = f"copy it from where {Path(path).name} was trained; sample_gpt2.py --tokenizer FILE"
+        raise UserError(f"{path}: {what}; {hint} takes it")
     return gpt2.TOKENIZER_FILE

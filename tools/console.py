@@ -11,9 +11,12 @@ import errno
 import io
 import math
 import os
+import re
+import shutil
 import signal
 import stat
 import sys
+import textwrap
 import threading
 import warnings
 from pathlib import Path
@@ -45,9 +48,36 @@ class Terminal(io.TextIOWrapper):
         return super().write(text.translate(STEERING))
 
 
+def fitted(text):
+    """
+    Return a message as standard error takes it: on a terminal, broken between words.
+
+    A terminal by itself breaks lines anywhere, and so flags in two. `A command`, which is to be
+    copied, stays whole if a line can take it.
+    """
+    if not sys.stderr.isatty():
+        return text
+    whole = re.sub("`[^`]*`", lambda found: found[0].replace(" ", "\0"), text)
+    columns = shutil.get_terminal_size().columns
+    lines = textwrap.wrap(whole, columns, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines).replace("\0", " ")
+
+
+def print_error(text):
+    """Print a message on standard error, if that takes it."""
+    with contextlib.suppress(OSError):
+        print(fitted(str(text)), file=sys.stderr)
+
+
+def end(status, text):
+    """Print what ends the program, and end it with this exit status."""
+    print_error(text)
+    sys.exit(status)
+
+
 def run_program(main):
     """
-    Call main(), and turn errors that are not ours into one line on standard error.
+    Call main(), and turn errors into a message on standard error.
 
     Exit status: 1 for a mistake, 2 for a flag, 3 without a network, 130 after Ctrl-C.
     """
@@ -69,30 +99,29 @@ def run_program(main):
         drop_output()
         sys.exit(141)  # what a shell expects of a program that SIGPIPE ended
     except MemoryError as error:
-        sys.exit(f"{name}: out of memory; take smaller sizes ({one_line(error)})")
+        end(1, f"{name}: out of memory; take smaller sizes ({one_line(error)})")
     except (OSError, RuntimeError) as error:
         if is_want_of_threads(error):
             what = "can't start new thread, or process"
             hint = "end other programs, raise the limit (ulimit -u), or set OMP_NUM_THREADS=1"
-            sys.exit(f"{name}: {what}; {hint}")
+            end(1, f"{name}: {what}; {hint}")
         if isinstance(error, RuntimeError):
             raise
         if error.filename:
             what = f"{error.filename}: {error.strerror}"
-            sys.exit(f"{name}: {one_line(what)}; check that file or folder")
+            end(1, f"{name}: {one_line(what)}; check that file or folder")
         drop_output()  # because it is what can't be written, most likely
         what = f"{one_line(error.strerror or error)}"
-        sys.exit(f"{name}: {what}; check where the output goes, and the space that is left")
+        end(1, f"{name}: {what}; check where the output goes, and the space that is left")
     except NoNetwork as error:
-        print(one_line(error.code), file=sys.stderr)
-        sys.exit(NO_NETWORK)
-    except SystemExit as end:
-        if isinstance(end.code, str):  # a line, which may have the name of a file
-            end.code = one_line(end.code)
+        end(NO_NETWORK, one_line(error.code))
+    except SystemExit as stop:
+        if isinstance(stop.code, str):  # a line, which may have the name of a file
+            end(1, one_line(stop.code))
         raise
     except KeyboardInterrupt as stop:
         if stop.args:
-            print(f"{name}: {one_line(stop)}", file=sys.stderr)
+            print_error(f"{name}: {one_line(stop)}")
         sys.exit(130)  # what a shell expects of a program that was interrupted
 
 
@@ -124,7 +153,7 @@ class Parser(argparse.ArgumentParser):
     """An ArgumentParser that says what is wrong in one line; exit status 2."""
 
     def error(self, message):
-        self.exit(2, f"{self.prog}: {one_line(message)}; --help lists the flags\n")
+        self.exit(2, fitted(f"{self.prog}: {one_line(message)}; --help lists the flags") + "\n")
 
     def parse_known_args(self, args=None, namespace=None):
         """Parse as ArgumentParser does. From --flag=-- some of its versions make an empty list."""

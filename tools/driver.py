@@ -13,18 +13,17 @@ once. It prints the same lines as the lesson, and writes the same files.
 What may enter: the order in which the parts of a run are called. The parts are modules of tools/.
 """
 
-import _signal  # the core of signal, without the imports of that, which take time
 import os
+import signal
 import sys
 
 if __name__ == "__main__":  # Ctrl-C in the middle of an import: no traceback
-    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 import contextlib
 import itertools
 import math
 import shlex
-import signal
 import threading
 import time
 from codecs import getincrementaldecoder
@@ -137,7 +136,8 @@ def parse(argv):
                 parser.error(f"--{name.replace('_', '-')}: {hint}")
         if "init" in given:
             parser.error("--init: goes without --resume, which has weights; leave one of them out")
-        data = given.get("data") or checkpoints.data_of(about, given["resume"])
+        data = given.get("data")
+        data = data or token_files.shown(checkpoints.data_of(about, given["resume"]))
         given = about["settings"] | {"save": given["resume"]} | given | {"data": data}
     if given.get("save_every") and not given.get("save"):
         parser.error("--save-every: says how often, but not where; add --save FILE")
@@ -347,8 +347,8 @@ def open_run(args, open_engine):
     flat, config = gpt2.open_model(args.resume or args.init, V, T, args.seed)
     checkpoints.check_finite(args.resume or args.init, flat)
     if args.resume:
+        m, v = checkpoints.read_moments(args.resume)  # first, because it may have none
         start = checkpoints.start_of(args.resume, args.about, train_shards, args.steps)
-        m, v = checkpoints.read_moments(args.resume)
     vocabulary, end_of_text = [], None
     with contextlib.nullcontext() if args.sample_every else contextlib.suppress(UserError):
         vocabulary, end_of_text = gpt2.load_vocabulary(args.data, V)
@@ -505,7 +505,8 @@ def main(argv=None, engine="numpy"):
 
 def set_defaults(args):
     """Name the default files where none is named."""
-    args.data, args.init = args.data or str(gpt2.SHAKESPEARE), args.init or str(gpt2.WEIGHTS_FILE)
+    args.data = args.data or token_files.shown(gpt2.SHAKESPEARE)
+    args.init = args.init or token_files.shown(gpt2.WEIGHTS_FILE)
 
 
 if __name__ == "__main__":

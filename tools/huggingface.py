@@ -14,7 +14,6 @@ from pathlib import Path
 import train_gpt2 as gpt2
 from tools import checkpoints, encoding, tensor_file
 from tools.console import NoNetwork
-from tools.download import download
 from train_gpt2 import UserError
 
 import numpy as np
@@ -134,16 +133,21 @@ def load(path):
     return flat, config
 
 
-def load_named(name):
-    """Read a model of HF_MODELS, downloaded unless it is there -> as load. Raises UserError."""
+def load_named(name, folder):
+    """
+    Read a model of HF_MODELS -> as load. Raises UserError.
+
+    It is downloaded to the folder, unless it is there or in the project's.
+    """
     owner, sizes, _ = HF_MODELS[name]
-    path, size, sha256 = gpt2.HERE / f"model_{name}.safetensors", None, None
+    file, size, sha256 = f"model_{name}.safetensors", None, None
     if name == "gpt2":
-        path, size, sha256 = gpt2.HERE / "model.safetensors", HF_GPT2_SIZE, HF_GPT2_SHA256
+        file, size, sha256 = "model.safetensors", HF_GPT2_SIZE, HF_GPT2_SHA256
+    path = gpt2.HERE / file if (gpt2.HERE / file).exists() else folder / file
     if not path.exists():
         endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
         url = f"{endpoint.rstrip('/')}/{owner}/{name}/resolve/main/model.safetensors"
-        download(url, path, size, sha256)
+        encoding.needed("tools.download").download(url, path, size, sha256)
     elif size not in (None, path.stat().st_size):
         raise UserError(f"{path}: does not have GPT-2's {size:,} bytes; delete it")
     flat, config = load(path)
@@ -240,8 +244,9 @@ def export(path, folder):
         raise UserError(f"{folder}: has {min(others)}, which is of no export; give a new folder")
     flat, config = gpt2.load_weights(path)
     checkpoints.check_finite(path, flat)
-    tokenizer, files, end_of_text = checkpoints.tokenizer_of(path), {}, None
+    files, end_of_text = {}, None
     try:
+        tokenizer = checkpoints.tokenizer_of(path)
         if tokenizer == gpt2.TOKENIZER_FILE and config.V == gpt2.GPT2_VOCAB_SIZE:
             write_tokenizer(tokenizer, required=False)
         files, end_of_text = tokenizer_files(tokenizer, config)

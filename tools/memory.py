@@ -10,6 +10,8 @@ import os
 import sys
 from pathlib import Path
 
+from tools.console import print_error
+
 CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -61,4 +63,4 @@ def print_memory(sizes):
     if need > have:
         hint = "lower --batch-size or --seq-len, or take a smaller model"
         warning = f"warning: it needs about {need / 1e9:.1f} GB, and there are {have / 1e9:.1f}"
-        print(f"{Path(sys.argv[0]).name}: {warning}; {hint}", file=sys.stderr)
+        print_error(f"{Path(sys.argv[0]).name}: {warning}; {hint}")

@@ -12,12 +12,12 @@ log may be that of a training which is still going on.
 What may enter: how the figures of a log look. What is in a log, tools/log.py decides.
 """
 
-import _signal  # the core of signal, without the imports of that, which take time
 import os
+import signal
 import sys
 
 if __name__ == "__main__":  # Ctrl-C in the middle of an import: no traceback
-    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 from pathlib import Path
 
@@ -151,6 +151,8 @@ def main():
 
     check_writable(args.output, "-o")
     logs = {path: read_log(path) for path in args.logs}
+    for path, log in logs.items():
+        print(f"{path}: {len(log['step']):,} rows")
     if suffix == ".html":
         write_page(args.output, TEMPLATE, page_data(logs))
     else:

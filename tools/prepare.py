@@ -4,16 +4,18 @@ The files that a run needs by default: making those that are missing, or doing w
 What may enter: which script makes which file, and what to train on where it can't.
 """
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 from tools.console import NO_NETWORK
+from tools.token_files import shown
 from train_gpt2 import HERE, SHAKESPEARE, WEIGHTS_FILE, UserError
 
 PYTHON_DOCS = HERE / "data" / "python_docs"
 OFFLINE_FLAGS = (
-    "--init d2 --data data/python_docs --shuffle --steps 1500 --batch-size 16 --lr 1.5e-3"
+    "--init d2 --shuffle --steps 1500 --batch-size 16 --lr 1.5e-3"
     " --warmup 20 --min-lr-frac 0.1 --val-every 300 --sample-every 500"
 )
 
@@ -45,7 +47,9 @@ def make_defaults(data, init):
 
 def offline():
     """Make the data that need no network -> the flags of a run on them. Raises UserError."""
-    print(f"training on Python's documentation instead: python train_gpt2.py {OFFLINE_FLAGS}")
+    flags = [*OFFLINE_FLAGS.split(), "--data", shown(PYTHON_DOCS)]  # from where the user stands
+    command = shlex.join(["python", shown(HERE / "train_gpt2.py"), *flags])
+    print(f"training on Python's documentation instead: {command}")
     if not Path(f"{PYTHON_DOCS}_train.bin").exists():
         run_script("prepro_pythondocs.py")
-    return [*OFFLINE_FLAGS.split(), "--data", str(PYTHON_DOCS)]  # in any working directory
+    return flags

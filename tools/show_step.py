@@ -11,12 +11,12 @@ run one forward and one backward pass, and we write down what they had (doc/see.
 What may enter: what one step has to show. How a page is made of it is tools/page.py.
 """
 
-import _signal  # the core of signal, without the imports of that, which take time
 import os
+import signal
 import sys
 
 if __name__ == "__main__":  # Ctrl-C in the middle of an import: no traceback
-    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 import base64
 import inspect
@@ -29,6 +29,7 @@ from pathlib import Path
 import train_gpt2 as gpt2
 from tools.console import Parser, bounded, check_writable, file_name, run_program
 from tools.encoding import encoding_of
+from tools.memory import memory_needed, print_memory
 from tools.page import write_page
 from train_gpt2 import UserError
 
@@ -306,10 +307,15 @@ def main():
     args = parser.parse_args()
 
     check_writable(args.output, "-o")
-    flat, config = gpt2.load_weights(args.weights)
-    *moments, step = load_moments(args.weights, flat, config)
+    config, _ = gpt2.read_config(args.weights)
     vocabulary, end_of_text = load_tokenizer(args.data, args.weights, config)
     x, y, what = load_step_tokens(args, config, vocabulary, end_of_text)
+    sizes = memory_needed(config, gpt2.num_parameters(config), *x.shape)
+    largest = max(map(math.prod, gpt2.tensor_shapes(config).values()))
+    # one tensor at a time, in float64, and copies of its gradient and moments
+    print_memory(sizes | {"weights after the step": (8 + 3 * 4) * largest})
+    flat, _ = gpt2.load_weights(args.weights)
+    *moments, step = load_moments(args.weights, flat, config)
     data, params, grads = step_data(flat, config, x, y, vocabulary)
     m, v = (gpt2.tensors(moment, config) for moment in moments)
     about = {

@@ -7,6 +7,7 @@ text. The readers of a single file are in train_gpt2.py; text becomes tokens in 
 
 import argparse
 import contextlib
+import errno
 import functools
 import glob
 import hashlib
@@ -36,6 +37,8 @@ def writing_to(prefix):
     folder = Path(prefix).parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):  # now, and not after a download
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         yield
     except OSError as error:
         hint = "--name FOLDER/NAME writes to another folder"

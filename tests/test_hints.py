@@ -1,0 +1,114 @@
+"""
+Hints are followed, as the user would who has just read them: each leads to where it says.
+
+(That every program and flag exists which a line names is tested in test_bad_input.py.)
+"""
+
+import re
+import shlex
+import shutil
+
+from tools.log import COLUMNS
+
+import helpers
+import pytest
+from helpers import add_data, failed, make_project, succeeded
+from running import DATA, FAST, small_weights, train
+
+
+@pytest.fixture
+def project(tmp_path):
+    return add_data(make_project(tmp_path / "project"))
+
+
+@pytest.mark.parametrize("steps", [3, 4])
+def test_weights_of_the_best_validation_loss_are_not_resumed(project, steps):
+    """They may be those of the last step: then, too, they have no moments."""
+    flags = ["--val-every", 3, "--val-batches", 1, "--save", "w.bin", "--steps", steps]
+    succeeded(train(project, *FAST, *DATA, *flags, "--lr", 1e-3))
+    line = failed(train(project, "--resume", "w_best.bin"), "has weights only")
+    (command,) = re.findall("`(--init .*?)`", line)
+    out = succeeded(train(project, *FAST, *DATA, *shlex.split(command)))
+    assert "step 1: train loss" in out
+
+
+def test_checkpoint_at_its_end(project):
+    succeeded(train(project, *FAST, *DATA, "--save", "w.bin"))
+    failed(train(project, "--resume", "w.bin"), "has its 2 steps; a larger --steps goes on")
+    quiet = ["--val-every", 0, "--sample-every", 0]
+    assert "step 2: train loss" in succeeded(train(project, "--resume", "w.bin", "--steps", 3))
+    assert "step 3: " in succeeded(train(project, "--resume", "w.bin", "--steps", 4, *quiet))
+
+
+@pytest.mark.parametrize("flag", ["--save", "--out"])
+def test_model_of_other_tokens_in_another_copy(project, tmp_path, flag):
+    """There the tokenizer is missing, and GPT-2's is of no use."""
+    (project / "text.txt").write_text("abc. jihg fed. \n" * 60)
+    succeeded(helpers.run(project, "prepro_text.py", "text.txt", "--bytes"))
+    succeeded(train(project, *FAST, "--data", "data/text", flag, "w.bin"))
+    copy, weights = make_project(tmp_path / "copy"), project / "w.bin"
+    done = helpers.run(copy, "sample_gpt2.py", "--weights", weights, "--tokens", 3)
+    known = "text_tokenizer.bin" if flag == "--save" else "NAME_tokenizer.bin"
+    failed(done, "knows 257 tokens, not GPT-2's", known, "sample_gpt2.py --tokenizer FILE")
+    (copy / "data").mkdir()
+    shutil.copy(project / "data" / "text_tokenizer.bin", copy / "data")
+    how = () if flag == "--save" else ("--tokenizer", "data/text_tokenizer.bin")
+    done = helpers.run(copy, "sample_gpt2.py", "--weights", weights, "--tokens", 3, *how)
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+
+
+def test_text_of_two_letters(project):
+    """It is prepared, and the command that is named then trains on it."""
+    (project / "text.txt").write_text("ab\n")
+    out = succeeded(helpers.run(project, "prepro_text.py", "text.txt", "--bytes"))
+    (command,) = re.findall("to train on it: python train_gpt2.py (.*)", out)
+    flags = shlex.split(command.replace("d4", "d1"))
+    assert "step 1: train loss" in succeeded(train(project, *flags, "--steps", 2))
+
+
+def test_what_is_prepared_elsewhere_is_named_as_it_is_seen_from_there(project, tmp_path):
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "text.txt").write_text("abc. jihg fed. \n" * 60)
+    out = succeeded(helpers.run(project, "prepro_text.py", "text.txt", "--bytes", cwd=here))
+    assert all((here / path).exists() for path in re.findall(r" to (\S+\.bin)", out))
+    (command,) = re.findall("to train on it: python (.*)", out)
+    program, *flags = shlex.split(command.replace("d4", "d1"))
+    out = succeeded(helpers.run(project, here / program, *flags, "--steps", 1, cwd=here))
+    assert "step 0: train loss" in out
+
+
+def test_one_of_two_files_without_a_network(project):
+    """Both are asked for, and then it needs no network."""
+    done = train(project, "--init", "d1", "--steps", 1)
+    assert "give both --data and --init or --resume" in done.stderr.splitlines()[-1]
+    assert "step 0: train loss" in succeeded(train(project, *FAST, *DATA))
+
+
+PACKAGES = "requests", "tqdm", "tiktoken", "regex", "torch", "matplotlib"
+WITHOUT = {  # what a program that takes more than NumPy says where there is no more
+    "train_gpt2.py --init d1 --data data/letters --grad-accum 1": "tqdm is missing",
+    "train_gpt2.py --init d1 --data data/letters --device cpu": "PyTorch is missing",
+    "sample_gpt2.py --weights w.bin --tokenizer data/letters_tokenizer.bin --prompt ab": "tiktoken",
+    "prepro_text.py text.txt": "tiktoken",
+    "prepro_text.py text.txt --vocab-size 300": "regex",
+    "prepro_tinyshakespeare.py": "requests",
+    "prepro_tinystories.py": "requests",
+    "reference_gpt2.py": "PyTorch is missing",
+    "tools/plot_log.py log.csv -o x.png": "matplotlib",
+    "tools/benchmark.py --model d1": "tqdm is missing",
+}
+
+
+@pytest.mark.parametrize("command", WITHOUT)
+def test_packages_that_are_missing(project, command):
+    """That is said in one line, with the command that installs them."""
+    (project / "text.txt").write_text("abc. jihg fed. \n" * 60)
+    (project / "log.csv").write_text(f"{COLUMNS}\n0,0,4.5,4.5,0.1,1,1\n1,64,4,,0.1,1,1\n")
+    small_weights(project / "w.bin")
+    block = f"import os, runpy, sys; sys.modules |= dict.fromkeys({PACKAGES}); del sys.argv[0]"
+    block += "; sys.path[0] = os.path.dirname(sys.argv[0])"
+    block += "; runpy.run_path(sys.argv[0], run_name='__main__')"
+    program, *flags = command.split()
+    done = helpers.run(project, program, *flags, python=["-c", block])
+    failed(done, WITHOUT[command], "pip install -r requirements")
