@@ -17,7 +17,6 @@ import contextlib
 import itertools
 import math
 import os
-import shlex
 import signal
 import sys
 import threading
@@ -294,7 +293,7 @@ def print_whole_validation(its, args):
 
 def command(script, *flags):
     """Return what to type for a script of the project, as a shell takes it."""
-    return shlex.join(["python", token_files.shown(gpt2.HERE / script), *map(str, flags)])
+    return token_files.typed(["python", token_files.shown(gpt2.HERE / script), *map(str, flags)])
 
 
 def print_next(args, file):
