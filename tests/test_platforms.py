@@ -33,7 +33,7 @@ modules = "fcntl", "grp", "pty", "pwd", "readline", "resource", "syslog", "termi
 sys.modules |= dict.fromkeys(modules)  # so that their import is an ImportError
 sys.modules["msvcrt"] = types.ModuleType("msvcrt")
 lacking = "chown fchown geteuid getegid getgid getgroups getloadavg getpgid getuid initgroups"
-lacking += " killpg lchown mkfifo mknod nice O_CLOEXEC O_DIRECTORY O_NOFOLLOW O_NONBLOCK"
+lacking += " killpg lchown mkfifo mknod nice O_NOFOLLOW"
 lacking += " sched_getaffinity setpgid setresuid setsid setuid statvfs sync sysconf ttyname"
 lacking += " wait3 wait4"
 for name in lacking.split():
