@@ -46,7 +46,7 @@ def read_prompt(flag):
             sys.stdin.reconfigure(encoding="utf-8-sig")  # as prepro_text.py reads a file
             return sys.stdin.read()
         return flag.encode("utf-8", "surrogateescape").decode()  # the bytes as they were typed
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
         hint = "save it as UTF-8 (iconv, or an editor, does that)"
         raise UserError(f"--prompt: not UTF-8 text ({error.reason}); {hint}") from error
 

@@ -564,9 +564,9 @@ def wte_padding(config, version=FLOAT32):
 
 
 def write_weights(path, flat, config, moments=(), about=b""):
-    """Write a weight file: parameters, flat float32; AdamW's moments, and text, which llm.c skips."""
+    """Write a weight file: parameters, float32; AdamW's moments and text, which llm.c skips."""
     header, wte, padding = np.zeros(256, "<i4"), config.V * config.C, wte_padding(config)
-    header[:10] = WEIGHTS, FLOAT32, *config, config.V + padding // config.C, len(about), len(moments)
+    header[:10] = WEIGHTS, FLOAT32, *config, config.V + -config.V % 128, len(about), len(moments)
     with replacing(path) as f:
         f.writelines((header, flat[:wte], np.zeros(padding, "<f4"), flat[wte:], *moments, about))
 

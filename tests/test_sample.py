@@ -385,6 +385,7 @@ def start(tmp_path):
         process.communicate()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs the signals of POSIX")
 def test_text_comes_at_once_and_ctrl_c_ends_it(start):
     process = start("--prompt", "é")
     assert process.stdout.read(20) == "é".encode() + b"x" * 18
@@ -403,6 +404,7 @@ def test_a_reader_that_has_enough(start):
     assert process.wait(timeout=30) == -signal.SIGPIPE
 
 
+@pytest.mark.skipif(os.name != "posix", reason="on Windows a flag is text, no bytes")
 @pytest.mark.parametrize("python", [["-O"], ["-I"], ["-P"] if sys.version_info >= (3, 11) else []])
 def test_a_mistake_is_one_line(start, python):
     process = start("--prompt", b"a\xff", python=python)

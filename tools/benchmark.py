@@ -34,7 +34,6 @@ import multiprocessing
 import os
 import platform
 import re
-import resource
 import shlex
 import shutil
 import signal
@@ -44,6 +43,11 @@ import time
 from functools import partial
 from pathlib import Path
 from statistics import median
+
+try:
+    import resource
+except ImportError:  # on Windows: then no memory is shown
+    resource = None
 
 # NumPy and train_gpt2.py are imported where they are used: which of them comes first decides how
 # many threads BLAS has, and every process begins by importing this file.
@@ -219,7 +223,8 @@ def measure(turn):
     phases = [phase for phase in ("forward", "backward", "optimizer") if phase in laps]
     laps["step"] = sum(laps[phase] for phase in phases)
     laps["cores"] = (marks[len(phases)][1] - marks[0][1]) / laps["step"] * 1000
-    laps["GB"] = peak_memory(resource.getrusage(resource.RUSAGE_SELF))
+    if resource:
+        laps["GB"] = peak_memory(resource.getrusage(resource.RUSAGE_SELF))
     return laps
 
 
@@ -262,12 +267,13 @@ def run_command(command):
 
     with subprocess.Popen(shlex.split(command), stdout=subprocess.PIPE, text=True) as process:
         took = [float(ms) for ms in re.findall(r"took ([\d.]+) ?ms", process.stdout.read())]
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        if resource:
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode or len(took) < 2:
         why = f"exit status {process.returncode}, {len(took)} lines with (took N ms)"
         raise UserError(f"--command {command!r}: {why}; that takes 0, and two lines or more")
-    return {"step": median(took[1:]), "GB": peak_memory(usage)}
+    return {"step": median(took[1:])} | ({"GB": peak_memory(usage)} if resource else {})
 
 
 # ----------------------------------------------------------------------------
@@ -276,7 +282,7 @@ def run_command(command):
 
 def processor():
     if Path("/proc/cpuinfo").exists():
-        text = Path("/proc/cpuinfo").read_text()
+        text = Path("/proc/cpuinfo").read_text("utf-8")
         keys = "model name", "cpu family", "model"  # a name can be that of several kinds
         found = [re.search(rf"^{key}\s*: (.*)", text, re.MULTILINE) for key in keys]
         if all(found):
@@ -303,7 +309,8 @@ def print_results(rounds, tokens, parameters):
         middle = {key: median(laps[key] for laps in turns) for key in turns[0] if key != "loss"}
         per_second = tokens / middle["step"] * 1000
         cells = [middle.get(phase) for phase in phases]
-        cells += [per_second, 6 * parameters * per_second / 1e9, middle.get("cores"), middle["GB"]]
+        cells += [per_second, 6 * parameters * per_second / 1e9]
+        cells += [middle.get("cores"), middle.get("GB")]
         rows.append([name, *map(number_text, cells)])
     print_table(rows)
 
@@ -332,7 +339,8 @@ def print_results(rounds, tokens, parameters):
 def print_sampling(rounds, tokens, samples):
     rows = [["", "ms a token", "tokens/s", "cores", "GB"]]
     for name, turns in rounds.items():
-        ms, cores, GB = (median(laps[key] for laps in turns) for key in ("step", "cores", "GB"))
+        ms, cores = (median(laps[key] for laps in turns) for key in ("step", "cores"))
+        GB = median(laps["GB"] for laps in turns) if resource else None
         texts = samples if name == f"{samples} texts" else 1
         figures = ms / tokens / texts, tokens * texts / ms * 1000, cores, GB
         rows.append([name, *map(number_text, figures)])

@@ -45,6 +45,9 @@ def digest(shards):
 def name_in_project(data):
     """Return the name of data, None if its files are not in the project's data folder."""
     folder, name = os.path.split(os.path.abspath(data))
+    ours, its = (os.path.normcase(os.path.splitdrive(path)[0]) for path in (HERE, folder))
+    if its != ours:
+        return None  # unseen: on Windows it may be another machine, which would learn who asks
     return name if os.path.realpath(folder) == os.path.realpath(HERE / "data") else None
 
 

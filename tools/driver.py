@@ -23,7 +23,6 @@ if __name__ == "__main__":  # Ctrl-C in the middle of an import: no traceback
 import contextlib
 import itertools
 import math
-import shlex
 import threading
 import time
 from codecs import getincrementaldecoder
@@ -298,7 +297,7 @@ def print_whole_validation(its, args):
 
 def command(script, *flags):
     """Return what to type for a script of the project, as a shell takes it."""
-    return shlex.join(["python", token_files.shown(gpt2.HERE / script), *map(str, flags)])
+    return token_files.typed(["python", token_files.shown(gpt2.HERE / script), *map(str, flags)])
 
 
 def print_next(args, file):

@@ -66,7 +66,7 @@ def open_log(path, start):
             raise UserError(f"--log {path}: is the log of another run; give another name")
     with replacing(path) as f:
         f.write("".join([f"{COLUMNS}\n", *(line for step, line in lines if step < start)]).encode())
-    return open(path, "a", encoding="utf-8", buffering=1)  # each line at once
+    return open(path, "a", encoding="utf-8", newline="\n", buffering=1)  # each line at once
 
 
 class Progress:

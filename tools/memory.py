@@ -17,7 +17,7 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 def memory_limits(cgroups=CGROUPS, own="/proc/self/cgroup"):
     """Yield the limits, in bytes, of the containers that this process is in (Linux's cgroups)."""
-    lines = Path(own).read_text().splitlines()
+    lines = Path(own).read_text("utf-8").splitlines()
     for controllers, path in (line.split(":", 2)[1:] for line in lines):
         v2 = not controllers  # version 2 has one hierarchy, version 1 one for each controller
         if not v2 and "memory" not in controllers.split(","):
@@ -27,7 +27,7 @@ def memory_limits(cgroups=CGROUPS, own="/proc/self/cgroup"):
         )
         for folder in (root / path.lstrip("/"), *(root / path.lstrip("/")).parents):
             with contextlib.suppress(ValueError, OSError):  # "max", or not visible from inside
-                yield int((folder / name).read_text())
+                yield int((folder / name).read_text("utf-8"))
             if folder == root:
                 break
 

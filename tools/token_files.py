@@ -12,6 +12,8 @@ import functools
 import glob
 import hashlib
 import os
+import shlex
+import subprocess
 from pathlib import Path
 
 import train_gpt2 as gpt2
@@ -49,6 +51,11 @@ def shown(path):
     """Return a path as it can be typed, short if it is below the current folder."""
     path, here = os.path.abspath(path), os.path.join(os.getcwd(), "")
     return path.removeprefix(here)
+
+
+def typed(words):
+    """Return words as a line to type: on Windows as cmd.exe and PowerShell take it, else as sh."""
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
 def add_name_flag(parser, default, which=None):

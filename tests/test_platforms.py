@@ -1,0 +1,191 @@
+"""
+Systems that are not here: our programs, run without what Windows, or what macOS, lacks.
+
+The names are taken from this Python before a program begins, once the standard library has what it
+needs of them itself. What a system does otherwise, rather than not at all, is beyond this.
+"""
+
+import ast
+import ntpath
+import os
+import shlex
+import subprocess
+import sys
+
+from tools import benchmark, checkpoints, token_files
+from train_gpt2 import HERE
+
+import pytest
+from helpers import PROJECT, add_data, make_project, succeeded, without_network
+
+PROGRAMS = [
+    path
+    for pattern in ("*.py", "tools/*.py", "exercises/*.py")
+    for path in sorted(PROJECT.glob(pattern))
+    if not path.name[:2].isdecimal()  # the exercises themselves open nothing
+]
+
+# What is in Python's documentation with "Availability: Unix", or "not Windows", or "Linux"; of what
+# the standard library calls behind our backs (fork, waitpid) only what it has no copy of
+WINDOWS = """
+import os, signal, sys, ctypes, multiprocessing.spawn, subprocess, tempfile, shutil, select, types
+modules = "fcntl", "grp", "pty", "pwd", "readline", "resource", "syslog", "termios", "tty"
+sys.modules |= dict.fromkeys(modules)  # so that their import is an ImportError
+sys.modules["msvcrt"] = types.ModuleType("msvcrt")
+lacking = "chown fchown geteuid getegid getgid getgroups getloadavg getpgid getuid initgroups"
+lacking += " killpg lchown mkfifo mknod nice O_NOFOLLOW"
+lacking += " sched_getaffinity setpgid setresuid setsid setuid statvfs sync sysconf ttyname"
+lacking += " wait3 wait4"
+for name in lacking.split():
+    if hasattr(os, name):
+        delattr(os, name)
+for name in "SIGALRM SIGHUP SIGKILL SIGPIPE SIGQUIT SIGUSR1 SIGUSR2 SIGXFSZ alarm pause".split():
+    delattr(signal, name)
+load = ctypes.CDLL.__init__
+def init(self, name, *args, **kwargs):
+    "/" in name  # as ctypes has there: a TypeError for None
+    load(self, name, *args, **kwargs)
+ctypes.CDLL.__init__ = init
+"""
+MACOS = """
+import os, ctypes, multiprocessing.spawn, subprocess
+for name in "sched_getaffinity", "O_DIRECT", "sched_setaffinity", "memfd_create", "eventfd":
+    if hasattr(os, name):
+        delattr(os, name)
+find = ctypes.CDLL.__getattr__
+def getattr(self, name):
+    if name == "mallopt":  # which is of Linux's C library
+        raise AttributeError(name)
+    return find(self, name)
+ctypes.CDLL.__getattr__ = getattr
+"""
+SYSTEMS = {"Windows": WINDOWS, "macOS": MACOS}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A project with data, in which a model has been trained."""
+    return add_data(make_project(tmp_path_factory.mktemp("systems")))
+
+
+RUN = """
+del sys.argv[0]
+sys.path[0] = os.path.dirname(sys.argv[0])
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def run_without(lacking, project, program, *flags):
+    """Run a program of a project on a Python from which these lines have taken what they do."""
+    code = f"import os, runpy, sys\n{lacking}{RUN}"
+    command = [sys.executable, "-c", code, project / program, *map(str, flags)]
+    kinds = {"capture_output": True, "encoding": "utf-8", "timeout": 120}
+    return subprocess.run(command, cwd=project, env=without_network(project), **kinds)
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_training_resuming_and_sampling(project, system):
+    lacking, data = SYSTEMS[system], ("--data", "data/letters")
+    flags = "--init", "d1", "--seq-len", 16, "--steps", 2, "--val-batches", 1
+    for more in ("--out", "plain.bin"), ("--save", f"{system}.bin", "--log", f"{system}.csv"):
+        out = succeeded(run_without(lacking, project, "train_gpt2.py", *data, *flags, *more))
+        assert "step 1: train loss" in out and f"wrote {more[1]}" in out
+    resume = "--resume", f"{system}.bin", "--steps", 3
+    out = succeeded(run_without(lacking, project, "train_gpt2.py", *data, *resume))
+    assert "step 2: train loss" in out
+    sample = "--weights", f"{system}.bin", "--tokenizer", "data/letters_tokenizer.bin"
+    done = run_without(lacking, project, "sample_gpt2.py", *sample, "--tokens", 5)
+    assert done.returncode == 0 and len(done.stdout) > 1, done.stderr
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_preparing_data(project, system):
+    (project / "my.txt").write_text("To be, or not to be.\n" * 99, encoding="utf-8")
+    flags = "my.txt", "--bytes", "--name", f"data/{system}"
+    out = succeeded(run_without(SYSTEMS[system], project, "prepro_text.py", *flags))
+    assert f"to train on it: python train_gpt2.py --data data{os.sep}{system} " in out
+    out = succeeded(run_without(SYSTEMS[system], project, "prepro_pythondocs.py"))
+    assert out.count("wrote ") == 3
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_every_program_begins(project, system):
+    """None of them takes, to begin with, what is not there."""
+    programs = [path for path in PROGRAMS if "__main__" in path.read_text(encoding="utf-8")]
+    programs = [path.relative_to(PROJECT) for path in programs]
+    assert len(programs) > 10
+    for program in programs:
+        if program.parent.name != "exercises":
+            lacking = SYSTEMS[system]
+            if program.name == "reference_gpt2.py":  # PyTorch may have what is taken from us
+                lacking = f"try: import torch\nexcept ImportError: pass\n{lacking}"
+            done = run_without(lacking, project, program, "--help")
+            if "PyTorch is missing" not in done.stderr:
+                assert done.returncode == 0 and "usage: " in done.stdout, (program, done.stderr)
+
+
+# ----------------------------------------------------------------------------
+# What Windows has otherwise
+
+
+def test_what_is_to_be_typed(monkeypatch):
+    """cmd.exe knows no single quotes; in sh, a backslash has to stand in them."""
+    words = ["python", r"C:\my files\train_gpt2.py", "--data", r"D:\x"]
+    assert shlex.split(token_files.typed(words)) == words
+    monkeypatch.setattr(os, "name", "nt")
+    assert token_files.typed(words) == r'python "C:\my files\train_gpt2.py" --data D:\x'
+
+
+def test_another_machine_is_not_asked(monkeypatch):
+    """Windows would send a user's name to the host of a path that a checkpoint has."""
+    asked = []
+    monkeypatch.setattr(os.path, "splitdrive", ntpath.splitdrive)
+    monkeypatch.setattr(os.path, "realpath", asked.append)
+    monkeypatch.setattr(os.path, "abspath", str)
+    assert checkpoints.name_in_project("//host/share/data/letters") is None and not asked
+    assert checkpoints.name_in_project(f"{HERE}/data/letters") == "letters" and len(asked) == 2
+
+
+def test_benchmark_without_the_memory_of_processes(monkeypatch, capsys):
+    monkeypatch.setattr(benchmark, "resource", None)
+    laps = benchmark.measure(lambda lap: lap("forward") or 0.5)
+    assert laps.keys() == {"forward", "loss", "step", "cores"}
+    program = shlex.join([sys.executable, "-c", "print('(took 9 ms)\\n(took 8 ms)')"])
+    assert benchmark.run_command(program) == {"step": 8.0}
+    rounds = dict.fromkeys(
+        (benchmark.OURS, benchmark.BLAS_PRODUCTS, benchmark.OUR_PRODUCTS), [laps]
+    )
+    benchmark.print_results(rounds, 64, 1000)
+    benchmark.print_sampling(rounds, 64, 1)
+    assert "1.00 to 1.00" in capsys.readouterr().out
+
+
+def opened_as_text(node):
+    """Return whether a call opens a file as text, and whether to write it."""
+    function = ast.unparse(node.func)
+    if function.endswith((".read_text", ".write_text")):
+        return True, function.endswith(".write_text")
+    if function not in ("open", "tempfile.NamedTemporaryFile") or "devnull" in ast.unparse(node):
+        return False, False
+    modes = [*node.args[1:2], *(k.value for k in node.keywords if k.arg == "mode")]
+    mode = modes[0].value if modes else "r" if function == "open" else "w+b"
+    return "b" not in mode, "b" not in mode and not mode.startswith("r")
+
+
+def test_text_is_the_same_everywhere():
+    """Windows has another encoding, and another end of a line, wherever none is named."""
+    count = 0
+    for path in PROGRAMS:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            as_text, to_write = opened_as_text(node)
+            count += as_text
+            given = {keyword.arg for keyword in node.keywords}
+            where = f"{path.name}:{node.lineno}: {ast.unparse(node)}"
+            if as_text and ".read_text(" in where and node.args:
+                given.add("encoding")  # its first argument
+            assert not as_text or "encoding" in given, where
+            if path.parent.name != "exercises":  # where Python reads what is written
+                assert not to_write or "newline" in given, where
+    assert count > 10
