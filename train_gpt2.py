@@ -521,8 +521,8 @@ class UserError(SystemExit):
     """A user's mistake: ends the program with one line on standard error and exit status 1."""
 
     def __init__(self, text):
-        super().__init__(text := " ".join(text.split()))
-        self.text, self.code = text, f"{Path(sys.argv[0]).name}: {text}"
+        self.text = " ".join(text.split())
+        super().__init__(f"{Path(sys.argv[0]).name}: {self.text}")
 
 
 def read_header(path, magic, versions, hint, size_of=None):
