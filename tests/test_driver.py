@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import train_gpt2 as gpt2
 from tools import driver
@@ -203,6 +204,7 @@ def test_last_lines_can_be_typed(project, tmp_path, flags, name):
     for script, *more in commands:
         done = run(project, where / script, *more, cwd=where)
         assert done.returncode == 0, done.stderr
+        assert "sample" in script or f"weights: {name}, " in done.stdout  # FAST has an --init, too
         assert "sample" in script or "step 1: train loss" in done.stdout or flags == ["--save"]
 
 
@@ -235,6 +237,34 @@ def test_whole_validation(project, tmp_path, batches):
     assert float(found[2]) == pytest.approx(loss * y.size / size / math.log(2), abs=1e-4)
     (last,) = re.findall(r"step 2: val loss ([\d.]+)\n", out)
     assert (float(last) == pytest.approx(loss, abs=2e-6)) is (batches == 0)
+
+
+def test_bytes_of_the_targets():
+    """In several files, the first of which has windows for some, and without end-of-text."""
+    vocabulary, end = [b"a", b"bcd", b"efghij", b"<end>"], 3
+    shards = [np.array(text) for text in ([3, 1, 3, 0, 2], [0, 2, 2, 3, 0, 1, 1])]
+    sizes = [driver.bytes_of(shards, 2, windows, vocabulary, end) for windows in range(6)]
+    assert sizes == [0, 3, 10, 22, 23, 29]  # one window more each time: bcd, <end>; a, efghij; ...
+
+
+def test_targets_beyond_the_vocabulary():
+    """Also where none of the inputs is: the last token of a batch is only ever a target."""
+    args = SimpleNamespace(batch_size=1, seq_len=3, data="x")
+    config = gpt2.GPT2Config(16, V, 1, 1, 4)
+    assert driver.get_batch([np.array([0, 1, 2, V - 1])], 0, args, config)[1].max() == V - 1
+    with pytest.raises(gpt2.UserError, match=f"tokens beyond {V - 1} now"):
+        driver.get_batch([np.array([0, 1, 2, V])], 0, args, config)
+
+
+def test_a_sample_has_all_of_its_bytes(capsys, monkeypatch):
+    """A character of several tokens, one that never was, and one that is not at its end."""
+    drawn = [0, 1, 2, 3, 0]
+    monkeypatch.setattr(gpt2, "generate", lambda *_: iter([[token] for token in drawn]))
+    config = gpt2.GPT2Config(16, 4, 1, 1, 4)
+    engine = driver.NumpyEngine(None, gpt2.init_weights(config), config)
+    vocabulary = ["é".encode()[:1], "é".encode()[1:], b"\xff", b"x"]
+    driver.sample(engine, config, vocabulary, 3, np.random.default_rng(0), len(drawn))
+    assert capsys.readouterr().out == "é\ufffdx\ufffd\n"
 
 
 def test_sample_comes_token_by_token(capsys, monkeypatch):

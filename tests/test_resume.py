@@ -86,6 +86,8 @@ def test_two_runs_are_one(project, tmp_path, run):
     in_two = succeeded(train(project, "--resume", part, "--steps", 10, *quiet, *others))
     assert part.read_bytes() == whole.read_bytes() != after_five
     assert from_step(in_two, 5) == from_step(in_one, 5)
+    for out in in_one, in_two:  # of all files together
+        assert ", 901 tokens, and 451 for validation\n" in out
     assert "step 4: " not in in_two and f"wrote {part}\n" in in_two
 
 
@@ -281,6 +283,17 @@ def test_best_weights(project, tmp_path):
     assert min(losses(out, "val")) > found[step] and checkpoint(saved) == 30
     assert best.read_bytes() == before
     failed(train(project, "--resume", best, "--steps", 30), str(best), "--init")
+
+
+def test_best_weights_of_a_new_run(project, tmp_path):
+    """They are its own, whatever an earlier run of this name has left."""
+    saved, best = tmp_path / "out.bin", tmp_path / "out_best.bin"
+    flags = [*FAST, *DATA, "--val-every", 1, "--val-batches", 1, "--save", saved]
+    succeeded(train(project, *flags, "--lr", 1e-2, "--steps", 5))
+    before = checkpoints.read_about(best)
+    succeeded(train(project, *flags, "--lr", 1e-5, "--steps", 1))
+    about = checkpoints.read_about(best)
+    assert (before["step"], about["step"]) == (5, 1) and about["val_loss"] > before["val_loss"]
 
 
 # ----------------------------------------------------------------------------

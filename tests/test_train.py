@@ -200,6 +200,24 @@ def test_samples_differ_from_step_to_step(project, loop):
     assert one != other
 
 
+def test_batches_of_accumulated_steps(project):
+    """One after the other: the loss of a step is the mean of as many, and none is taken twice."""
+    flags = [*FAST, *DATA, "--lr", 0, "--no-save"]
+    each = losses(succeeded(train(project, *flags, "--steps", 6)), "train")
+    pairs = losses(succeeded(train(project, *flags, "--steps", 3, "--grad-accum", 2)), "train")
+    assert len(set(each)) == 6
+    assert pairs == pytest.approx(
+        [(a + b) / 2 for a, b in zip(each[::2], each[1::2], strict=True)], abs=2e-6
+    )
+
+
+def test_order_of_shuffled_batches_follows_the_seed(project, tmp_path):
+    weights = small_weights(tmp_path / "w.bin", 16)
+    flags = [*FAST, *DATA, "--lr", 0, "--no-save", "--init", weights, "--shuffle", "--seed"]
+    one, same, other = (losses(succeeded(train(project, *flags, s)), "train") for s in (1, 1, 2))
+    assert one == same != other
+
+
 def test_save_and_start_from_it(project, tmp_path):
     saved = tmp_path / "saved.bin"
     first = FAST + "--val-every 2 --lr 3e-3".split()
@@ -282,6 +300,14 @@ def test_read_only_project():
             done = train(folder, *FAST, *data, *loop, **how)
             assert "--out out.bin: " in failed(done) and "step 0" not in done.stdout
         folder.chmod(0o755)
+
+
+@LOOPS
+def test_lines_come_at_once(project, loop):
+    """Also in a pipe, where Python by itself would keep them until there are some thousand."""
+    after = "print(sys.stdout.line_buffering)"
+    out = succeeded(train(project, *FAST, *DATA, *loop, python=within("", after)))
+    assert out.splitlines()[-1] == "True"
 
 
 @LOOPS
