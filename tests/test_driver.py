@@ -171,6 +171,20 @@ def test_odd_variable_of_tqdm(project):
 
 
 @LOOPS
+def test_no_memory(project, loop):
+    """What an array that is too large raises."""
+    full = "def full(*_): raise MemoryError('Unable to allocate 9 GiB')"
+    done = train(
+        project,
+        *FAST,
+        *DATA,
+        *loop,
+        python=within(f"{full}\nsys.modules['numpy'].zeros_like = full"),
+    )
+    failed(done, "Unable to allocate 9 GiB", "; ")
+
+
+@LOOPS
 def test_isolated_python(project, loop):
     assert "step 1: " in succeeded(train(project, *FAST, *DATA, *loop, python=["-I"]))
 

@@ -628,6 +628,8 @@ def test_samples_begin_after_an_end_of_text_and_have_a_seed():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gpt2, "generate", generate)
         text = gpt2.sample_text(params, config, LETTERS, 2, None)  # of 256 tokens by default
+        assert gpt2.sample_text(params, config, [b"a", b"\xff"], 2, None, 3) == 3 * "\ufffd"
+        seen.pop()
     assert text == 256 * "é" and seen == [[[2]]]
     assert sample(params, config, 50, 1) == sample(params, config, 50, 1)
     assert sample(params, config, 50, 1) != sample(params, config, 50, 2)

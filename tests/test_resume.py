@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import time
+from types import SimpleNamespace
 
 import train_gpt2 as gpt2
 from tools import checkpoints, driver
@@ -208,6 +209,14 @@ def test_interrupt_without_save(project, more):
         again = project / "again.bin"
         succeeded(train(project, *FAST, *DATA, *DRIVER, "--steps", step, "--out", again))
         assert again.read_bytes() == (project / "stopped.bin").read_bytes()
+
+
+@posix
+def test_interrupt_of_the_plain_loop(project):
+    flags = [*FAST, *DATA, "--steps", 10**6, "--no-save"]
+    status, _, err = interrupted(project, *flags, at="step 3: ")
+    assert err == "\nstopped; nothing is saved, which a run with --save FILE does\n"
+    assert status == 130
 
 
 @posix
@@ -510,6 +519,18 @@ def test_resume_weights_with_another_flag(project, tmp_path):
     """It was not made with any --batch-size: what helps is --init."""
     x = small_weights(tmp_path / "x.bin", 64)
     failed(train(project, "--resume", x, *DATA, "--batch-size", 5), str(x), f"--init {x}")
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_step_that_is_half_done_is_not_saved(whole):
+    """As where memory runs out in the middle of AdamW: some parameters have moved, others not."""
+    saved = []
+    saver = SimpleNamespace(start=0, args=SimpleNamespace(save="x"), save=saved.append)
+    with pytest.raises(MemoryError):
+        with driver.saving(saver) as state:
+            state.step, state.whole = 3, whole
+            raise MemoryError
+    assert saved == [3] * whole
 
 
 def test_an_interrupt_that_comes_as_another_error():
