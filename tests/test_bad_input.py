@@ -489,6 +489,7 @@ FILES = [
         "flags.bin: about --grad-accum=1 --grad-accum=99999999",
         "flags.bin: damaged, at its end .*grad_accum is 99999999",
     ),
+    (f"{RESUMES} flags.bin", "flags.bin: about 901 902", "flags.bin: was trained on other tokens"),
     (f"{RESUMES} outside.bin", "", "outside.bin: its data, data/../x, are outside of .*; .*--data"),
     (
         f"{RESUMES} saved.bin",

@@ -233,6 +233,14 @@ def test_resumed_run_takes_over_how_often_it_saves(project, tmp_path):
     assert out.count("wrote") == 1
 
 
+def test_no_step_is_saved_twice(project, tmp_path):
+    """Neither the one that a run begins with, nor the last, where --save-every falls on them."""
+    flags = [*FAST, *DATA, "--steps", 4, "--save", tmp_path / "w.bin", "--save-every", 2]
+    out = succeeded(train(project, *flags))
+    assert re.findall(r"(memory|step \d+): .*\nwrote", out) == ["step 1", "step 3"]
+    assert out.count("wrote") == 2
+
+
 @pytest.mark.parametrize("batches", [1, 0])
 def test_whole_validation(project, tmp_path, batches):
     """At the end of a run that saves: per token, and in bits per byte, of all whole windows."""
@@ -291,6 +299,33 @@ def test_sample_comes_token_by_token(capsys, monkeypatch):
     config = gpt2.GPT2Config(16, V, 1, 1, 4)
     engine = driver.NumpyEngine(None, gpt2.init_weights(config), config)
     driver.sample(engine, config, [b"x"] * 24, 23, np.random.default_rng(0), 9)
+
+
+@pytest.mark.parametrize("saved, lost", [(None, "2 to 7"), (5, "5 to 7"), (8, None)])
+def test_steps_that_are_lost(saved, lost):
+    """A run that began at step 2 and has done all before step 8."""
+    saver = SimpleNamespace(start=2, saved=saved)
+    text = f"what it learned in steps {lost} is lost" if lost else "no step is lost"
+    assert driver.Saver.lost(saver, 8) == text
+
+
+@posix
+def test_signals_that_are_waited_with(capfd):
+    before = signal.getsignal(signal.SIGTERM)
+    with driver.interruptions(False) as pressed:
+        assert signal.getsignal(signal.SIGTERM) is before  # ends a single process at once
+        signal.raise_signal(signal.SIGINT)
+        assert pressed.is_set()
+    with driver.interruptions(True) as pressed:
+        for _ in range(2):  # torchrun may send it again
+            signal.raise_signal(signal.SIGTERM)
+            assert pressed.is_set()
+        with pytest.raises(KeyboardInterrupt):  # but who presses Ctrl-C now has had enough
+            signal.raise_signal(signal.SIGINT)
+    assert (
+        capfd.readouterr().err
+        == 2 * "\nstopping after this step; again: stop now, without saving\n"
+    )
 
 
 # ----------------------------------------------------------------------------

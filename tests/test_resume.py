@@ -92,6 +92,12 @@ def test_two_runs_are_one(project, tmp_path, run):
     assert "step 4: " not in in_two and f"wrote {part}\n" in in_two
 
 
+def test_data_in_several_files(project):
+    """They need no flag that only the driver knows."""
+    out = succeeded(train(project, *FAST, "--data", "data/parts", "--no-save"))
+    assert "data: data/parts, 901 tokens, and 451 for validation\n" in out
+
+
 @posix
 @pytest.mark.parametrize("more", [[], ["--grad-accum", 2, "--grad-clip", 1, "--shuffle"]], ids=str)
 def test_an_interrupted_schedule_goes_on(project, tmp_path, more):
@@ -513,6 +519,46 @@ def test_resume_what_cannot_be_resumed(project, saved, tmp_path):
     fails(x, str(x), "damaged")
     fails(tmp_path / "none.bin", "none.bin", "no file of this name")
     fails(tmp_path, str(tmp_path), "no file of this name")
+
+
+def test_digest_of_the_data(monkeypatch):
+    """Of the first million of tokens, the last million, and how many each file has."""
+    first = (np.arange(3 * 10**6) % 50_000).astype("<u2")
+    last = first[: 2 * 10**6].astype("<i4")
+
+    def changed(tokens, i):
+        tokens = tokens.copy()
+        tokens[i] += 1
+        return tokens
+
+    found = checkpoints.digest([first, last])
+    assert re.fullmatch("[0-9a-f]{64}", found)
+    for i in 0, 10**6 - 1:
+        assert checkpoints.digest([changed(first, i), last]) != found
+    for i in -1, -(10**6):
+        assert checkpoints.digest([first, changed(last, i)]) != found
+    assert checkpoints.digest([first[:-1], last]) != found
+    # as nobody reads all of a large text for this
+    same = changed(first, 10**6), changed(last, 10**6 - 1)
+    assert checkpoints.digest(same) == checkpoints.digest([first, last.astype("<u2")]) == found
+
+
+@pytest.mark.parametrize("which, value", [(0, np.nan), (0, -np.inf), (1, np.nan), (1, -1e-9)])
+def test_moments_that_none_can_be(tmp_path, which, value):
+    """m may be below 0, v, a mean of squares, not: they are neither saved nor gone on from."""
+    config, path = gpt2.GPT2Config(8, V, 1, 1, 4), tmp_path / "w.bin"
+    flat = gpt2.init_weights(config)
+    moments = [-np.abs(flat), np.abs(flat)]
+    checkpoints.save(path, flat, config, {}, moments)
+    assert np.array_equal(checkpoints.read_moments(path), moments)
+    before = path.read_bytes()
+    moments[which][-1] = value
+    with pytest.raises(gpt2.UserError, match=f"w.bin is not written: its {'mv'[which]} are not"):
+        checkpoints.save(path, flat, config, {}, moments)
+    assert path.read_bytes() == before
+    gpt2.write_weights(path, flat, config, moments)
+    with pytest.raises(gpt2.UserError, match=f"w.bin: its {'mv'[which]} are not all numbers"):
+        checkpoints.read_moments(path)
 
 
 def test_resume_weights_with_another_flag(project, tmp_path):

@@ -1,5 +1,6 @@
 """train_gpt2.py as its users run it: its output, its files, and what it says to a mistake."""
 
+import io
 import math
 import os
 import re
@@ -12,7 +13,7 @@ import time
 from pathlib import Path
 
 import train_gpt2 as gpt2
-from tools import memory
+from tools import log, memory
 
 import helpers
 import numpy as np
@@ -204,11 +205,9 @@ def test_batches_of_accumulated_steps(project):
     """One after the other: the loss of a step is the mean of as many, and none is taken twice."""
     flags = [*FAST, *DATA, "--lr", 0, "--no-save"]
     each = losses(succeeded(train(project, *flags, "--steps", 6)), "train")
-    pairs = losses(succeeded(train(project, *flags, "--steps", 3, "--grad-accum", 2)), "train")
+    means = losses(succeeded(train(project, *flags, "--steps", 2, "--grad-accum", 3)), "train")
     assert len(set(each)) == 6
-    assert pairs == pytest.approx(
-        [(a + b) / 2 for a, b in zip(each[::2], each[1::2], strict=True)], abs=2e-6
-    )
+    assert means == pytest.approx([sum(each[:3]) / 3, sum(each[3:]) / 3], abs=2e-6)
 
 
 def test_order_of_shuffled_batches_follows_the_seed(project, tmp_path):
@@ -434,6 +433,40 @@ def test_warning_where_memory_is_short(project, have, warned):
 
 def test_machine_memory():
     assert 2**26 < memory.machine_memory() < 2**50  # 64 MB, in bytes, or more
+
+
+@pytest.mark.parametrize("limit", [2**20, 2**60])
+def test_the_lower_of_two_limits_of_memory_counts(limit, monkeypatch):
+    monkeypatch.setattr(memory, "memory_limits", lambda: [])
+    machine = memory.machine_memory()
+    monkeypatch.setattr(memory, "memory_limits", lambda: [2**61, limit])
+    assert memory.machine_memory() == min(limit, machine)
+
+
+@pytest.mark.parametrize("version, line", [(2, "0::/a/b"), (1, "5:cpu,memory:/a/b")])
+def test_limits_of_containers(tmp_path, version, line):
+    """Each folder of Linux's control groups may have one, from one's own up to the outermost."""
+    root, name = {
+        2: (tmp_path, "memory.max"),
+        1: (tmp_path / "memory", "memory.limit_in_bytes"),
+    }[version]
+    (root / "a" / "b").mkdir(parents=True)
+    for folder, text in (".", "9000"), ("a", "5000"), ("a/b", "max"):
+        (root / folder / name).write_text(f"{text}\n")
+    own = tmp_path / "own"
+    own.write_text(f"4:devices:/a\n{line}\n")
+    assert list(memory.memory_limits(tmp_path, own)) == [5000, 9000]
+
+
+def test_bar_of_a_resumed_run():
+    """It begins at the steps that are done, and its speed is of those that it takes itself."""
+    with log.Progress(9, 5, 10) as progress:
+        assert (progress.bar.n, progress.bar.total) == (5, 9)
+    with log.bar_of(10)(total=9, initial=5, file=io.StringIO()) as bar:
+        bar.n, bar.start_t = 7, time.time() - 4
+        assert bar.format_dict["postfix"] == "5 tokens/s"  # two steps of ten tokens, in 4 seconds
+    with log.Progress(9, 5, 10, quiet=True) as progress:
+        assert progress.bar.disable
 
 
 # ----------------------------------------------------------------------------
