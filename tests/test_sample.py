@@ -12,7 +12,7 @@ from pathlib import Path
 
 import sample_gpt2 as sample
 import train_gpt2 as gpt2
-from tools import checkpoints
+from tools import checkpoints, console
 from tools.sampling import picker
 from train_gpt2 import UserError
 
@@ -312,6 +312,21 @@ def test_weights_of_no_use(tmp_path):
         sample.main(["--weights", str(write(tmp_path, flat=flat))])
 
 
+def test_defaults():
+    """As --help says them, and doc/sampling.md."""
+    assert vars(sample.parse_args([])) == {
+        "weights": gpt2.WEIGHTS_FILE,
+        "prompt": "",
+        "tokens": 100,
+        "temperature": 1.0,
+        "top_k": 0,
+        "top_p": 1.0,
+        "seed": 1337,
+        "samples": 1,
+        "tokenizer": None,
+    }
+
+
 def test_default_weights_are_those_of_the_project():
     assert sample.parse_args([]).weights == PROJECT / "gpt2_124M.bin"
 
@@ -392,6 +407,18 @@ def test_text_comes_at_once_and_ctrl_c_ends_it(start):
     out, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert re.fullmatch(rb"x*", out) and re.fullmatch(rb"out\.bin: [\d,]+ parameters\n", err)
+
+
+def test_a_second_ctrl_c_ends_it_amid_a_token():
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        pressed = console.catch_interrupt()
+        signal.raise_signal(signal.SIGINT)
+        assert pressed.is_set()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGPIPE"), reason="pipes end otherwise on Windows")

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import train_gpt2 as gpt2
-from tools import log, memory
+from tools import log, memory, prepare
 
 import helpers
 import numpy as np
@@ -553,6 +553,34 @@ def test_tokenizer_of_another_vocabulary(project, letters, vocabulary):
 
 # ----------------------------------------------------------------------------
 # Without a network
+
+
+@pytest.mark.parametrize("online", [True, False])
+def test_what_is_missing_is_made_and_nothing_else(tmp_path, monkeypatch, online):
+    def made(there, *given):
+        for name in "SHAKESPEARE", "WEIGHTS_FILE", "PYTHON_DOCS":
+            monkeypatch.setattr(prepare, name, tmp_path / ("there" if name in there else "none"))
+        calls.clear()
+        result = prepare.make_defaults(*given)
+        assert result is (online or not calls)
+        return [call[0] for call in calls]
+
+    calls, shakespeare, weights = [], "prepro_tinyshakespeare.py", "reference_gpt2.py"
+    monkeypatch.setattr(prepare, "run_script", lambda *call: calls.append(call) or online)
+    for name in "there", "there_train.bin":
+        (tmp_path / name).touch()
+    assert made(["SHAKESPEARE", "WEIGHTS_FILE"], None, None) == []
+    assert made([], "x", "y") == []
+    # without a network for the data, no weights are asked for, which would take another while
+    assert made([], None, None) == [shakespeare] + [weights] * online
+    assert made(["SHAKESPEARE"], None, None) == [weights]
+    if online:
+        assert made([], None, "y") == [shakespeare]
+        assert made([], "x", None) == [weights]
+    for there in [], ["PYTHON_DOCS"]:
+        made(there, "x", "y")
+        prepare.offline()
+        assert calls == [("prepro_pythondocs.py",)] * (not there)
 
 
 def test_explicit_files_never_fall_back(bare):
