@@ -179,8 +179,9 @@ def test_pieces_of_a_text_have_the_tokens_of_the_whole(tokenizer_file, tmp_path_
     assert tokens == encoding.encode_ordinary(whole)
 
 
-def test_defaults():
-    args, prefix = prepro_text.parse_args(["folder/some.txt"])
+def test_defaults(tmp_path):
+    (tmp_path / "some.txt").touch()
+    args, prefix = prepro_text.parse_args([str(tmp_path / "some.txt")])
     assert prefix == token_files.DATA / "some"
     assert (args.val_fraction, args.vocab_size, args.bytes) == (0.1, None, False)
 

@@ -313,7 +313,7 @@ def test_weights_of_no_use(tmp_path):
 
 
 def test_defaults():
-    """As --help says them, and doc/sampling.md."""
+    """As --help says them."""
     assert vars(sample.parse_args([])) == {
         "weights": gpt2.WEIGHTS_FILE,
         "prompt": "",
