@@ -263,6 +263,22 @@ def test_second_interrupt_ends_at_once(project, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["out.bin", "out_best.bin"]
 
 
+@posix
+def test_second_interrupt_amid_a_lock_of_the_threads(project):
+    """It may come when a lock is taken and not yet in a with statement: one waits for it always."""
+    stuck = "import threading; train_gpt2.POOL.submit(threading.Event().wait)"
+    flags = [*FAST, *DATA, "--grad-accum", 10_000, "--no-save"]
+    with start_training(project, *flags, python=within(stuck)) as process:
+        read_until(process, "memory: ")
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.readline() == "\n"
+        process.send_signal(signal.SIGINT)
+        try:
+            assert process.wait(timeout=10) == 130
+        finally:
+            process.kill()
+
+
 # ----------------------------------------------------------------------------
 # The best weights
 

@@ -66,7 +66,8 @@ def run_program(main):
     except KeyboardInterrupt as stop:
         if stop.args:
             print(f"{name}: {one_line(stop)}", file=sys.stderr)
-        sys.exit(130)  # what a shell expects of a program that was interrupted
+        # sys.exit() waits for threads, and Ctrl-C may have come amid a lock that they wait for
+        os._exit(130)  # what a shell expects of a program that was interrupted
 
 
 def drop_output():
