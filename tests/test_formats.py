@@ -229,6 +229,15 @@ def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch, there_before, c
     assert gpt2.load_weights(path)[0].tobytes() == new.tobytes()
 
 
+def test_a_link_where_the_part_is_to_be_is_not_followed(tmp_path):
+    """Somebody else may have laid it, in a folder where all may write."""
+    path, other = tmp_path / "w.bin", write(tmp_path / "other", b"old")
+    (tmp_path / f"w.bin.{os.getpid()}.part").symlink_to(other)
+    with pytest.raises(gpt2.UserError, match="w.bin: File exists"):
+        gpt2.write_weights(path, flat_of(random_tensors(SMALL), SMALL), SMALL)
+    assert other.read_bytes() == b"old" and not path.exists()
+
+
 def test_the_file_is_whole_on_disk_before_it_takes_its_place(tmp_path, monkeypatch):
     path, order, sizes = write(tmp_path / "w.bin", b"old"), [], []
     fsync, replace = os.fsync, os.replace

@@ -373,6 +373,9 @@ def test_samples_go_through_the_model_together(run, monkeypatch):
     monkeypatch.setattr(gpt2, "generate", seen)
     run("--prompt", "abc", "--tokens", 2, "--samples", 20)
     assert shapes == [(16, 3), (4, 3)]
+    monkeypatch.setattr(sample, "TOGETHER_TOKENS", 7)  # of prompts, at a time
+    run("--prompt", "abc", "--tokens", 2, "--samples", 5)
+    assert shapes[2:] == [(2, 3), (2, 3), (1, 3)]
 
 
 # ----------------------------------------------------------------------------
