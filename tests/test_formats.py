@@ -156,6 +156,7 @@ DAMAGED_WEIGHTS = {
     "big-endian": np.frombuffer(GOOD_WEIGHTS, "<i4").byteswap().tobytes(),
     **{f"version {v}": header(20240326, v, *SIZES) + GOOD_WEIGHTS[1024:] for v in (0, 2, 4, 6, -3)},
     "version 1 with padding": header(20240326, 1, *SIZES) + GOOD_WEIGHTS[1024:],
+    "a text of -4 bytes": header(20240326, 3, *SIZES, -4) + GOOD_WEIGHTS[1024:-4],
     "2**31-1 layers": header(20240326, 3, 3, 131, HUGE, 2, 4, 256) + GOOD_WEIGHTS[1024:],
     "2**31-1 of all": header(20240326, 3, *[HUGE] * 6) + GOOD_WEIGHTS[1024:],
     "heads do not divide channels": header(20240326, 3, 3, 131, 2, 3, 4, 256) + GOOD_WEIGHTS[1024:],
