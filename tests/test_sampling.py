@@ -61,7 +61,7 @@ def drawn(scores, temperature=1.0, top_k=0, top_p=1.0):
     [
         {"temperature": 0},
         {"temperature": 1e-4},
-        {"temperature": 1e-300},
+        {"temperature": 5e-324},
         {"top_k": 1},
         {"top_p": 1e-9},
     ],
