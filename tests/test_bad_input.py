@@ -754,6 +754,7 @@ FLAGS = [
     ("train_gpt2.py --data=--", "--data: "),
     ("train_gpt2.py --no-such-flag", f"{UNKNOWN}--no-such-flag"),
     ("train_gpt2.py --ste 3", f"{UNKNOWN}--ste 3"),
+    (f"{TRAIN} --ste 3", f"{UNKNOWN}--ste 3"),
     ("train_gpt2.py w.bin", f"{UNKNOWN}w.bin"),
     ("train_gpt2.py --init ''", "--init: .*; "),
     ("train_gpt2.py --init w.bin --data ''", "--data: .*; "),
