@@ -161,6 +161,14 @@ def test_characters_are_never_cut():
     assert pieces(3, 5, 4) == ["a", "\ufffd", ""]  # nothing is shown after end-of-text
 
 
+def test_a_character_that_is_not_at_its_end(monkeypatch):
+    """Half of it was drawn last: it is shown as what it is, no letter."""
+    monkeypatch.setattr(gpt2, "generate", lambda *_: iter([[0], [1]]))
+    text = sample.Text("a", [b"b", "é".encode()[:1], b"<end>"], 2)
+    shown = [text.shown for _ in sample.generate(None, None, [2], [text], None, 2)]
+    assert shown == ["ab", "ab", "ab\ufffd"]
+
+
 def test_a_token_is_out_before_the_next_is_drawn(run, monkeypatch):
     file = io.BytesIO()
 
