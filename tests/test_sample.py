@@ -169,6 +169,14 @@ def test_a_character_that_is_not_at_its_end(monkeypatch):
     assert shown == ["ab", "ab", "ab\ufffd"]
 
 
+def test_a_text_that_ends_before_the_others(monkeypatch):
+    monkeypatch.setattr(gpt2, "generate", lambda *_: iter([[1, 0], [0, 0], [0, 1], [0, 0]]))
+    texts = [sample.Text("", [b"b", b"<end>"], 1) for _ in range(2)]
+    for _ in sample.generate(None, None, [1], texts, None, 9):  # until all have ended
+        pass
+    assert [text.shown for text in texts] == ["", "bb"]
+
+
 def test_a_token_is_out_before_the_next_is_drawn(run, monkeypatch):
     file = io.BytesIO()
 
