@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tools import plot_log
 from tools.log import COLUMNS as LOG_COLUMNS
 
 import numpy as np
@@ -59,6 +60,11 @@ def test_picture(tmp_path, steps):
     assert drawn.shape == (720, 1080, 3)
     assert pixels_of(drawn, BLUE) > 200 and pixels_of(drawn, ORANGE) == 0
     assert sorted(os.listdir(tmp_path)) == ["log.csv", "loss.png"]
+
+
+@pytest.mark.parametrize("steps, window", [([9], 10), ([500, 9], 10), ([9, 2000, 700], 40)])
+def test_window_of_the_longest_log(steps, window):
+    assert plot_log.window_of({str(n): {"step": np.arange(n)} for n in steps}) == window
 
 
 def test_two_logs_have_two_colours(tmp_path):
