@@ -120,7 +120,7 @@ def training_command(prefix, vocabulary, fewest):
         command += ["--init", "d4"]  # no weights know these tokens
     if fewest < SMALL_VAL:
         command += ["--batch-size", "1", "--seq-len", str(min(SEQ_LEN, fewest - 1))]
-    return shlex.join(command)
+    return typed(command)
 
 
 def parse_args(argv):

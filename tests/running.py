@@ -89,7 +89,9 @@ STOPPING = "\nstopping after this step; again: stop now, without saving\n"
 
 def interrupted(project, *flags, at, signum=signal.SIGINT):
     """Run, and press Ctrl-C when the output says so -> status, output, what came on stderr."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # if it was to be ignored
     with start_training(project, *flags) as process:
+        signal.signal(signal.SIGINT, before)
         lines = read_until(process, at)
         process.send_signal(signum)
         out, err = process.communicate(timeout=30)

@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import pickle
+import pkgutil  # noqa: F401  # runpy imports it, perhaps from where a user may not read
 import random
 import re
 import runpy
@@ -490,6 +491,7 @@ FILES = [
         "flags.bin: about --grad-accum=1 --grad-accum=99999999",
         "flags.bin: damaged, at its end .*grad_accum is 99999999",
     ),
+    (f"{RESUMES} flags.bin", "flags.bin: about 901 902", "flags.bin: was trained on other tokens"),
     (f"{RESUMES} outside.bin", "", "outside.bin: its data, data/../x, are outside of .*; .*--data"),
     (
         f"{RESUMES} saved.bin",
@@ -755,6 +757,7 @@ FLAGS = [
     ("train_gpt2.py --data=--", "--data: "),
     ("train_gpt2.py --no-such-flag", f"{UNKNOWN}--no-such-flag"),
     ("train_gpt2.py --ste 3", f"{UNKNOWN}--ste 3"),
+    (f"{TRAIN} --ste 3", f"{UNKNOWN}--ste 3"),
     ("train_gpt2.py w.bin", f"{UNKNOWN}w.bin"),
     ("train_gpt2.py --init ''", "--init: .*; "),
     ("train_gpt2.py --init w.bin --data ''", "--data: .*; "),

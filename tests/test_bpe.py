@@ -141,6 +141,11 @@ def test_of_equal_counts_the_smaller_ids_first():
     assert new_tokens("abz\nab\nyz", 3) == [b"ab", b"yz", b"abz"]
 
 
+def test_a_pair_that_a_merge_leaves_once():
+    """Of two b and c, one goes into ab; the other is still there, and comes before xb."""
+    assert new_tokens("abc\nxbc\nab\nab", 2) == [b"ab", b"bc"]
+
+
 def test_pairs_that_overlap_count_each():
     assert new_tokens("aaa\nbc\nbc", 3) == [b"aa", b"bc", b"aaa"]  # "aa" twice, so it ties
     assert new_tokens("aaa\nbc\nbc\nbc", 3) == [b"bc", b"aa", b"aaa"]

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import train_gpt2 as gpt2
 from tools import driver
@@ -218,6 +219,20 @@ def test_odd_variable_of_tqdm(project):
 
 
 @LOOPS
+def test_no_memory(project, loop):
+    """What an array that is too large raises."""
+    full = "def full(*_): raise MemoryError('Unable to allocate 9 GiB')"
+    done = train(
+        project,
+        *FAST,
+        *DATA,
+        *loop,
+        python=within(f"{full}\nsys.modules['numpy'].zeros_like = full"),
+    )
+    failed(done, "Unable to allocate 9 GiB", "; ")
+
+
+@LOOPS
 def test_isolated_python(project, loop):
     assert "step 1: " in succeeded(train(project, *FAST, *DATA, *loop, python=["-I"]))
 
@@ -251,6 +266,7 @@ def test_last_lines_can_be_typed(project, tmp_path, flags, name):
     for script, *more in commands:
         done = run(project, where / script, *more, cwd=where)
         assert done.returncode == 0, done.stderr
+        assert "sample" in script or f"weights: {name}, " in done.stdout  # FAST has an --init, too
         assert "sample" in script or "step 1: train loss" in done.stdout or flags == ["--save"]
 
 
@@ -263,6 +279,14 @@ def test_resumed_run_takes_over_how_often_it_saves(project, tmp_path):
     assert wrote == ["3", "5", "7", "8"]  # before steps 4, 6 and 8, and at the end
     out = succeeded(train(project, "--resume", saved, *quiet, "--steps", 12, "--save-every", 0))
     assert out.count("wrote") == 1
+
+
+def test_no_step_is_saved_twice(project, tmp_path):
+    """Neither the one that a run begins with, nor the last, where --save-every falls on them."""
+    flags = [*FAST, *DATA, "--steps", 4, "--save", tmp_path / "w.bin", "--save-every", 2]
+    out = succeeded(train(project, *flags))
+    assert re.findall(r"(memory|step \d+): .*\nwrote", out) == ["step 1", "step 3"]
+    assert out.count("wrote") == 2
 
 
 @pytest.mark.parametrize("batches", [1, 0])
@@ -285,6 +309,34 @@ def test_whole_validation(project, tmp_path, batches):
     assert (float(last) == pytest.approx(loss, abs=2e-6)) is (batches == 0)
 
 
+def test_bytes_of_the_targets():
+    """In several files, the first of which has windows for some, and without end-of-text."""
+    vocabulary, end = [b"a", b"bcd", b"efghij", b"<end>"], 3
+    shards = [np.array(text) for text in ([3, 1, 3, 0, 2], [0, 2, 2, 3, 0, 1, 1])]
+    sizes = [driver.bytes_of(shards, 2, windows, vocabulary, end) for windows in range(6)]
+    assert sizes == [0, 3, 10, 22, 23, 29]  # one window more each time: bcd, <end>; a, efghij; ...
+
+
+def test_targets_beyond_the_vocabulary():
+    """Also where none of the inputs is: the last token of a batch is only ever a target."""
+    args = SimpleNamespace(batch_size=1, seq_len=3, data="x")
+    config = gpt2.GPT2Config(16, V, 1, 1, 4)
+    assert driver.get_batch([np.array([0, 1, 2, V - 1])], 0, args, config)[1].max() == V - 1
+    with pytest.raises(gpt2.UserError, match=f"tokens beyond {V - 1} now"):
+        driver.get_batch([np.array([0, 1, 2, V])], 0, args, config)
+
+
+def test_a_sample_has_all_of_its_bytes(capsys, monkeypatch):
+    """A character of several tokens, one that never was, and one that is not at its end."""
+    drawn = [0, 1, 2, 3, 0]
+    monkeypatch.setattr(gpt2, "generate", lambda *_: iter([[token] for token in drawn]))
+    config = gpt2.GPT2Config(16, 4, 1, 1, 4)
+    engine = driver.NumpyEngine(None, gpt2.init_weights(config), config)
+    vocabulary = ["é".encode()[:1], "é".encode()[1:], b"\xff", b"x"]
+    driver.sample(engine, config, vocabulary, 3, np.random.default_rng(0), len(drawn))
+    assert capsys.readouterr().out == "é\ufffdx\ufffd\n"
+
+
 def test_sample_comes_token_by_token(capsys, monkeypatch):
     def generate(*_):
         for i in range(1000):
@@ -295,6 +347,36 @@ def test_sample_comes_token_by_token(capsys, monkeypatch):
     config = gpt2.GPT2Config(16, V, 1, 1, 4)
     engine = driver.NumpyEngine(None, gpt2.init_weights(config), config)
     driver.sample(engine, config, [b"x"] * 24, 23, np.random.default_rng(0), 9)
+
+
+@pytest.mark.parametrize("saved, lost", [(None, "2 to 7"), (5, "5 to 7"), (8, None)])
+def test_steps_that_are_lost(saved, lost):
+    """A run that began at step 2 and has done all before step 8."""
+    saver = SimpleNamespace(start=2, saved=saved)
+    text = f"what it learned in steps {lost} is lost" if lost else "no step is lost"
+    assert driver.Saver.lost(saver, 8) == text
+
+
+@posix
+def test_signals_that_are_waited_with(capfd):
+    before = signal.getsignal(signal.SIGTERM)
+    with driver.interruptions(False) as pressed:
+        assert signal.getsignal(signal.SIGTERM) is before  # ends a single process at once
+        signal.raise_signal(signal.SIGINT)
+        assert pressed.is_set()
+    with driver.interruptions(True) as pressed:
+        for _ in range(2):  # torchrun may send it again
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            except KeyboardInterrupt:  # which would end pytest
+                pytest.fail("SIGTERM ends it at once")
+            assert pressed.is_set()
+        with pytest.raises(KeyboardInterrupt):  # but who presses Ctrl-C now has had enough
+            signal.raise_signal(signal.SIGINT)
+    assert (
+        capfd.readouterr().err
+        == 2 * "\nstopping after this step; again: stop now, without saving\n"
+    )
 
 
 # ----------------------------------------------------------------------------

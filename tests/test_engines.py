@@ -70,6 +70,7 @@ def test_mean_of_batches_whose_losses_differ():
     assert len(set(each)) == 3
     assert ours.evaluate(iter(parts)) == pytest.approx(sum(each) / 3, rel=1e-12)
     assert ours.evaluate(parts[1:2]) == each[1]
+    assert ours.evaluate(parts * 9) == pytest.approx(sum(each) / 3, rel=1e-12)  # of many, too
     assert ours.step(parts, 1e-3, 0)[0] == pytest.approx(sum(each) / 3, rel=1e-6)
 
 

@@ -151,6 +151,7 @@ def inject(patch, nth, error):
                     return f.write(data)
 
                 plain = {name: getattr(f, name) for name in ("fileno", "read", "seek", "tell")}
+                plain |= {"writelines": lambda parts: [write(part) for part in parts]}
                 yield types.SimpleNamespace(write=write, flush=with_steps(f.flush), **plain)
 
         return faulty

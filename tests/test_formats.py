@@ -156,6 +156,7 @@ DAMAGED_WEIGHTS = {
     "big-endian": np.frombuffer(GOOD_WEIGHTS, "<i4").byteswap().tobytes(),
     **{f"version {v}": header(20240326, v, *SIZES) + GOOD_WEIGHTS[1024:] for v in (0, 2, 4, 6, -3)},
     "version 1 with padding": header(20240326, 1, *SIZES) + GOOD_WEIGHTS[1024:],
+    "a text of -4 bytes": header(20240326, 3, *SIZES, -4) + GOOD_WEIGHTS[1024:-4],
     "2**31-1 layers": header(20240326, 3, 3, 131, HUGE, 2, 4, 256) + GOOD_WEIGHTS[1024:],
     "2**31-1 of all": header(20240326, 3, *[HUGE] * 6) + GOOD_WEIGHTS[1024:],
     "heads do not divide channels": header(20240326, 3, 3, 131, 2, 3, 4, 256) + GOOD_WEIGHTS[1024:],
@@ -227,6 +228,15 @@ def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch, there_before, c
     assert not there_before or path.read_bytes() == GOOD_WEIGHTS
     gpt2.write_weights(path, new, SMALL)
     assert gpt2.load_weights(path)[0].tobytes() == new.tobytes()
+
+
+def test_a_link_where_the_part_is_to_be_is_not_followed(tmp_path):
+    """Somebody else may have laid it, in a folder where all may write."""
+    path, other = tmp_path / "w.bin", write(tmp_path / "other", b"old")
+    (tmp_path / f"w.bin.{os.getpid()}.part").symlink_to(other)
+    with pytest.raises(gpt2.UserError, match="w.bin: File exists"):
+        gpt2.write_weights(path, flat_of(random_tensors(SMALL), SMALL), SMALL)
+    assert other.read_bytes() == b"old" and not path.exists()
 
 
 def test_the_file_is_whole_on_disk_before_it_takes_its_place(tmp_path, monkeypatch):

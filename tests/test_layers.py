@@ -183,6 +183,16 @@ def test_pieces_change_nothing(layer, sizes, pieces, seed):
         assert_close(cut_up, whole, 1e-13, floor=1e-13)  # BLAS may add in another order
 
 
+def test_scores_are_float32(monkeypatch):
+    """A NumPy number of float64 on the way would make arrays of float64, twice as slow."""
+    dtypes, softmax = [], gpt2.softmax
+    monkeypatch.setattr(gpt2, "softmax", lambda x: dtypes.append(x.dtype) or softmax(x))
+    qkv, kv = np.ones((4, 6), np.float32), np.ones((2, 1, 1, 4, 2), np.float32)
+    gpt2.attention_forward(qkv, 1, 1)
+    gpt2.attention_with_past(qkv, 1, 1, kv, 0)
+    assert dtypes == [np.float32, np.float32]
+
+
 def test_masked_and_shifted_scores_stay_finite():
     qkv = 30 * np.random.default_rng(0).standard_normal((6, 12), np.float32)
     out, cache = gpt2.attention_forward(1e3 * qkv, 2, 2)
@@ -619,9 +629,25 @@ def test_samples_begin_after_an_end_of_text_and_have_a_seed():
         patch.setattr(gpt2, "generate", generate)
         text = gpt2.sample_text(params, config, LETTERS, 2, None)  # of 256 tokens by default
         assert "".join(text) == 256 * "é"
-    assert seen == [[[2]]]
+        text = gpt2.sample_text(params, config, [b"a", b"\xff"], 2, None, 3)
+        assert "".join(text) == 3 * "\ufffd"
+        text = gpt2.sample_text(params, config, [b"a", b"\x1b[31m\t\n\x7f"], 2, None, 1)
+        assert "".join(text) == "\ufffd[31m\t\n\ufffd"
+    assert seen == [[[2]]] * 3
     assert sample(params, config, 50, 1) == sample(params, config, 50, 1)
     assert sample(params, config, 50, 1) != sample(params, config, 50, 2)
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_samples_of_logits_that_are_no_numbers(value, monkeypatch):
+    """Also where just one of them is, and the lowest is a number."""
+
+    def generate(params, config, tokens, pick):
+        yield pick(np.array([[0.0, value, 1.0]]))
+
+    monkeypatch.setattr(gpt2, "generate", generate)
+    with pytest.raises(gpt2.UserError, match="not finite"):
+        sample(None, None)
 
 
 def test_samples_of_a_model_that_is_no_number():
@@ -713,6 +739,17 @@ def test_adamw_against_the_formula(weight_decay):
         np.testing.assert_allclose(flat, expected, rtol=1e-11, atol=1e-14)
 
 
+@pytest.mark.parametrize("step", [1, 150, 1500, 10**6])
+def test_adamw_after_many_steps(step):
+    """Of a gradient that is always the same, each step has the same size, however late it comes."""
+    config = gpt2.GPT2Config(5, 7, 2, 1, 4)
+    flat, g = np.zeros((2, gpt2.num_parameters(config)))
+    g[:] = np.random.default_rng(0).choice([-1, 2, 3], g.size)
+    m, v = (1 - 0.9 ** (step - 1)) * g, (1 - 0.999 ** (step - 1)) * g * g  # of the steps before
+    gpt2.adamw_update(*(gpt2.tensors(array, config) for array in (flat, g, m, v)), step, 0.01)
+    np.testing.assert_allclose(flat, -0.01 * g / (np.abs(g) + 1e-8), rtol=1e-12)  # measured: 9e-16
+
+
 def test_adamw_defaults_are_gpt2s():
     parameters = inspect.signature(gpt2.adamw_update).parameters
     found = [parameters[name].default for name in ("beta1", "beta2", "eps", "weight_decay")]
@@ -777,6 +814,9 @@ def test_initial_weights():
             assert abs(view.std() / std - 1) < 5 / math.sqrt(2 * view.size), name
             assert abs(view.mean()) < 5 * std / math.sqrt(view.size), name
             assert np.unique(view).size > 0.99 * view.size, name
+            # the fourth moment of a normal distribution is 3, that of a uniform one 1.8
+            fourth = np.mean((view / std) ** 4, dtype=np.float64)
+            assert abs(fourth - 3) < 5 * math.sqrt(96 / view.size), name
     assert np.array_equal(flat, gpt2.init_weights(config, seed=1))
     assert not np.array_equal(flat, gpt2.init_weights(config, seed=2))
     loss, _ = gpt2.gpt2_forward(
@@ -797,5 +837,6 @@ def test_named_sizes():
         assert config == (1024, 50257, *sizes)
         assert gpt2.num_parameters(config) == count
     assert gpt2.named_config("d3", 11, 5) == (5, 11, 3, 3, 192)
+    assert gpt2.named_config("d100", 11, 5) == (5, 11, 100, 100, 6400)
     for other in "d0", "d", "d01", "d1000", "d2.bin", "D2", "d²", "gpt2_d2.bin", "xd2":
         assert gpt2.named_config(other, 50257) is None

@@ -153,10 +153,37 @@ def test_samples(data, train):
     assert lines[at[-1] + 1 : at[-1] + 4] == ["---", text, "---"]
 
 
+def test_command_for_text_names_a_tokenizer_that_there_is(data, train, monkeypatch):
+    """That of the data, which those in GPT-2's tokens do not have."""
+    flags = "--steps 1 --val-every 0"
+    assert f" --tokenizer {data.name}_tokenizer.bin" in train(flags)[0][-1]
+    monkeypatch.setattr(gpt2, "GPT2_VOCAB_SIZE", V)
+    assert "sample_gpt2.py" in (last := train(flags)[0][-1]) and "--tokenizer" not in last
+
+
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_loss_that_is_no_number_ends_the_run(train, tmp_path):
     with pytest.raises(gpt2.UserError, match=r"step \d: loss (nan|inf).*--lr"):
         train("--steps 9 --lr 1e30 --val-every 0")
+    assert not (tmp_path / "out.bin").exists()
+
+
+@pytest.mark.parametrize("norm", [math.inf, math.nan])
+def test_a_gradient_that_is_no_number_ends_the_run(train, monkeypatch, norm):
+    """Though the loss still is one: after this step, the weights would not be."""
+    monkeypatch.setattr(gpt2, "clip_gradients", lambda *_: norm)
+    with pytest.raises(gpt2.UserError, match=rf"step 0: loss \d.*, gradient norm {norm}; .*--lr"):
+        train("--steps 1 --val-every 0")
+
+
+@pytest.mark.parametrize("name, i", [("wte", 0), ("lnfb", -1)])
+def test_a_weight_that_is_no_number_is_not_saved(train, tmp_path, monkeypatch, name, i):
+    def adamw_update(params, *_):
+        params[name].reshape(-1)[i] = np.nan
+
+    monkeypatch.setattr(gpt2, "adamw_update", adamw_update)
+    with pytest.raises(gpt2.UserError, match="no numbers any more, and not saved"):
+        train("--steps 1 --val-every 0")
     assert not (tmp_path / "out.bin").exists()
 
 

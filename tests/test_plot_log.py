@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tools import plot_log
 from tools.log import COLUMNS as LOG_COLUMNS
 
 import numpy as np
@@ -66,6 +67,11 @@ def test_backend_that_there_is_not(tmp_path):
     (tmp_path / "log.csv").write_text(log_text(3))
     done = plot(tmp_path, "log.csv", "-o", "loss.svg", MPLBACKEND="bogus")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("steps, window", [([9], 10), ([500, 9], 10), ([9, 2000, 700], 40)])
+def test_window_of_the_longest_log(steps, window):
+    assert plot_log.window_of({str(n): {"step": np.arange(n)} for n in steps}) == window
 
 
 def test_two_logs_have_two_colours(tmp_path):

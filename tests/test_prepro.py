@@ -180,6 +180,13 @@ def test_pieces_of_a_text_have_the_tokens_of_the_whole(tokenizer_file, tmp_path_
     assert tokens == encoding.encode_ordinary(whole)
 
 
+def test_defaults(tmp_path):
+    (tmp_path / "some.txt").touch()
+    args, prefix = prepro_text.parse_args([str(tmp_path / "some.txt")])
+    assert prefix == token_files.DATA / "some"
+    assert (args.val_fraction, args.vocab_size, args.bytes) == (0.1, None, False)
+
+
 def test_text_of_two_files(tmp_path, encoding, monkeypatch):
     monkeypatch.setattr(encodings, "CHUNK", 1000)
     texts = ["To be, or not to be.\n\n" * 300, "<|endoftext|> Ein Fuß, Zoë\r\n" * 300]
@@ -322,7 +329,7 @@ def test_tinyshakespeare(encoding, newline):
     assert len(load_tokenizer(gpt2.TOKENIZER_FILE)[0]) == 50257
 
 
-def test_tinyshakespeare_too_short(encoding):
+def test_tinyshakespeare_too_short(encoding, monkeypatch):
     token_files.DATA.mkdir()
     text = "First Citizen:\nBefore we proceed\n\n<|endoftext|>\n\n"
     (token_files.DATA / "tiny_shakespeare.txt").write_text(text, encoding="utf-8")
@@ -332,6 +339,12 @@ def test_tinyshakespeare_too_short(encoding):
     tokens = prepro_tinyshakespeare.tokenize(text, encoding)
     assert encoding.decode(tokens) == "<|endoftext|>" + text.replace("\n\n", "\n\n<|endoftext|>")
     assert tokens.count(50256) == 3  # and not a fourth where the text says so
+    monkeypatch.setattr(prepro_tinyshakespeare, "VAL_TOKENS", len(tokens))  # none would be left
+    with pytest.raises(UserError, match=f"has {len(tokens)} tokens"):
+        prepro_tinyshakespeare.main([])
+    monkeypatch.setattr(prepro_tinyshakespeare, "VAL_TOKENS", len(tokens) - 1)
+    prepro_tinyshakespeare.main([])
+    assert [len(split) for split in splits_of("tiny_shakespeare")] == [1, len(tokens) - 1]
 
 
 def archive(files):
@@ -645,6 +658,28 @@ def test_a_text_of_too_few_tokens(tmp_path):
     prepro_text.main([str(tmp_path / "x"), "--bytes"])
     assert [len(tokens) for tokens in splits_of("x")] == [2, 2]
     gpt2.load_data(token_files.DATA / "x", 1, 1)
+
+
+@pytest.mark.parametrize("letters, fraction", [(3, 0.1), (6, 0.5), (20, 0.1), (300, 0.1)])
+def test_a_small_text_trains_by_the_command_that_is_printed(tmp_path, capsys, letters, fraction):
+    """Its batch fits into either part; a --seq-len of one token more would not."""
+    (tmp_path / "x").write_text("abcdef"[:letters] * (letters // 6 or 1))
+    prepro_text.main([str(tmp_path / "x"), "--bytes", "--val-fraction", str(fraction)])
+    command = shlex.split(capsys.readouterr().out.splitlines()[-1].partition(": ")[2])
+    B, T = (int(command[command.index(flag) + 1]) for flag in ("--batch-size", "--seq-len"))
+    assert B == 1 and T == min(64, min(map(len, splits_of("x"))) - 1)
+    gpt2.load_data(command[command.index("--data") + 1], B, T)
+
+
+@pytest.mark.parametrize("script", ["tinyshakespeare", "tinystories", "pythondocs"])
+def test_names_that_other_scripts_have(tmp_path, capsys, script):
+    command = [sys.executable, HERE / f"prepro_{script}.py", "--help"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    (name,) = re.findall(r"\(default:\s+(\w+)\)", said[said.index("--name NAME ") :])
+    (tmp_path / "x.txt").write_text("abc")
+    with pytest.raises(SystemExit):
+        prepro_text.main([str(tmp_path / "x.txt"), "--bytes", "--name", name])
+    assert f"is what prepro_{script}.py makes; " in capsys.readouterr().err
 
 
 def test_the_default_dataset_is_not_replaced(project, tmp_path, monkeypatch):

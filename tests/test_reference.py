@@ -232,6 +232,13 @@ def test_bad_flag(flags, capsys):
     assert caught.value.code == 2 and flags[0] in capsys.readouterr().err
 
 
+def test_defaults():
+    args = reference.parse_args([])
+    names = "model batch_size seq_len steps seed lr weight_decay device dtype".split()
+    expected = ["gpt2", 4, 64, 10, 1337, 1e-4, 0.01, "cpu", "float32"]
+    assert [getattr(args, name) for name in names] == expected
+
+
 def test_state_beside_the_weights(tmp_path, capsys):
     """test_gpt2.py finds by itself what --model d1 wrote."""
     out = tmp_path / "gpt2_d1.bin"

@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import time
+from types import SimpleNamespace
 
 import train_gpt2 as gpt2
 from tools import checkpoints, driver
@@ -86,7 +87,15 @@ def test_two_runs_are_one(project, tmp_path, run):
     in_two = succeeded(train(project, "--resume", part, "--steps", 10, *quiet, *others))
     assert part.read_bytes() == whole.read_bytes() != after_five
     assert from_step(in_two, 5) == from_step(in_one, 5)
+    for out in in_one, in_two:  # of all files together
+        assert ", 901 tokens, and 451 for validation\n" in out
     assert "step 4: " not in in_two and f"wrote {part}\n" in in_two
+
+
+def test_data_in_several_files(project):
+    """They need no flag that only the driver knows."""
+    out = succeeded(train(project, *FAST, "--data", "data/parts", "--no-save"))
+    assert "data: data/parts, 901 tokens, and 451 for validation\n" in out
 
 
 @posix
@@ -237,7 +246,7 @@ def test_second_interrupt_ends_the_plain_loop_at_once(project):
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
         assert time.monotonic() - clock < 1
-    assert (process.returncode, err) == (130, "\nstopped at once; nothing is saved\n")
+    assert (process.returncode, err) == (-signal.SIGINT, "")
     assert not (project / "twice.bin").exists()
 
 
@@ -279,6 +288,22 @@ def test_second_interrupt_ends_at_once(project, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["out.bin", "out_best.bin"]
 
 
+@posix
+def test_second_interrupt_amid_a_lock_of_the_threads(project):
+    """It may come when a lock is taken and not yet in a with statement: one waits for it always."""
+    stuck = "import threading; train_gpt2.POOL.submit(threading.Event().wait)"
+    flags = [*FAST, *DATA, "--grad-accum", 10_000, "--no-save"]
+    with start_training(project, *flags, python=within(stuck)) as process:
+        read_until(process, "memory: ")
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.readline() == "\n"
+        process.send_signal(signal.SIGINT)
+        try:
+            assert process.wait(timeout=10) == 130
+        finally:
+            process.kill()
+
+
 # ----------------------------------------------------------------------------
 # The best weights
 
@@ -314,6 +339,17 @@ def test_best_weights(project, tmp_path):
     assert min(losses(out, "val")) > found[step] and checkpoint(saved) == 30
     assert best.read_bytes() == before
     failed(train(project, "--resume", best, "--steps", 30), str(best), "--init")
+
+
+def test_best_weights_of_a_new_run(project, tmp_path):
+    """They are its own, whatever an earlier run of this name has left."""
+    saved, best = tmp_path / "out.bin", tmp_path / "out_best.bin"
+    flags = [*FAST, *DATA, "--val-every", 1, "--val-batches", 1, "--save", saved]
+    succeeded(train(project, *flags, "--lr", 1e-2, "--steps", 5))
+    before = checkpoints.read_about(best)
+    succeeded(train(project, *flags, "--lr", 1e-5, "--steps", 1))
+    about = checkpoints.read_about(best)
+    assert (before["step"], about["step"]) == (5, 1) and about["val_loss"] > before["val_loss"]
 
 
 # ----------------------------------------------------------------------------
@@ -526,10 +562,62 @@ def test_resume_what_cannot_be_resumed(project, saved, tmp_path):
     fails(tmp_path, str(tmp_path), "no file of this name")
 
 
+def test_digest_of_the_data(monkeypatch):
+    """Of the first million of tokens, the last million, and how many each file has."""
+    first = (np.arange(3 * 10**6) % 50_000).astype("<u2")
+    last = first[: 2 * 10**6].astype("<i4")
+
+    def changed(tokens, i):
+        tokens = tokens.copy()
+        tokens[i] += 1
+        return tokens
+
+    found = checkpoints.digest([first, last])
+    assert re.fullmatch("[0-9a-f]{64}", found)
+    for i in 0, 10**6 - 1:
+        assert checkpoints.digest([changed(first, i), last]) != found
+    for i in -1, -(10**6):
+        assert checkpoints.digest([first, changed(last, i)]) != found
+    assert checkpoints.digest([first[:-1], last]) != found
+    # as nobody reads all of a large text for this
+    same = changed(first, 10**6), changed(last, 10**6 - 1)
+    assert checkpoints.digest(same) == checkpoints.digest([first, last.astype("<u2")]) == found
+
+
+@pytest.mark.parametrize("which, value", [(0, np.nan), (0, -np.inf), (1, np.nan), (1, -1e-9)])
+def test_moments_that_none_can_be(tmp_path, which, value):
+    """m may be below 0, v, a mean of squares, not: they are neither saved nor gone on from."""
+    config, path = gpt2.GPT2Config(8, V, 1, 1, 4), tmp_path / "w.bin"
+    flat = gpt2.init_weights(config)
+    moments = [-np.abs(flat), np.abs(flat)]
+    checkpoints.save(path, flat, config, {}, moments)
+    assert np.array_equal(checkpoints.read_moments(path), moments)
+    before = path.read_bytes()
+    moments[which][-1] = value
+    with pytest.raises(gpt2.UserError, match=f"w.bin is not written: its {'mv'[which]} are not"):
+        checkpoints.save(path, flat, config, {}, moments)
+    assert path.read_bytes() == before
+    gpt2.write_weights(path, flat, config, moments)
+    with pytest.raises(gpt2.UserError, match=f"w.bin: its {'mv'[which]} are not all numbers"):
+        checkpoints.read_moments(path)
+
+
 def test_resume_weights_with_another_flag(project, tmp_path):
     """It was not made with any --batch-size: what helps is --init."""
     x = small_weights(tmp_path / "x.bin", 64)
     failed(train(project, "--resume", x, *DATA, "--batch-size", 5), str(x), f"--init {x}")
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_step_that_is_half_done_is_not_saved(whole):
+    """As where memory runs out in the middle of AdamW: some parameters have moved, others not."""
+    saved = []
+    saver = SimpleNamespace(start=0, args=SimpleNamespace(save="x"), save=saved.append)
+    with pytest.raises(MemoryError):
+        with driver.saving(saver) as state:
+            state.step, state.whole = 3, whole
+            raise MemoryError
+    assert saved == [3] * whole
 
 
 def test_an_interrupt_that_comes_as_another_error():

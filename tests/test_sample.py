@@ -12,7 +12,7 @@ from pathlib import Path
 
 import sample_gpt2 as sample
 import train_gpt2 as gpt2
-from tools import checkpoints
+from tools import checkpoints, console
 from tools.sampling import picker
 from train_gpt2 import UserError
 
@@ -159,6 +159,22 @@ def test_characters_are_never_cut():
     assert pieces(3, 4, None) == ["a", "éb", ""]
     assert pieces(3, 3, 0, 1, None) == ["a", "\ufffda", "\ufffd", "", "\ufffd"]
     assert pieces(3, 5, 4) == ["a", "\ufffd", ""]  # nothing is shown after end-of-text
+
+
+def test_a_character_that_is_not_at_its_end(monkeypatch):
+    """Half of it was drawn last: it is shown as what it is, no letter."""
+    monkeypatch.setattr(gpt2, "generate", lambda *_: iter([[0], [1]]))
+    text = sample.Text("a", [b"b", "é".encode()[:1], b"<end>"], 2)
+    shown = [text.shown for _ in sample.generate(None, None, [2], [text], None, 2)]
+    assert shown == ["ab", "ab", "ab\ufffd"]
+
+
+def test_a_text_that_ends_before_the_others(monkeypatch):
+    monkeypatch.setattr(gpt2, "generate", lambda *_: iter([[1, 0], [0, 0], [0, 1], [0, 0]]))
+    texts = [sample.Text("", [b"b", b"<end>"], 1) for _ in range(2)]
+    for _ in sample.generate(None, None, [1], texts, None, 9):  # until all have ended
+        pass
+    assert [text.shown for text in texts] == ["", "bb"]
 
 
 def test_a_token_is_out_before_the_next_is_drawn(run, monkeypatch):
@@ -312,6 +328,21 @@ def test_weights_of_no_use(tmp_path):
         sample.main(["--weights", str(write(tmp_path, flat=flat))])
 
 
+def test_defaults():
+    """As --help says them."""
+    assert vars(sample.parse_args([])) == {
+        "weights": gpt2.WEIGHTS_FILE,
+        "prompt": "",
+        "tokens": 100,
+        "temperature": 1.0,
+        "top_k": 0,
+        "top_p": 1.0,
+        "seed": 1337,
+        "samples": 1,
+        "tokenizer": None,
+    }
+
+
 def test_default_weights_are_those_of_the_project():
     assert sample.parse_args([]).weights == PROJECT / "gpt2_124M.bin"
 
@@ -358,6 +389,9 @@ def test_samples_go_through_the_model_together(run, monkeypatch):
     monkeypatch.setattr(gpt2, "generate", seen)
     run("--prompt", "abc", "--tokens", 2, "--samples", 20)
     assert shapes == [(16, 3), (4, 3)]
+    monkeypatch.setattr(sample, "TOGETHER_TOKENS", 7)  # of prompts, at a time
+    run("--prompt", "abc", "--tokens", 2, "--samples", 5)
+    assert shapes[2:] == [(2, 3), (2, 3), (1, 3)]
 
 
 # ----------------------------------------------------------------------------
@@ -393,6 +427,18 @@ def test_text_comes_at_once_and_ctrl_c_ends_it(start):
     out, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert re.fullmatch(rb"x*", out) and re.fullmatch(rb"out\.bin: [\d,]+ parameters\n", err)
+
+
+def test_a_second_ctrl_c_ends_it_amid_a_token():
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        pressed = console.catch_interrupt()
+        signal.raise_signal(signal.SIGINT)
+        assert pressed.is_set()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGPIPE"), reason="pipes end otherwise on Windows")

@@ -59,7 +59,15 @@ def drawn(scores, temperature=1.0, top_k=0, top_p=1.0):
 
 
 @pytest.mark.parametrize(
-    "how", [{"temperature": 0}, {"top_k": 1}, {"top_p": 1e-9}, {"temperature": 1e-4}], ids=str
+    "how",
+    [
+        {"temperature": 0},
+        {"temperature": 1e-4},
+        {"temperature": 5e-324},
+        {"top_k": 1},
+        {"top_p": 1e-9},
+    ],
+    ids=str,
 )
 def test_next_token_takes_the_likeliest(how):
     assert drawn([0, 1, 1.01, -5], **how) == {2}
@@ -69,6 +77,7 @@ def test_next_token_among_equals():
     assert drawn([1, 3, 3, 3], temperature=0) == {1}  # the first
     assert drawn([1, 3, 3, 3], top_k=1) == {1, 2, 3}  # no reason to prefer one
     assert len(drawn([0, 0, 0, 0], top_p=0.5)) == 2  # the fewest that have half of it
+    assert len(drawn([1, 1, 0, 0], top_k=2, top_p=0.5)) == 1  # half of what top-k has left
     assert drawn([0, 0, 0, 0]) == drawn([0, 0, 0, 0], top_k=9) == {0, 1, 2, 3}
 
 

@@ -2,9 +2,11 @@
 
 import contextlib
 import errno
+import itertools
 import os
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import train_gpt2 as gpt2
 from tools import token_files
@@ -100,6 +102,9 @@ def test_write_tokens_refuses_what_a_header_cannot_say(tmp_path):
     with pytest.raises(ValueError, match="16 bits"):
         token_files.write_tokens(tmp_path / "x.bin", 10**6, [[2**16]])
     assert os.listdir(tmp_path) == []
+    nowhere = SimpleNamespace(write=lambda data: None, seek=lambda at: None)
+    many = itertools.repeat(np.zeros(2**24, np.uint8), 2**7)
+    assert "2,147,483,648 tokens" in refusal(token_files.fill_tokens, nowhere, "x.bin", 7, many)
 
 
 @modest
@@ -320,6 +325,17 @@ def test_shards_in_their_order(tmp_path):
     write_shard(tmp_path / "x_train.bin", [5, 6])
     ((tokens,), _) = load_shards(tmp_path / "x_train")  # the one file wins
     assert tokens[:].tolist() == [5, 6]
+
+
+@pytest.mark.parametrize("left", [0, 1, 3])
+def test_a_file_that_was_cut_short(tmp_path, left):
+    """Also where a part of what is asked for is left; the tokens before that can be read."""
+    path = write(tmp_path / "x.bin", token_bytes([5, 6, 7, 8, 9], 10))
+    tokens = token_files.TokenFile(path)
+    os.truncate(path, 1024 + 2 * left)
+    assert tokens[0:left].tolist() == [5, 6, 7][:left]
+    with pytest.raises(UserError, match="x.bin: was cut short"):
+        tokens[0:4]
 
 
 def test_shards_of_a_name_with_signs(tmp_path):

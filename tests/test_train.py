@@ -1,5 +1,6 @@
 """train_gpt2.py as its users run it: its output, its files, and what it says to a mistake."""
 
+import io
 import math
 import os
 import re
@@ -12,7 +13,7 @@ import time
 from pathlib import Path
 
 import train_gpt2 as gpt2
-from tools import memory
+from tools import log, memory, prepare
 
 import helpers
 import numpy as np
@@ -200,6 +201,22 @@ def test_samples_differ_from_step_to_step(project, loop):
     assert one != other
 
 
+def test_batches_of_accumulated_steps(project):
+    """One after the other: the loss of a step is the mean of as many, and none is taken twice."""
+    flags = [*FAST, *DATA, "--lr", 0, "--no-save"]
+    each = losses(succeeded(train(project, *flags, "--steps", 6)), "train")
+    means = losses(succeeded(train(project, *flags, "--steps", 2, "--grad-accum", 3)), "train")
+    assert len(set(each)) == 6
+    assert means == pytest.approx([sum(each[:3]) / 3, sum(each[3:]) / 3], abs=2e-6)
+
+
+def test_order_of_shuffled_batches_follows_the_seed(project, tmp_path):
+    weights = small_weights(tmp_path / "w.bin", 16)
+    flags = [*FAST, *DATA, "--lr", 0, "--no-save", "--init", weights, "--shuffle", "--seed"]
+    one, same, other = (losses(succeeded(train(project, *flags, s)), "train") for s in (1, 1, 2))
+    assert one == same != other
+
+
 def test_save_and_start_from_it(project, tmp_path):
     saved = tmp_path / "saved.bin"
     first = FAST + "--val-every 2 --lr 3e-3".split()
@@ -283,6 +300,14 @@ def test_read_only_project():
             done = train(folder, *FAST, *data, *loop, **how)
             assert "--out out.bin: " in failed(done) and "step 0" not in done.stdout
         folder.chmod(0o755)
+
+
+@LOOPS
+def test_lines_come_at_once(project, loop):
+    """Also in a pipe, where Python by itself would keep them until there are some thousand."""
+    after = "print(sys.stdout.line_buffering)"
+    out = succeeded(train(project, *FAST, *DATA, *loop, python=within("", after)))
+    assert out.splitlines()[-1] == "True"
 
 
 @LOOPS
@@ -411,6 +436,39 @@ def test_machine_memory():
     assert 2**26 < memory.machine_memory() < 2**50  # 64 MB, in bytes, or more
 
 
+@pytest.mark.parametrize("limit", [2**20, 2**60])
+def test_the_lower_of_two_limits_of_memory_counts(limit, monkeypatch):
+    monkeypatch.setattr(memory, "memory_limits", lambda: [])
+    machine = memory.machine_memory()
+    monkeypatch.setattr(memory, "memory_limits", lambda: [2**61, limit])
+    assert memory.machine_memory() == min(limit, machine)
+
+
+@pytest.mark.parametrize("version, line", [(2, "0::/a/b"), (1, "5:cpu,memory:/a/b")])
+def test_limits_of_containers(tmp_path, version, line):
+    """Each folder of Linux's control groups may have one, from one's own up to the outermost."""
+    root, name = {
+        2: (tmp_path, "memory.max"),
+        1: (tmp_path / "memory", "memory.limit_in_bytes"),
+    }[version]
+    (root / "a" / "b").mkdir(parents=True)
+    for folder, text in (".", "9000"), ("a", "5000"), ("a/b", "max"):
+        (root / folder / name).write_text(f"{text}\n")
+    own = tmp_path / "own"
+    own.write_text(f"4:devices:/a\n{line}\n")
+    assert list(memory.memory_limits(tmp_path, own)) == [5000, 9000]
+
+
+def test_bar_of_a_resumed_run():
+    """It begins at the steps that are done, and its speed is of those that it takes itself."""
+    with log.Progress(9, 5, 10) as progress:
+        assert (progress.bar.n, progress.bar.total) == (5, 9)
+    with log.bar_of(10)(total=9, initial=5, file=io.StringIO()) as bar:
+        bar.n, bar.start_t = 7, time.time() - 4
+        assert bar.format_dict["postfix"] == "5 tokens/s"  # two steps of ten tokens, in 4 seconds
+    assert log.Progress(9, 5, 10, quiet=True).shown["disable"] is True  # on a terminal, too
+
+
 # ----------------------------------------------------------------------------
 # The bar on a terminal
 
@@ -495,6 +553,34 @@ def test_tokenizer_of_another_vocabulary(project, letters, vocabulary):
 
 # ----------------------------------------------------------------------------
 # Without a network
+
+
+@pytest.mark.parametrize("online", [True, False])
+def test_what_is_missing_is_made_and_nothing_else(tmp_path, monkeypatch, online):
+    def made(there, *given):
+        for name in "SHAKESPEARE", "WEIGHTS_FILE", "PYTHON_DOCS":
+            monkeypatch.setattr(prepare, name, tmp_path / ("there" if name in there else "none"))
+        calls.clear()
+        result = prepare.make_defaults(*given)
+        assert result is (online or not calls)
+        return [call[0] for call in calls]
+
+    calls, shakespeare, weights = [], "prepro_tinyshakespeare.py", "reference_gpt2.py"
+    monkeypatch.setattr(prepare, "run_script", lambda *call: calls.append(call) or online)
+    for name in "there", "there_train.bin":
+        (tmp_path / name).touch()
+    assert made(["SHAKESPEARE", "WEIGHTS_FILE"], None, None) == []
+    assert made([], "x", "y") == []
+    # without a network for the data, no weights are asked for, which would take another while
+    assert made([], None, None) == [shakespeare] + [weights] * online
+    assert made(["SHAKESPEARE"], None, None) == [weights]
+    if online:
+        assert made([], None, "y") == [shakespeare]
+        assert made([], "x", None) == [weights]
+    for there in [], ["PYTHON_DOCS"]:
+        made(there, "x", "y")
+        prepare.offline()
+        assert calls == [("prepro_pythondocs.py",)] * (not there)
 
 
 def test_explicit_files_never_fall_back(bare):

@@ -125,9 +125,11 @@ def read_about(path):
     return about
 
 
-def check_finite(what, flat, moments=()):
+def check_finite(what, flat=None, moments=()):
     """Raise UserError unless all numbers are finite, and the second moment's none below 0."""
     for name, numbers in zip(("weights", "m", "v"), (flat, *moments), strict=False):
+        if numbers is None:
+            continue
         low, high = numbers.min(), numbers.max()  # nan if there is a nan
         if not (math.isfinite(low) and math.isfinite(high)) or name == "v" and low < 0:
             raise UserError(f"{what}: its {name} are not all numbers; go back to an earlier one")
@@ -149,7 +151,7 @@ def read_moments(path):
     count = gpt2.num_parameters(config)
     start = os.path.getsize(path) - int(header[8]) - 2 * 4 * count
     moments = np.fromfile(path, "<f4", 2 * count, offset=start).reshape(2, count)
-    check_finite(path, moments[0], moments)
+    check_finite(path, moments=moments)
     return moments
 
 

@@ -122,7 +122,8 @@ def run_program(main):
     except KeyboardInterrupt as stop:
         if stop.args:
             print_error(f"{name}: {one_line(stop)}")
-        sys.exit(130)  # what a shell expects of a program that was interrupted
+        # sys.exit() waits for threads, and Ctrl-C may have come amid a lock that they wait for
+        os._exit(130)  # what a shell expects of a program that was interrupted
 
 
 def is_want_of_threads(error):
