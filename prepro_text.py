@@ -18,7 +18,6 @@ if __name__ == "__main__":  # Ctrl-C in the middle of an import: no traceback
     sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I leaves it out
 import argparse
 import itertools
-import shlex
 import tempfile
 
 import train_gpt2 as gpt2
@@ -32,7 +31,15 @@ from tools.encoding import (
     text_pieces,
     vocabulary_of,
 )
-from tools.token_files import add_name_flag, is_gpt2, prefix_of, shown, write_splits, writing_to
+from tools.token_files import (
+    add_name_flag,
+    is_gpt2,
+    prefix_of,
+    shown,
+    typed,
+    write_splits,
+    writing_to,
+)
 from train_gpt2 import FLAGS, UserError
 
 import numpy as np

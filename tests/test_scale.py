@@ -29,7 +29,7 @@ def test_a_step_of_a_d12():
     x, y = np.random.default_rng(1).integers(config.V, size=(2, B, T))
     x[0, 10:14], y[0, 10:14] = config.V - 1, [config.V - 1, 0, 2**15, 2**15]
     assert T > gpt2.TILE and x.max() == config.V - 1 and (x > 2**15).mean() > 0.2
-    assert sum(view.size > gpt2.CHUNK for view in params.values()) >= 6
+    assert sum(view.size > gpt2.CHUNK for view in params.values()) >= 5
 
     grad, m, v = (np.full_like(flat, start) for start in (np.nan, 0, 0))
     grads = gpt2.tensors(grad, config)
