@@ -162,7 +162,7 @@ def softmax(x):
 
 def split_heads(x, B, n, NH):
     """x (B*T, n*C), n = 3 for q, k and v side by side -> a view of it, (n, NH, B, T, HS)."""
-    return x.reshape(B, len(x) // B, n, NH, -1).transpose(2, 3, 0, 1, 4)  # of (B, T, n, NH, HS)
+    return x.reshape(B, len(x) // B, n, NH, -1).transpose(2, 3, 0, 1, 4)  # was (B, T, n, NH, HS)
 
 
 def attention_forward(qkv, B, NH):
@@ -180,7 +180,7 @@ def attention_forward(qkv, B, NH):
             t, S = att.shape[2:]
             tile = slice(S - t, S)
             preatt = q[:, :, tile] @ k[:, :, :S].mT / math.sqrt(HS)  # (heads, B, t, S)
-            preatt[..., tile] += future[:t, :t]  # all keys before the tile are seen; exp(-inf) = 0
+            preatt[..., tile] += future[:t, :t]  # only the tile's own keys can be in the future
             att[:] = softmax(preatt)
             out[:, :, tile] = att @ v[:, :, :S]  # (heads, B, t, HS)
 
@@ -199,12 +199,12 @@ def attention_backward(dout, cache):
         for att in atts:
             t, S = att.shape[2:]
             tile = slice(S - t, S)
-            # out = att @ v; as in linear_backward, y = a @ u has da = dy @ u.mT and du = a.mT @ dy
+            # out = att @ v. As in linear_backward, y = a @ u has da = dy @ u.mT and du = a.mT @ dy
             datt = dout[:, :, tile] @ v[:, :, :S].mT  # (heads, B, t, S)
             dv[:, :, :S] += att.mT @ dout[:, :, tile]
             # One preatt_j changes every att_m = exp(preatt_m) / sum_i exp(preatt_i) of its query:
             # d att_m / d preatt_j = att_m * ((1 if m = j, else 0) - att_j). Times datt_m, summed
-            # over m: att_j * (datt_j - sum_m datt_m * att_m). Where masked, att_j is 0: so is this.
+            # over m: att_j * (datt_j - sum_m datt_m * att_m). Where masked, att_j = 0 makes it 0.
             dpreatt = att * (datt - (datt * att).sum(-1, keepdims=True))
             # preatt = q @ k.mT / sqrt(HS). With a = q, u = k.mT: dk = du.mT = dy.mT @ q
             dpreatt /= math.sqrt(HS)  # from here on the gradient of q @ k.mT
@@ -279,9 +279,9 @@ def head_backward(dloss, cache, dwte):
     # The loss of a row is -z_target + log(sum_j exp(z_j)), z being its logits. So its gradient with
     # respect to z_j is exp(z_j) / sum, a probability, less 1 if j is the target. z = x @ wte.T, so
     # dx = (probs - ones at the targets) @ wte, and dwte = (probs - ones at the targets).T @ x.
-    x = x * (dloss / len(x))  # the loss is a mean; and x is smaller than probs
+    x = x * (dloss / len(x))  # the loss is a mean; to scale x is less work than to scale probs
     matmul(probs.T, x, out=dwte)
-    np.subtract.at(dwte, targets, x)  # the ones: a row of x off the row of its target
+    np.subtract.at(dwte, targets, x)  # the ones: row i of x goes off row targets[i] of dwte
     return (matmul(probs, wte) - wte[targets]) * (dloss / len(x))
 
 
@@ -408,9 +408,9 @@ def init_weights(config, seed=1337):
 
 
 # ----------------------------------------------------------------------------
-# AdamW: a parameter moves against m, the running mean of its gradient, in units of sqrt(v), v being
-# the running mean of the gradient's square (Kingma & Ba 2015, algorithm 1; decoupled weight decay
-# by Loshchilov & Hutter 2019; doc/adamw.md). Learning rate, norm of the gradient: doc/schedule.md
+# AdamW: a parameter moves by -lr * m / sqrt(v), m being the running mean of its gradient and v that
+# of its square (Kingma & Ba 2015, algorithm 1; decoupled weight decay by Loshchilov & Hutter 2019;
+# doc/adamw.md). Also the learning rate of a step, and the norm of the gradient (doc/schedule.md)
 
 
 def adamw_update(params, grads, m, v, step, lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0):
@@ -473,7 +473,7 @@ def in_chunks(f, *arrays, chunks=None):
     n = len(arrays[0])
     if chunks is None:
         chunks = math.ceil(arrays[0].size / CHUNK)
-        chunks += -chunks % THREADS if chunks > 1 else 0  # a multiple of THREADS: none waits
+        chunks += -chunks % THREADS if chunks > 1 else 0  # a multiple, so that no thread waits
     size = math.ceil(n / chunks)
 
     def work(thread):
@@ -560,7 +560,7 @@ def replacing(path):
 
 def wte_padding(config, version=FLOAT32):
     """Return how many numbers a file has behind wte: rows of 0, up to a multiple of 128 rows."""
-    return 0 if version == UNPADDED else -config.V % 128 * config.C
+    return 0 if version == UNPADDED else (-config.V % 128) * config.C
 
 
 def write_weights(path, flat, config, moments=(), about=b""):
@@ -600,7 +600,7 @@ def load_weights(path):
 
 
 def load_tokens(path):
-    """Read a token file, uint16 behind a header -> its tokens, which stay on disk; V. UserError."""
+    """Read a token file -> its tokens, an array that stays on disk, and V. Raises UserError."""
     hint = "prepro_tinyshakespeare.py makes the default one, prepro_text.py one of your own text"
     size = os.path.getsize(path) if os.path.isfile(path) else 0
     if size and size % 4 == 0 and np.fromfile(path, "<i4", 1) != TOKENS:
@@ -609,7 +609,7 @@ def load_tokens(path):
         header = read_header(path, TOKENS, (1,), hint, lambda h: HEADER_BYTES + 2 * (h[2] or -1))
         tokens, V = np.memmap(path, "<u2", "r", HEADER_BYTES), header[3] or GPT2_VOCAB_SIZE
     if not 0 <= tokens.min() <= tokens.max() < V:
-        raise UserError(f"{path}: no token file, or not with tokens from 0 to {V - 1:,}; {hint}")
+        raise UserError(f"{path}: not a token file, or has tokens outside 0 to {V - 1:,}; {hint}")
     return tokens, V
 
 
@@ -639,8 +639,8 @@ def load_vocabulary(data, V):
 
 
 # ----------------------------------------------------------------------------
-# Sampling. No token sees later ones, so that a text's keys and values stay the same when tokens
-# follow. They are kept, and just the newest token goes through the model (doc/sampling.md)
+# Sampling. No token sees later ones, so a text's keys and values stay the same when tokens follow.
+# They are kept, and just the newest token goes through the model (doc/sampling.md)
 
 
 def attention_with_past(qkv, B, NH, kv, start):
@@ -683,14 +683,14 @@ def sample_text(params, config, vocabulary, end_of_text, rng, count=256):
 
     tokens = generate(params, config, np.array([[end_of_text]]), draw)
     pieces = (vocabulary[next(tokens)[0]] for _ in range(count))
-    text = codecs.iterdecode(pieces, "utf-8", "replace")  # and characters that steer a terminal:
+    text = codecs.iterdecode(pieces, "utf-8", "replace")  # next, what would steer a terminal:
     return (re.sub("[\0-\x08\x0b-\x1f\x7f-\x9f]", "\ufffd", piece) for piece in text)
 
 
 # ----------------------------------------------------------------------------
-# Training; what one needs the day after is in tools/driver.py (doc/guide.md, doc/accumulation.md)
+# Training, as short as it can be; further flags are tools/driver.py's (doc/guide.md)
 
-FLAGS = {  # name: what the default run has, the least that makes sense, what --help says
+FLAGS = {  # name: its default, the least value (also the flag's type), what --help says
     "init": (None, "", "weights to start from (gpt2_124M.bin), or dN: N random layers"),
     "data": (None, "", "NAME of NAME_train.bin and NAME_val.bin (data/tiny_shakespeare)"),
     "out": ("out.bin", "", "file for the weights after the last step"),
@@ -767,7 +767,7 @@ def get_batch(tokens, i, B, T):
 
 
 def evaluate(params, config, tokens, B, T, batches):
-    """Return the mean loss of the first so many batches; 0: of all of them."""
+    """Return the mean loss of the first batches, so many of them; of all if batches is 0."""
     batches = batches or (len(tokens) - 1) // (B * T)
     pairs = (get_batch(tokens, i, B, T) for i in range(batches))
     return sum(float(gpt2_forward(params, config, x, y)[0]) for x, y in pairs) / batches
@@ -776,8 +776,8 @@ def evaluate(params, config, tokens, B, T, batches):
 def main(args, interrupted=()):
     """Train as the flags say, until interrupted has something in it. Raises UserError."""
     B, T, data = args.batch_size, args.seq_len, args.data or SHAKESPEARE
-    out = Path(args.out).absolute()
-    if not args.no_save and (out.is_dir() or not os.access(out.parent, os.W_OK)):
+    out = Path(os.path.realpath(args.out))
+    if not args.no_save and (not os.access(out.parent, os.W_OK) or out.exists() != out.is_file()):
         raise UserError(f"--out {args.out}: can't be written; give another place, or --no-save")
     train_tokens, val_tokens, V = load_data(data, B, T)
     flat, config = open_model(str(args.init or WEIGHTS_FILE), V, T, args.seed)
@@ -811,9 +811,9 @@ def main(args, interrupted=()):
         lr = learning_rate(step, args.steps, args.lr, args.warmup, args.min_lr_frac)
         adamw_update(params, grads, m, v, step + 1, lr, 0.9, 0.999, 1e-8, args.weight_decay)
         ms = (time.perf_counter() - began) * 1000
-        print(f"step {step}: train loss {loss:f} (took {ms:f} ms, {B * T / ms * 1e3:.0f} tokens/s)")
         if interrupted:
-            break
+            break  # before a line that could fail: in `| tee log` Ctrl-C has ended tee, too
+        print(f"step {step}: train loss {loss:f} (took {ms:f} ms, {B * T / ms * 1e3:.0f} tokens/s)")
     if not np.isfinite(flat).all():
         raise UserError("the weights are no numbers any more, and not saved; try a lower --lr")
     if not args.no_save:
@@ -846,5 +846,5 @@ if __name__ == "__main__":
             signal.signal(signal.SIGINT, interrupt)
             main(flags, interrupted)
             sys.exit(130 if interrupted else 0)  # as a shell expects of what Ctrl-C ended
-    except (OSError, MemoryError, RuntimeError) as error:  # RuntimeError: no thread to be had
+    except (OSError, MemoryError, RuntimeError, OverflowError) as error:
         raise UserError(f"{error or 'no memory'}; check that, or lower --batch-size") from error

@@ -13,7 +13,6 @@ import itertools
 import json
 import os
 import pickle
-import pkgutil  # noqa: F401  # runpy imports it, perhaps from where a user may not read
 import random
 import re
 import runpy
@@ -305,7 +304,7 @@ READERS = [
     ("train_gpt2.py --resume saved.bin", "saved.bin", KIND, CHECKPOINT),
     ("train_gpt2.py --init w.bin --grad-accum 1", "w.bin", KIND, WEIGHTS),
     *(
-        (f"train_gpt2.py --init w.bin {loop}", file, f"({KIND}|no token file, )", TOKENS)
+        (f"train_gpt2.py --init w.bin {loop}", file, f"({KIND}|not a token file, )", TOKENS)
         for loop in ("--lr 1", "--grad-accum 1")  # the plain loop, and the driver's
         for file in ("data/x_train.bin", "data/x_val.bin")
     ),
@@ -517,7 +516,7 @@ FILES = [
             ("few_tokens 64", f"x_{split} has 64 tokens where .* 65; lower --batch-size"),
             ("field 2 0", SHORT + TOKENS),
             ("field 3 14", "data/x: has 1[34] and 1[34] different tokens"),
-            ("last_token 13", f"x_{split}.bin: .* tokens from 0 to 12"),
+            ("last_token 13", f"x_{split}.bin: .* tokens outside 0 to 12"),
             ("cut 1", KIND + TOKENS),
         )
     ),
@@ -883,6 +882,7 @@ CASES = [
 
 IMPORTS = {  # here, and not only in its forks, where NOBODY may not be allowed to read them
     "train_gpt2.py": ["pkgutil", "tqdm", "tools.driver"],
+    "prepro_text.py": ["pkgutil", "encodings.utf_8_sig"],
     "prepro_pythondocs.py": ["pydoc_data.topics"],
     "tools/plot_log.py": ["matplotlib.backends.backend_agg", "matplotlib.figure"],
     "reference_gpt2.py": ["torch._dynamo", "reference_gpt2"],

@@ -31,7 +31,8 @@ WINDOWS = """
 import os, signal, sys, ctypes, multiprocessing.spawn, subprocess, tempfile, shutil, select, types
 modules = "fcntl", "grp", "pty", "pwd", "readline", "resource", "syslog", "termios", "tty"
 sys.modules |= dict.fromkeys(modules)  # so that their import is an ImportError
-sys.modules["msvcrt"] = types.ModuleType("msvcrt")
+msvcrt = sys.modules["msvcrt"] = types.ModuleType("msvcrt")
+msvcrt.LK_NBLCK, msvcrt.locking = 2, lambda *_: None  # a lock that nobody else wants
 lacking = "chown fchown geteuid getegid getgid getgroups getloadavg getpgid getuid initgroups"
 lacking += " killpg lchown mkfifo mknod nice O_NOFOLLOW"
 lacking += " sched_getaffinity setpgid setresuid setsid setuid statvfs sync sysconf ttyname"

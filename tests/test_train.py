@@ -305,8 +305,8 @@ def test_read_only_project():
 @LOOPS
 def test_lines_come_at_once(project, loop):
     """Also in a pipe, where Python by itself would keep them until there are some thousand."""
-    after = "print(sys.stdout.line_buffering)"
-    out = succeeded(train(project, *FAST, *DATA, *loop, python=within("", after)))
+    before = "import atexit; atexit.register(lambda: print(sys.stdout.line_buffering))"
+    out = succeeded(train(project, *FAST, *DATA, *loop, python=within(before)))
     assert out.splitlines()[-1] == "True"
 
 
