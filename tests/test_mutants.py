@@ -230,8 +230,8 @@ gelu: sqrt(2 / pi) rounded
 + = 0.798, 0
 
 gelu: x squared for cubed
-- (x * x * x)))
-+ (x * x)))
+- GELU_SCALE * GELU_CUBIC * (x * x)))
++ GELU_SCALE * GELU_CUBIC * x))
 
 gelu: 1 + tanh^2
 - (1 - tanh * tanh)
@@ -769,8 +769,8 @@ samples: of logits of which one is infinite
 
 samples: bytes that are no UTF-8 vanish
 ? test_layers.py -k samples_begin
-- .decode("utf-8", "replace")
-+ .decode("utf-8", "ignore")
+- (pieces, "utf-8", "replace")
++ (pieces, "utf-8", "ignore")
 
 samples: 255 tokens
 ? test_layers.py -k samples_begin
@@ -846,8 +846,8 @@ weights: padding of ones
 
 weights: no padded vocabulary in the header
 ? test_formats.py -k written_weights
-- header[7] = (WEIGHTS, FLOAT32, *config), config.V + padding // config.C
-+ header[7] = (WEIGHTS, FLOAT32, *config), config.V
+- config.V + -config.V % 128, len
++ config.V, len
 
 weights: padding kept by the reader
 ? test_formats.py -k read_float32_weights
@@ -866,8 +866,8 @@ weights: v before m
 
 weights: moments and text of the header swapped
 ? test_formats.py -k checkpoint_byte_by_byte
-- header[8:10] = len(about), len(moments)
-+ header[8:10] = len(moments), len(about)
+- len(about), len(moments)
++ len(moments), len(about)
 
 tokenizer: end of text may be one too high
 ? test_formats.py -k damaged_tokenizer
@@ -941,13 +941,13 @@ loop: all batches of a validation but one
 
 loop: microseconds
 ? test_loop.py -k time_and_speed
-- {seconds * 1000:f} ms
-+ {seconds * 1e6:f} ms
+- {ms:f} ms
++ {ms * 1000:f} ms
 
 loop: sequences per second
 ? test_loop.py -k time_and_speed
-- {B * T / seconds:.0f} tokens/s
-+ {B / seconds:.0f} tokens/s
+- {B * T / ms * 1e3:.0f} tokens/s
++ {B / ms * 1e3:.0f} tokens/s
 
 loop: a loss that is no number goes on
 ? test_loop.py -k no_number
