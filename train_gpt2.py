@@ -657,7 +657,7 @@ def attention_with_past(qkv, B, NH, kv, start):
 def generate(params, config, tokens, pick):
     """Yield the next token of each of B texts, tokens (B, T), again and again, by pick(logits)."""
     maxT, _, L, NH, C = config
-    B, start = len(tokens), 0
+    tokens, B, start = np.asarray(tokens), len(tokens), 0
     kv = np.empty((L, 2, NH, B, maxT, C // NH), params["wte"].dtype)
     while True:
         if tokens.shape[1] > maxT:  # forget the older half; the rest goes through once more

@@ -588,6 +588,26 @@ def test_generate_leaves_the_prompt_alone():
     assert prompt.tolist() == [[1, 2]]
 
 
+def test_lists_are_taken_for_arrays():
+    config = gpt2.GPT2Config(maxT=4, V=9, L=2, NH=2, C=8)
+    _, params = random_params(config)
+    x, y = [[1, 2, 3], [4, 5, 6]], [[2, 3, 4], [5, 6, 7]]
+    loss, cache = gpt2.gpt2_forward(params, config, x, y)
+    assert loss == gpt2.gpt2_forward(params, config, np.array(x), np.array(y))[0]
+    gpt2.gpt2_backward(1.0, cache, {name: np.empty_like(view) for name, view in params.items()})
+    assert next(gpt2.generate(params, config, x, lambda logits: [7, 8])) == [7, 8]
+
+
+@pytest.mark.parametrize("change", [{"L": 1}, {"L": 3}, {"V": 8}, {"maxT": 5}, {"C": 4}])
+def test_a_config_of_other_sizes_is_refused(change):
+    config = gpt2.GPT2Config(maxT=4, V=9, L=2, NH=2, C=8)
+    flat = np.zeros(gpt2.num_parameters(config), np.float32)
+    views = gpt2.tensors(flat, config)
+    assert all(np.shares_memory(view, flat) for view in views.values())
+    with pytest.raises(ValueError, match=f"{len(flat):,} numbers, where GPT2Config"):
+        gpt2.tensors(flat, config._replace(**change))
+
+
 LETTERS = [b"a", "é".encode(), b"<end>"]
 
 

@@ -19,10 +19,10 @@ from tools import show_step
 
 import numpy as np
 import pytest
-import torch
 from browser import CHROMIUM, Browser
-from torch.nn import functional as F
 
+torch = pytest.importorskip("torch")
+F = torch.nn.functional
 TOOL = Path(show_step.__file__)
 # Pairs of letters that are tokens, the space before a word among them, after the 256 bytes
 VOCABULARY = [*(bytes([i]) for i in range(256)), b"to", b" be", b" or", b" not", b"<|endoftext|>"]
