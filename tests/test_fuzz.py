@@ -14,6 +14,7 @@ import math
 import os
 import random
 import struct
+import sys
 import tracemalloc
 
 import test_gpt2
@@ -25,7 +26,8 @@ import pytest
 from helpers import boundaries, header, tensor_sizes
 
 ROUNDS = 2000  # for each reader, besides a cut at each boundary in its files
-MEMORY = 2**20  # bytes that reading may take, besides ten times those of the file
+MEMORY = 2**20  # bytes that reading may take, besides so many times those of the file:
+TIMES = 100 if sys.version_info >= (3, 14) else 10  # "[[[[" is 88 bytes each; 3.14 goes deeper
 GROWN = 3 * 2**30
 ODD_NUMBERS = 0, 1, -1, 2, 3, 4, 5, 127, 128, 255, 2**16 - 1, 2**16, 2**24, 2**31 - 1, -(2**31)
 ODD_JSON = (
@@ -434,7 +436,7 @@ def test_damaged_files(tmp_path, kind):
             why, memory = outcome(read, path, data)
             if memory >= MEMORY:  # maybe Python's, whose table of names grew by 1.3 MB, in 3.10
                 why, memory = outcome(read, path, data)
-            assert memory < MEMORY + 10 * len(data), f"it took {memory:,} bytes"
+            assert memory < MEMORY + TIMES * len(data), f"it took {memory:,} bytes"
         except Exception as error:
             raise AssertionError(f"file {tried}, which begins {data[:56]!r}") from error
         tried, refused, most = tried + 1, refused + (why is not None), max(most, memory)

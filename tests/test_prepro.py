@@ -1,5 +1,6 @@
 """The prepro scripts: token files, wrong input."""
 
+import argparse
 import io
 import json
 import os
@@ -282,6 +283,10 @@ def test_wrong_files_end_with_one_line(project, tmp_path, name, content, message
     ],
 )
 def test_wrong_flags(project, flags):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--name")
+    if flags.endswith("=--") and parser.parse_args(["--name=--"]).name == "--":
+        pytest.skip("newer versions of argparse take it for a name")
     status, out, err = run_script(project, "prepro_text.py", *flags.split())
     assert (status, out) == (2, "")
     assert err.startswith("prepro_text.py: ") and err.count("\n") == 1
@@ -861,7 +866,9 @@ def test_no_thread_or_process_left_for_workers(with_shards, code):
     patch = f"import os, threading, multiprocessing.queues; import {code.rsplit('.', 2)[0]}"
     patch += f"\ndef start(*_):\n    raise {error}\n{code} = start"
     done = run(with_shards, "prepro_tinystories.py", python=within(patch))
-    failed(done, "no worker can be started", "--workers")
+    # from Python 3.14 on the pool tells of the second of the three in another way
+    what = "a worker died" if "a worker died" in done.stderr else "no worker can be started"
+    failed(done, what, "ulimit -u", "--workers")
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")

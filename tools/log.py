@@ -6,12 +6,14 @@ What may enter: printing and logging of a run's figures. Which figures they are,
 
 import contextlib
 import sys
+import threading
 from pathlib import Path
 
 from tools.console import check_writable
 from train_gpt2 import UserError, replacing
 
 COLUMNS = "step,tokens,train_loss,val_loss,lr,grad_norm,ms"
+LOCK = threading.RLock()
 
 
 def bars():
@@ -22,6 +24,8 @@ def bars():
         raise UserError("tqdm is missing; `pip install -r requirements.txt` installs it") from None
     except ValueError as error:  # it reads variables called TQDM_...
         raise UserError(f"tqdm: {error}; unset that variable, TQDM_...") from None
+    # Its own is for several processes, too: Python 3.14 warns of it when Ctrl-C ends us at once
+    tqdm.set_lock(LOCK)
     return tqdm
 
 
