@@ -6,6 +6,8 @@ import struct
 import subprocess
 import sys
 
+from tools import console
+
 import helpers
 import pytest
 from helpers import add_data, make_project, without_network
@@ -150,3 +152,10 @@ runpy.run_path("tools/driver.py", run_name="__main__")
     _, *pieces, _ = text.split("[1]")  # before and behind them there is the bar
     assert len(pieces) == 255
     assert all(len(piece) <= len("<end>") for piece in pieces)  # a token, and then the next
+
+
+def test_a_terminal_that_does_not_say_its_width(monkeypatch):
+    monkeypatch.setattr(console.sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(console.shutil, "get_terminal_size", lambda: os.terminal_size((0, 0)))
+    lines = console.fitted("word " * 40).splitlines()
+    assert len(lines) == 3 and max(map(len, lines)) <= 80

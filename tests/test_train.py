@@ -285,7 +285,7 @@ def test_read_only_project():
         folder.chmod(0o555)
         before = sorted(folder.iterdir())
         # root may write anywhere, so it becomes nobody, who can't read what is not imported by then
-        modules = "os, mmap, pkgutil, numpy.random, tqdm, tools.driver"
+        modules = "os, mmap, locale, pkgutil, numpy.random, tqdm, tools.driver"
         nobody = f"import {modules}; os.geteuid() or os.setresuid(*[{helpers.NOBODY}] * 3)"
         how = {"python": within(nobody), "PYTHONDONTWRITEBYTECODE": "1"}
         data = ["--data", elsewhere / "letters"]

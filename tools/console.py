@@ -58,7 +58,7 @@ def fitted(text):
     if not sys.stderr.isatty():
         return text
     whole = re.sub("`[^`]*`", lambda found: found[0].replace(" ", "\0"), text)
-    columns = shutil.get_terminal_size().columns
+    columns = shutil.get_terminal_size().columns or 80  # 0: it does not say
     lines = textwrap.wrap(whole, columns, break_long_words=False, break_on_hyphens=False)
     return "\n".join(lines).replace("\0", " ")
 

@@ -26,6 +26,7 @@ def bars():
         raise UserError(f"tqdm: {error}; unset that variable, TQDM_...") from None
     # Its own is for several processes, too: Python 3.14 warns of it when Ctrl-C ends us at once
     tqdm.set_lock(LOCK)
+    tqdm.monitor_interval = 0  # no thread that looks whether a bar moves
     return tqdm
 
 
