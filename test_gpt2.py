@@ -14,6 +14,13 @@ some elements, such as the gradient of a key's bias, are 0 but for rounding. Wha
 about ten times what was measured on x86-64 with NumPy 2.4 and PyTorch 2.13.
 """
 
+import os
+import signal
+import sys
+
+if __name__ == "__main__":  # Ctrl-C in the middle of an import: no traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I leaves it out
 import math
 from pathlib import Path
 from typing import NamedTuple

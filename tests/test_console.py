@@ -17,7 +17,7 @@ from running import DATA, DRIVER, FAST, posix, train, within
 PROGRAMS = [
     "sample_gpt2.py", "reference_gpt2.py", "prepro_pythondocs.py", "prepro_text.py",
     "prepro_tinyshakespeare.py", "prepro_tinystories.py", "tools/driver.py", "tools/plot_log.py",
-    "tools/show_step.py",
+    "tools/show_step.py", "test_gpt2.py",
 ]  # fmt: skip
 ESCAPE = b"\x1b[31m\x07"
 NAME = f"none/{ESCAPE.decode()}"
@@ -57,6 +57,21 @@ def test_ctrl_c_amid_the_imports(project, program, module):
     code = AMID.format(module=module)
     done = run(project, program, "--help", python=["-c", code])
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+@posix
+def test_ctrl_c_amid_the_imports_of_the_lesson(project):
+    code = AMID.format(module="numpy")
+    done = run(project, "train_gpt2.py", *FAST, *DATA, python=["-c", code])
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_without_numpy(project):
+    code = "import runpy, sys; sys.modules['numpy'] = None; sys.argv = ['train_gpt2.py']"
+    code += "; runpy.run_path('train_gpt2.py', run_name='__main__')"
+    done = run(project, "train_gpt2.py", python=["-c", code])
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "NumPy is missing: pip install numpy\n"
 
 
 @posix
