@@ -459,7 +459,7 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 OMP_NUM_THREADS = os.environ.get("OMP_NUM_THREADS", "")  # PyTorch obeys it, too
 THREADS = min(max(1, int(OMP_NUM_THREADS)), CORES) if OMP_NUM_THREADS.isdecimal() else CORES
 POOL = ThreadPoolExecutor(THREADS)
-CHUNK = 2**18  # numbers of the first array in a chunk; the fastest of 2**15 to 2**20
+CHUNK = 2**18  # numbers of the first array in a chunk (doc/speed.md has times of other sizes)
 
 
 def in_chunks(f, *arrays, chunks=None):
@@ -521,7 +521,7 @@ class UserError(SystemExit):
     """A user's mistake: ends the program with one line on standard error and exit status 1."""
 
     def __init__(self, text):
-        self.text = " ".join(text.split())
+        self.text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
         super().__init__(f"{Path(sys.argv[0]).name}: {self.text}")
 
 

@@ -84,6 +84,18 @@ def read_until(process, words):
     pytest.fail(f"no {words} in {''.join(lines)}, but {process.stderr.read()}")
 
 
+def shown_on(terminal):
+    """Return all that a terminal is given until its last writer has ended, and close it."""
+    shown = b""
+    try:
+        while more := os.read(terminal, 4096):
+            shown += more
+    except OSError:  # how Linux says that the other end was closed
+        pass
+    os.close(terminal)
+    return shown
+
+
 STOPPING = "\nstopping after this step; again: stop now, without saving\n"
 
 

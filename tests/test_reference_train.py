@@ -9,6 +9,7 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from types import SimpleNamespace
 
 import train_gpt2 as gpt2
 from tools import checkpoints, driver
@@ -143,6 +144,18 @@ def test_samples(given, capsys):
     in_pytorch(*given, *RUN, "--steps", 2, "--sample-every", 2, "--no-save")
     sample = capsys.readouterr().out.partition("step 2: sample\n---\n")[2].rpartition("\n---\n")[0]
     assert len(sample) == 256
+
+
+@pytest.mark.parametrize(
+    "world, hint", [(1, "leave PyTorch's flags out"), (2, "see what the others say")]
+)
+def test_an_error_of_pytorch_on_the_cpu(monkeypatch, world, hint):
+    """As when another process has died. The CPU is no way out of it."""
+    args = SimpleNamespace(device="cpu", compile=False, tensorcores=False)
+    with pytest.raises(UserError, match=f"closed by peer; {hint}$"):
+        with torch_engine.open_device(args):
+            monkeypatch.setattr(torch_engine, "WORLD", world)
+            raise RuntimeError("Connection closed by peer. More of it")
 
 
 def test_interrupt(given, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from tools import console
 import helpers
 import pytest
 from helpers import add_data, make_project, without_network
-from running import DATA, DRIVER, FAST, small_weights
+from running import DATA, DRIVER, FAST, shown_on, small_weights
 
 pty = pytest.importorskip("pty", reason="needs the terminals of POSIX")
 COLUMNS = 80
@@ -39,13 +39,7 @@ def on_terminal(project, program, *flags, columns=COLUMNS, only_stderr=False, **
         command, cwd=project, env=env, stdin=subprocess.DEVNULL, stdout=stdout, stderr=theirs
     ) as process:
         os.close(theirs)
-        shown = b""
-        try:
-            while more := os.read(ours, 4096):
-                shown += more
-        except OSError:  # how Linux says that the other end was closed
-            pass
-        os.close(ours)
+        shown = shown_on(ours)
     return shown.decode().replace("\r\n", "\n"), process.returncode
 
 

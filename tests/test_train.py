@@ -34,6 +34,7 @@ from running import (
     FAST,
     LOOPS,
     losses,
+    shown_on,
     small_weights,
     start_training,
     train,
@@ -484,13 +485,7 @@ def on_terminal(project, *flags, stdout_too):
     streams = {"stderr": theirs} | ({"stdout": theirs} if stdout_too else {})
     with start_training(project, *flags, streams=streams) as process:
         os.close(theirs)
-        shown = b""
-        try:
-            while more := os.read(ours, 4096):
-                shown += more
-        except OSError:  # how Linux says that the other end was closed
-            pass
-        os.close(ours)
+        shown = shown_on(ours)
         out = "" if stdout_too else process.stdout.read()
     assert process.returncode == 0, shown
     return shown.decode(), out

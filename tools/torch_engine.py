@@ -69,6 +69,8 @@ def open_device(args):
         which = f" (rank {RANK})" if WORLD > 1 else ""
         text = str(error).strip().splitlines()[0]
         why, hint = text.split(". ")[0], "try --device cpu"
+        if args.device == "cpu":
+            hint = "see what the others say" if WORLD > 1 else "leave PyTorch's flags out"
         if args.compile and "ompiler" in why:
             hint = "get one, or leave --compile out"
         elif "memory" in text:
