@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 import venv
@@ -189,3 +190,10 @@ def test_no_module_of_tools_hides_a_package():
     packages |= {"matplotlib", "urllib3", "regex", "huggingface_hub", "tokenizers", "packaging"}
     modules = {path.stem for path in (PROJECT / "tools").glob("*.py")}
     assert modules and not modules & (packages | sys.stdlib_module_names)
+
+
+def test_the_readme_quotes_it():
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+    (quoted,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    assert quoted.startswith("def ") and quoted in SOURCE
+    assert f": {len(SOURCE.splitlines())} lines, NumPy alone" in readme
