@@ -16,10 +16,9 @@ if __name__ == "__main__":  # Ctrl-C in the middle of an import: no traceback
     sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I leaves it out
 import argparse
 
-from tools.console import Parser, run_program
+from tools.console import Parser, UserError, run_program
 from tools.encoding import byte_vocabulary
 from tools.token_files import add_name_flag, prefix_of, write_splits, writing_to
-from train_gpt2 import UserError
 
 VAL_EVERY = 10  # one topic in so many is for validation
 EXAMPLES = """examples:

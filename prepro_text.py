@@ -21,7 +21,7 @@ import itertools
 import tempfile
 
 import train_gpt2 as gpt2
-from tools.console import NoNetwork, Parser, bounded, run_program, writing_in
+from tools.console import NoNetwork, Parser, UserError, bounded, run_program, writing_in
 from tools.encoding import (
     byte_vocabulary,
     encode_text,
@@ -40,11 +40,11 @@ from tools.token_files import (
     write_splits,
     writing_to,
 )
-from train_gpt2 import FLAGS, UserError
 
 import numpy as np
 
-BATCH_SIZE, SEQ_LEN = FLAGS["batch-size"][0], FLAGS["seq-len"][0]  # of training, by default
+DEFAULTS = gpt2.make_parser().parse_args([])
+BATCH_SIZE, SEQ_LEN = DEFAULTS.batch_size, DEFAULTS.seq_len  # of training
 SMALL_VAL = BATCH_SIZE * SEQ_LEN + 1  # tokens of a batch, where the text has as many
 FEWEST = 4  # tokens: in either part one to see, and one to guess
 BLOCK = 2**20  # tokens written at a time

@@ -17,10 +17,9 @@ if __name__ == "__main__":  # Ctrl-C in the middle of an import: no traceback
     sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I leaves it out
 import argparse
 
-from tools.console import Parser, run_program
+from tools.console import Parser, UserError, run_program
 from tools.encoding import encode_text, gpt2_encoding, needed, text_pieces, vocabulary_of
 from tools.token_files import add_name_flag, prefix_of, write_splits, writing_to
-from train_gpt2 import UserError
 
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"

@@ -35,10 +35,9 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import resource_tracker
 from pathlib import Path
 
-from tools.console import Parser, bounded, is_want_of_threads, run_program
+from tools.console import Parser, UserError, bounded, is_want_of_threads, run_program
 from tools.encoding import CHUNK, encode_text, gpt2_encoding, needed, vocabulary_of
 from tools.token_files import add_name_flag, prefix_of, write_splits, writing_to
-from train_gpt2 import UserError
 
 URL = "https://huggingface.co/datasets/roneneldan/TinyStories/resolve/main/TinyStories_all_data.tar.gz"
 SEED = 1337

@@ -5,13 +5,11 @@ The same GPT-2 in PyTorch: where the weights come from, and what train_gpt2.py i
     python reference_gpt2.py --model d12        # gpt2_d12.bin: random weights of the same size
     python reference_gpt2.py --model FOLDER     # a GPT-2 of Hugging Face, or gpt2-xl and so on
     python reference_gpt2.py --export out.bin FOLDER    # and back, for AutoModelForCausalLM
-    python reference_gpt2.py --train            # trains as train_gpt2.py does, with its flags
-    torchrun --nproc-per-node=2 reference_gpt2.py --train                   # in two processes
 
 It writes gpt2_124M.bin, gpt2_tokenizer.bin, and gpt2_124M_debug_state.bin with what PyTorch makes
 of one batch: logits, loss, gradients, and the losses of ten steps of AdamW. PyTorch derives the
-gradients by itself, from the forward pass below. --device, --dtype, --compile and so on have it
-compute in other ways; the debug state is only ever made on the CPU, in float32.
+gradients by itself, from the forward pass below: on the CPU, in float32. To train in PyTorch, on
+other devices, there is tools/train.py --device.
 """
 
 import os
@@ -27,10 +25,9 @@ import time
 from pathlib import Path
 
 import train_gpt2 as gpt2
-from tools import checkpoints, console, driver, huggingface, memory, torch_engine
-from tools.console import bounded
+from tools import checkpoints, console, formats, huggingface, memory
+from tools.console import UserError, bounded
 from tools.huggingface import HF_MODELS, OPENAI
-from train_gpt2 import UserError
 
 import numpy as np
 
@@ -106,7 +103,7 @@ def named_parameters(model):
 
 def pairs(model, flat):
     """Yield each parameter, and its part of the flat vector, as a tensor on the vector's memory."""
-    views = gpt2.tensors(flat, model.config)
+    views = gpt2.named_views(flat, model.config)
     for name, parameters in named_parameters(model).items():
         parts = views[name] if name in gpt2.IN_BLOCKS else [views[name]]
         yield from zip(parameters, map(torch.from_numpy, parts), strict=True)
@@ -157,35 +154,25 @@ def to_device(model, *arrays):
     return [torch.from_numpy(array).to(model.wte.weight.device) for array in arrays]
 
 
-def clock(model):
-    """Return the time in seconds, once the device has done all that it was asked to do."""
-    torch.get_device_module(model.wte.weight.device).synchronize()
-    return time.perf_counter()
-
-
-def take_steps(model, x, y, steps, lr, weight_decay, eps=EPS, learn=True):
+def take_steps(model, x, y, steps, lr, weight_decay, eps=EPS):
     """
     Take steps of AdamW on one batch, x and y (B, T), int64 arrays -> logits, grads, losses.
 
     Logits (B*T, V) and grads, flat, are those of the initial weights; a loss is that before a step.
-    Without learn there are forward passes alone, and no grads.
     """
     x, y = to_device(model, x, y)
-    fused = x.device.type == "cuda" or None  # on the CPU, PyTorch's default
-    optimizer, losses, grads = adamw(model, lr, weight_decay, eps, fused), [], None
+    optimizer, losses = adamw(model, lr, weight_decay, eps), []
     for step in range(steps):
-        start = clock(model)
+        start = time.perf_counter()
         optimizer.zero_grad()
-        with torch.set_grad_enabled(learn):
-            logits, loss = model(x, y)
-        if learn:
-            loss.backward()
+        logits, loss = model(x, y)
+        loss.backward()
         if step == 0:
-            first = logits.detach().float().cpu().flatten(0, 1).numpy()
-            grads = flat_from_model(model, gradients=True) if learn else None
+            first = logits.detach().flatten(0, 1).numpy()
+            grads = flat_from_model(model, gradients=True)
         optimizer.step()
         losses.append(loss.item())
-        seconds = clock(model) - start
+        seconds = time.perf_counter() - start
         took = f"took {seconds * 1000:.1f} ms, {x.numel() / seconds:.0f} tokens/s"
         print(f"step {step}: loss {losses[-1]:f} ({took})", flush=True)
     return first, grads, np.array(losses, np.float32)
@@ -202,13 +189,13 @@ def write_state(path, config, x, y, record, lr, weight_decay, eps=EPS, params=No
     logits, grads, losses = record
     header, wte = np.zeros(256, "<i4"), config.V * config.C
     header[:6] = STATE, 2, *x.shape, len(losses), params is not None
-    padding = np.zeros(gpt2.wte_padding(config), "<f4")
+    padding = np.zeros(formats.wte_padding(config), "<f4")
     settings = np.array([lr, *BETAS, eps, weight_decay], "<f8")
     parts = [header, x.astype("<i4"), y.astype("<i4"), logits, losses[:1]]
     parts += [grads[:wte], padding, grads[wte:], settings, losses]
     if params is not None:
         parts += [params[:wte], padding, params[wte:]]
-    with gpt2.replacing(path) as f:
+    with formats.replacing(path) as f:
         for part in parts:
             f.write(part)
 
@@ -221,7 +208,7 @@ def random_batch(config, B, T):
 def first_batch(config, B, T, path):
     """Return the first batch of a token file, or a random one if that is of another vocabulary."""
     if Path(path).exists():
-        tokens, V = gpt2.load_tokens(path)
+        tokens, V = formats.load_tokens(path)
         if V == config.V and len(tokens) > B * T:
             return gpt2.get_batch(tokens, 0, B, T)
     return random_batch(config, B, T)
@@ -239,27 +226,23 @@ def write_small(folder):
     console.check_writable(folder / "small_weights.bin")
     flat = np.random.default_rng(1337).standard_normal(gpt2.num_parameters(SMALL), np.float32)
     # no 0 and 1, which can hide a wrong gradient
-    for name, view in gpt2.tensors(flat, SMALL).items():
+    for name, view in gpt2.named_views(flat, SMALL).items():
         view *= 0.2 if name in gpt2.DECAYING else 0.5
         view += 1 if gpt2.TENSORS[name][1] == gpt2.SCALE else 0
     model = model_from_flat(flat, SMALL)
     x, y = random_batch(SMALL, SMALL_B, SMALL_T)
     record = take_steps(model, x, y, 10, **SMALL_ADAMW)
-    gpt2.write_weights(folder / "small_weights.bin", flat, SMALL)
+    formats.write_weights(folder / "small_weights.bin", flat, SMALL)
     after = flat_from_model(model)
     write_state(folder / "small_state.bin", SMALL, x, y, record, **SMALL_ADAMW, params=after)
 
 
-def make_state(
-    path, flat, config, B=4, T=64, steps=10, lr=1e-4, weight_decay=0.01, model=None, learn=True
-):
-    """Take steps with these weights, or a model that has them; write the debug state to a path."""
+def make_state(path, flat, config, B=4, T=64, steps=10, lr=1e-4, weight_decay=0.01):
+    """Take steps with these weights on a batch, and write the debug state to a path."""
     x, y = first_batch(config, B, T, f"{gpt2.SHAKESPEARE}_val.bin")
-    model = model_from_flat(flat, config) if model is None else model
-    record = take_steps(model, x, y, steps, lr, weight_decay, learn=learn)
-    if path:
-        write_state(path, config, x, y, record, lr, weight_decay)
-        print(f"wrote {path}")
+    record = take_steps(model_from_flat(flat, config), x, y, steps, lr, weight_decay)
+    write_state(path, config, x, y, record, lr, weight_decay)
+    print(f"wrote {path}")
 
 
 # ----------------------------------------------------------------------------
@@ -296,7 +279,6 @@ def check_name(out, model):
 def parse_args(argv):
     parser = console.Parser(description="GPT-2 in PyTorch: weights, and a reference.")
     add = parser.add_argument
-    add("--train", action="store_true", help="as train_gpt2.py does; with --help, how")
     models = ", ".join(HF_MODELS) + "; dN: N layers at random; or a folder or .safetensors file"
     add("--model", type=model_name, default="gpt2", help=f"{models} (default: gpt2)")
     add("--out", type=Path, help="default: by the model's name; gpt2_124M.bin for gpt2")
@@ -315,24 +297,21 @@ def parse_args(argv):
     add("--small", type=Path, metavar="FOLDER", help="write what tests/ has (default: --model)")
     exported = {"nargs": 2, "type": Path, "metavar": ("FILE", "FOLDER")}
     add("--export", **exported, help="a weight file as a folder for transformers (default: no)")
-    driver.add_switches(add)
-    parser.set_defaults(**{name: driver.DEFAULTS[name] for name in driver.SWITCHES})
     return parser.parse_args(argv)
 
 
-def make_files(args, device):
+def make_files(args):
     """Write the weights, the tokenizer and the debug state of --model. Raises UserError."""
     B, T, out = args.batch_size, args.seq_len, args.out or file_of(args.model)
     check_name(out, args.model)
-    write = not (args.no_write or args.inference_only)
-    if write:  # before the work, not after; a folder that is to be made, too
-        new = next((folder for folder in reversed(out.parents) if not folder.exists()), out)
-        console.check_writable(new, "--out")
+    # before the work, not after; a folder that is to be made, too
+    new = next((folder for folder in reversed(out.parents) if not folder.exists()), out)
+    console.check_writable(new, "--out")
     if config := gpt2.named_config(args.model, gpt2.GPT2_VOCAB_SIZE):
         flat = gpt2.init_weights(config, args.seed)
     elif args.model in HF_MODELS:
         # its files go to the project's folder, unless nothing can be written there
-        folder = gpt2.HERE if os.access(gpt2.HERE, os.W_OK) or not write else new.parent
+        folder = gpt2.HERE if os.access(gpt2.HERE, os.W_OK) else new.parent
         flat, config = huggingface.load_named(args.model, folder)
     else:
         flat, config = huggingface.load(args.model)
@@ -341,44 +320,30 @@ def make_files(args, device):
         raise UserError(f"--seq-len {T}: {args.model} takes {config.maxT} at most; lower it")
     print(f"{config}, {gpt2.num_parameters(config):,} parameters", flush=True)
 
-    if write:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if config.V == gpt2.GPT2_VOCAB_SIZE:
-            huggingface.write_tokenizer(
-                out.parent / "gpt2_tokenizer.bin", required=args.model in HF_MODELS
-            )
-        gpt2.write_weights(out, flat, config)
-        print(f"wrote {out}", flush=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if config.V == gpt2.GPT2_VOCAB_SIZE:
+        tokenizer = out.parent / "gpt2_tokenizer.bin"
+        huggingface.write_tokenizer(tokenizer, required=args.model in HF_MODELS)
+    formats.write_weights(out, flat, config)
+    print(f"wrote {out}", flush=True)
     if args.weights_only:
         return
 
     need = flat.nbytes + sum(memory.memory_needed(config, len(flat), B, T).values())
-    if device.type == "cpu" and need > (have := memory.machine_memory()):
+    if need > (have := memory.machine_memory()):
         size = f"take {need / 1e9:.1f} GB of memory, and there are {have / 1e9:.1f}"
         return print(f"not writing a debug state: the steps of AdamW for it {size}")
     state = out.with_name(f"{out.stem}_debug_state.bin")
-    switches = args.compile or args.flash or args.tensorcores or args.dtype != "float32"
-    if write and (switches or device.type != "cpu"):
-        print(f"not writing {state.name}: it is made on the CPU, in float32, by plain operations")
-        write = False
-    model = torch_engine.prepared_model(flat, config, device, args)
-    numbers = B, T, args.steps, args.lr, args.weight_decay
-    make_state(state if write else None, flat, config, *numbers, model, not args.inference_only)
+    make_state(state, flat, config, B, T, args.steps, args.lr, args.weight_decay)
 
 
 def main(argv=None):
-    argv = sys.argv[1:] if argv is None else argv
-    if "--train" in argv:
-        return driver.main([flag for flag in argv if flag != "--train"], engine="torch")
     args = parse_args(argv)
-    if torch_engine.WORLD > 1:
-        raise UserError("torchrun has several processes train; add --train")
     if args.small:
         return write_small(args.small)
     if args.export:
         return huggingface.export(*args.export)
-    with torch_engine.open_device(args) as device:
-        make_files(args, device)
+    make_files(args)
 
 
 if __name__ == "__main__":

@@ -20,9 +20,10 @@ import codecs
 from pathlib import Path
 
 import train_gpt2 as gpt2
-from tools import checkpoints, encoding, sampling
+from tools import checkpoints, encoding, formats, sampling
 from tools.console import (
     Parser,
+    UserError,
     bounded,
     catch_interrupt,
     file_name,
@@ -30,7 +31,6 @@ from tools.console import (
     print_error,
     run_program,
 )
-from train_gpt2 import UserError
 
 import numpy as np
 
@@ -49,15 +49,6 @@ def read_prompt(flag):
     except UnicodeError as error:
         hint = "save it as UTF-8 (iconv, or an editor, does that)"
         raise UserError(f"--prompt: not UTF-8 text ({error.reason}); {hint}") from error
-
-
-def encode(text, vocabulary, end_of_text):
-    """Return the tokens of a text, a list. UserError for a character that the vocabulary lacks."""
-    known = {token for i, token in enumerate(vocabulary) if i != end_of_text}
-    for character in sorted(set(text)):  # first, because tiktoken would panic
-        if not known.issuperset(bytes([byte]) for byte in character.encode()):
-            raise UserError(f"--prompt: this model's tokens lack {character!r}; leave it out")
-    return encoding.encode(text, vocabulary, end_of_text) if text else []
 
 
 class Text:
@@ -83,7 +74,7 @@ def generate(params, config, start, texts, pick, count):
     They go through the model together, count tokens long at most.
     """
     tokens = np.tile(np.array(start), (len(texts), 1))
-    steps = gpt2.generate(params, config, tokens, pick)
+    steps = sampling.generate(params, config, tokens, pick)
     for _ in range(count):
         if all(text.ended for text in texts):
             return
@@ -127,16 +118,16 @@ def parse_args(argv):
 
 def main(argv=None):
     args = parse_args(argv)
-    flat, config = gpt2.load_weights(args.weights)
+    flat, config = formats.load_weights(args.weights)
     name, step = Path(args.weights).name, checkpoints.read_about(args.weights).get("step")
     checkpoints.check_finite(args.weights, flat)
     tokenizer = args.tokenizer or checkpoints.tokenizer_of(args.weights)
-    vocabulary, end_of_text = gpt2.load_tokenizer(tokenizer)
+    vocabulary, end_of_text = formats.load_tokenizer(tokenizer)
     if len(vocabulary) != config.V:
         what = f"{tokenizer}: has {len(vocabulary):,} tokens, {name} knows {config.V:,}"
         raise UserError(f"{what}; give the one it was trained with, --tokenizer FILE")
     prompt = read_prompt(args.prompt)
-    start = encode(prompt, vocabulary, end_of_text) or [end_of_text]
+    start = encoding.encode(prompt, vocabulary, end_of_text) or [end_of_text]
     trained = "" if step is None else f", step {step}"
     print_error(f"{one_line(name)}: {len(flat):,} parameters{trained}")
     if len(start) > config.maxT:
@@ -144,8 +135,7 @@ def main(argv=None):
         what = f"--prompt: the model sees only its newest {config.maxT:,} tokens"
         print_error(f"{Path(sys.argv[0]).name}: {what}")
 
-    params, how = gpt2.tensors(flat, config), (args.temperature, args.top_k, args.top_p)
-    gpt2.matmul = sampling.matmul  # for several texts at a time
+    params, how = gpt2.named_views(flat, config), (args.temperature, args.top_k, args.top_p)
     interrupted = catch_interrupt()  # amid a token it could hit a lock of the threads
     together = max(1, min(TOGETHER, TOGETHER_TOKENS // len(start)))
     for first in range(0, args.samples, together):

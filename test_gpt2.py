@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import train_gpt2 as gpt2
-from tools import console
+from tools import console, formats
+from tools.console import UserError
 
 import numpy as np
 
@@ -172,7 +173,8 @@ def check_gradients(report):
         report,
         "head",
         lambda x, wte: gpt2.head_forward(x, wte, targets),
-        gpt2.head_backward,
+        # a copy of probs, because they are overwritten
+        lambda dloss, cache, dwte: gpt2.head_backward(dloss, (cache[0].copy(), *cache[1:]), dwte),
         {"x": x, "wte": rng.standard_normal((7, 12))},
     )
 
@@ -183,12 +185,12 @@ def check_model_gradients(report):
     rng = np.random.default_rng(2)
     flat = 0.7 * rng.standard_normal(gpt2.num_parameters(config))
     x, y = rng.integers(0, config.V, (2, 2, 5))  # x has repeated tokens
-    params = gpt2.tensors(flat, config)
-    grads = gpt2.tensors(np.full_like(flat, np.nan), config)  # nan: every element is to be filled
+    params = gpt2.named_views(flat, config)
+    grads = gpt2.named_views(np.full_like(flat, np.nan), config)  # nan: what is left unfilled
     _, cache = gpt2.gpt2_forward(params, config, x, y)
     gpt2.gpt2_backward(1.0, cache, grads)
     theirs = finite_difference(lambda: gpt2.gpt2_forward(params, config, x, y)[0], flat)
-    for name, gradient in gpt2.tensors(theirs, config).items():
+    for name, gradient in gpt2.named_views(theirs, config).items():
         report.compare(f"d{name}", grads[name], gradient, 5e-10)
 
 
@@ -222,7 +224,7 @@ class State(NamedTuple):
 def load_state(path, config):
     """Read a debug state of a model with these sizes. Raises UserError."""
     hint = "`python reference_gpt2.py` makes gpt2_124M_debug_state.bin"
-    wte, padding = config.V * config.C, gpt2.wte_padding(config)
+    wte, padding = config.V * config.C, formats.wte_padding(config)
     padded = gpt2.num_parameters(config) + padding
 
     def size_of(header):
@@ -236,12 +238,12 @@ def load_state(path, config):
         return np.delete(np.fromfile(f, "<f4", padded), slice(wte, wte + padding))
 
     hint += f"; this one is compared with {config}"
-    B, T, steps, has_params = gpt2.read_header(path, STATE, (2,), hint, size_of)[2:6]
+    B, T, steps, has_params = formats.read_header(path, STATE, (2,), hint, size_of)[2:6]
     with open(path, "rb") as f:
         f.seek(gpt2.HEADER_BYTES)
         x, y = tokens = np.fromfile(f, "<i4", 2 * B * T).reshape(2, B, T)
         if not 0 <= tokens.min() <= tokens.max() < config.V:
-            raise gpt2.UserError(f"{path}: has tokens outside the vocabulary; {hint}")
+            raise UserError(f"{path}: has tokens outside the vocabulary; {hint}")
         logits = np.fromfile(f, "<f4", B * T * config.V).reshape(B * T, config.V)
         loss = np.fromfile(f, "<f4", 1)[0]
         grads = read_tensors(f)
@@ -260,11 +262,11 @@ def logits_of(cache):
 
 def check_state(report, weights_path, state_path):
     """Compare with PyTorch: one forward and backward pass, then AdamW steps on the same batch."""
-    flat, config = gpt2.load_weights(weights_path)
+    flat, config = formats.load_weights(weights_path)
     state = load_state(state_path, config)
     report.section(f"PyTorch: {Path(state_path).name}, B={len(state.x)} T={state.x.shape[1]}")
-    params = gpt2.tensors(flat, config)
-    grads, m, v = (gpt2.tensors(np.zeros_like(flat), config) for _ in range(3))
+    params = gpt2.named_views(flat, config)
+    grads, m, v = (gpt2.named_views(np.zeros_like(flat), config) for _ in range(3))
     losses = []
     for step, expected in enumerate(state.losses):
         loss, cache = gpt2.gpt2_forward(params, config, state.x, state.y)
@@ -274,7 +276,7 @@ def check_state(report, weights_path, state_path):
         gpt2.gpt2_backward(1.0, cache, grads)
         del cache
         if step == 0:
-            for name, gradient in gpt2.tensors(state.grads, config).items():
+            for name, gradient in gpt2.named_views(state.grads, config).items():
                 report.compare(f"d{name}", grads[name], gradient, 1e-5)
         report.compare(f"loss at step {step}", loss, expected, 1e-5)
         losses.append(loss)
@@ -284,7 +286,7 @@ def check_state(report, weights_path, state_path):
         # size that moved the losses by up to 2.5e-6 in this measure
         report.compare("losses published with llm.c", losses, PUBLISHED, 1e-4)
     if state.params is not None:
-        for name, after in gpt2.tensors(state.params, config).items():
+        for name, after in gpt2.named_views(state.params, config).items():
             report.compare(f"{name} after {len(state.losses)} steps", params[name], after, 2e-5)
 
 
@@ -295,19 +297,19 @@ def check_truth(report, weights_path, state_path):
     Both are rounding errors, so they are taken as root mean squares, |x - true| / |true|: their
     ratio is less a matter of chance than that of two largest ones.
     """
-    flat, config = gpt2.load_weights(weights_path)
+    flat, config = formats.load_weights(weights_path)
     state = load_state(state_path, config)
     report.section("float64: our error, and twice PyTorch's")
 
     def results(dtype):
-        params = gpt2.tensors(flat.astype(dtype, copy=False), config)
-        grads = gpt2.tensors(np.zeros_like(flat, dtype), config)
+        params = gpt2.named_views(flat.astype(dtype, copy=False), config)
+        grads = gpt2.named_views(np.zeros_like(flat, dtype), config)
         loss, cache = gpt2.gpt2_forward(params, config, state.x, state.y)
         gpt2.gpt2_backward(1.0, cache, grads)
         logits = logits_of(cache)
         return {"logits": logits, "loss": loss, **{f"d{name}": g for name, g in grads.items()}}
 
-    theirs = {f"d{name}": g for name, g in gpt2.tensors(state.grads, config).items()}
+    theirs = {f"d{name}": g for name, g in gpt2.named_views(state.grads, config).items()}
     theirs |= {"logits": state.logits, "loss": state.loss}
     ours, truth = results(np.float32), results(np.float64)
     for name, true in truth.items():
@@ -327,7 +329,7 @@ def main(argv=None):
     args.state = args.state or state_of(args.weights)
     given = (args.weights, args.state) != FULL and not args.quick
     if given:  # a mistake in them is to show at once
-        load_state(args.state, gpt2.load_weights(args.weights)[1])
+        load_state(args.state, formats.load_weights(args.weights)[1])
     report = Report()
     check_in_pieces(report)
     check_state(report, *SMALL)
@@ -338,7 +340,7 @@ def main(argv=None):
             import reference_gpt2  # only now: it takes PyTorch
 
             print(f"\n{FULL[1].name} is missing; PyTorch makes it:")
-            reference_gpt2.make_state(args.state, *gpt2.load_weights(args.weights))
+            reference_gpt2.make_state(args.state, *formats.load_weights(args.weights))
         check_state(report, args.weights, args.state)
         check_truth(report, args.weights, args.state)
     else:

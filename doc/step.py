@@ -35,7 +35,7 @@ def parameters():
     """Return all parameters, flat: matrices of short random numbers, scales 1, biases 0."""
     flat = np.zeros(gpt2.num_parameters(CONFIG))
     rng = np.random.default_rng(6)
-    for name, view in gpt2.tensors(flat, CONFIG).items():
+    for name, view in gpt2.named_views(flat, CONFIG).items():
         if name in gpt2.DECAYING:
             view[:] = rng.integers(-9, 10, view.shape) / 10
         elif name.endswith("w"):
@@ -76,8 +76,10 @@ def watched(function, *args):
 
 def whole_step():
     """Take the step -> the arrays of each call by its name; and loss, params, grads, m and v."""
-    params = gpt2.tensors(parameters(), CONFIG)
-    grads, m, v = (gpt2.tensors(np.zeros(gpt2.num_parameters(CONFIG)), CONFIG) for _ in range(3))
+    params = gpt2.named_views(parameters(), CONFIG)
+    grads, m, v = (
+        gpt2.named_views(np.zeros(gpt2.num_parameters(CONFIG)), CONFIG) for _ in range(3)
+    )
     before = gpt2.LAYERNORM_EPS, gpt2.TILE
     gpt2.LAYERNORM_EPS, gpt2.TILE = EPS, CONFIG.maxT
     try:

@@ -98,7 +98,7 @@ def attention(rng, B, T, NH, HS):
 
 
 def random_tensors(rng, config):
-    params = gpt2.tensors(np.empty(gpt2.num_parameters(config)), config)
+    params = gpt2.named_views(np.empty(gpt2.num_parameters(config)), config)
     for name, array in params.items():
         array[:] = 0.4 * rng.standard_normal(array.shape)
         if gpt2.TENSORS[name][1] == gpt2.SCALE:

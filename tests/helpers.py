@@ -266,7 +266,7 @@ def random_params(config, seed=0, dtype=np.float32):
     """Return parameters, flat and named: without zeros and ones, which can hide a mistake."""
     rng = np.random.default_rng(seed)
     flat = rng.standard_normal(gpt2.num_parameters(config)).astype(dtype)
-    params = gpt2.tensors(flat, config)
+    params = gpt2.named_views(flat, config)
     for name, view in params.items():
         # at 1 / sqrt(C), scores in attention vary by about 1, however many channels there are
         view *= min(0.3, config.C**-0.5) if name in gpt2.DECAYING else 0.5

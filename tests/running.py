@@ -6,7 +6,7 @@ import signal
 import struct
 
 import train_gpt2 as gpt2
-from tools import checkpoints
+from tools import checkpoints, formats
 
 import helpers
 import numpy as np
@@ -48,7 +48,7 @@ def losses(out, kind):
 def small_weights(path, maxT=8, vocab_size=V):
     """Write random weights of 500 parameters or so -> the path."""
     config = GPT2Config(maxT, vocab_size, 1, 1, 4)
-    gpt2.write_weights(path, gpt2.init_weights(config), config)
+    formats.write_weights(path, gpt2.init_weights(config), config)
     return path
 
 

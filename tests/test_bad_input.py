@@ -27,7 +27,7 @@ import traceback
 from pathlib import Path
 
 import train_gpt2 as gpt2
-from tools import checkpoints, log
+from tools import checkpoints, formats, log
 
 import numpy as np
 import pytest
@@ -97,7 +97,7 @@ def make_good_files(folder):
     add_data(add_data(make_project(folder), "x"), "y")
     folder.chmod(0o777)
     for split in "train", "val":
-        tokens, _ = gpt2.load_tokens(folder / "data" / f"y_{split}.bin")
+        tokens, _ = formats.load_tokens(folder / "data" / f"y_{split}.bin")
         write_tokens(folder / "data" / f"y_{split}.bin", tokens.tolist(), V + 1)
         write_tokens(folder / "data" / f"few_{split}.bin", [1] * 64)
     for i in range(2):
@@ -105,7 +105,7 @@ def make_good_files(folder):
     write_tokenizer(folder / "data" / "y_tokenizer.bin", [*LETTERS, b"more"])
     shutil.copy(folder / "data" / "y_tokenizer.bin", folder / "gpt2_tokenizer.bin")
 
-    gpt2.write_weights(folder / "w.bin", gpt2.init_weights(CONFIG), CONFIG)
+    formats.write_weights(folder / "w.bin", gpt2.init_weights(CONFIG), CONFIG)
     data, (wte, padding, *_) = (folder / "w.bin").read_bytes(), tensor_sizes(CONFIG)
     half = np.frombuffer(data[1024:], "<u2")[1::2].tobytes()
     (folder / "half.bin").write_bytes(header(20240326, 5, *CONFIG, 128) + half)
@@ -119,15 +119,18 @@ def make_good_files(folder):
         ("more.bin", CONFIG._replace(V=V + 1), "x"),
         ("outside.bin", CONFIG, "../x"),
     ):
-        tokens, flat = gpt2.load_tokens(folder / "data" / f"{Path(data).name}_train.bin")[0], None
+        tokens, flat = (
+            formats.load_tokens(folder / "data" / f"{Path(data).name}_train.bin")[0],
+            None,
+        )
         flat = gpt2.init_weights(config)
         run = {"data": f"data/{data}", "digest": checkpoints.digest([tokens])}
         text = json.dumps({"step": 2, **run, "settings": settings}, separators=(",", ":")).encode()
-        gpt2.write_weights(folder / name, flat, config, (flat, abs(flat)), text)
+        formats.write_weights(folder / name, flat, config, (flat, abs(flat)), text)
     old = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items() if value]
     text = json.dumps({"step": 2, "train_tokens": 901, "flags": ["--data=data/x", *old]}).encode()
     flat = gpt2.init_weights(CONFIG)
-    gpt2.write_weights(folder / "flags.bin", flat, CONFIG, (flat, abs(flat)), text)
+    formats.write_weights(folder / "flags.bin", flat, CONFIG, (flat, abs(flat)), text)
     (folder / "tests").mkdir()
     for name, copy in ("small_weights.bin", "small.bin"), ("small_state.bin", "state.bin"):
         shutil.copy(PROJECT / "tests" / name, folder / "tests")
@@ -1096,7 +1099,7 @@ def test_odd_texts_that_are_legal(tmp_path, text):
 
     (tmp_path / "x.txt").write_text(text, encoding="utf-8", newline="")
     prepro_text.main([str(tmp_path / "x.txt"), "--bytes", "--name", str(tmp_path / "x")])
-    train, val = (gpt2.load_tokens(tmp_path / f"x_{s}.bin")[0] for s in ("train", "val"))
+    train, val = (formats.load_tokens(tmp_path / f"x_{s}.bin")[0] for s in ("train", "val"))
     tokens = [*train.tolist(), *val.tolist()]
     text = text.removeprefix("\ufeff").replace("\r\n", "\n")
     assert tokens[0] == 256 and bytes(tokens[1:]) == text.encode()

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from train_gpt2 import UserError
+from tools.console import UserError
 
 import pytest
 

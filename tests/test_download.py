@@ -17,9 +17,9 @@ from pathlib import Path
 
 from tools import download as module
 from tools import locks
-from tools.console import NoNetwork
+from tools.console import NoNetwork, UserError
 from tools.download import download, sha256_of
-from train_gpt2 import HERE, UserError
+from train_gpt2 import HERE
 
 import pytest
 

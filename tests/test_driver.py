@@ -12,7 +12,8 @@ import threading
 from types import SimpleNamespace
 
 import train_gpt2 as gpt2
-from tools import driver
+from tools import driver, formats
+from tools.console import UserError
 
 import numpy as np
 import pytest
@@ -77,7 +78,7 @@ def test_log_on_a_full_disk(project, tmp_path):
         done = train(project, *LONG, flag, saved, "--log", log, python=within(limit))
         failed(done, f"--log {log}", "No space left on device")
         assert f"wrote {saved}\n" in done.stdout
-        flat, config = gpt2.load_weights(saved)
+        flat, config = formats.load_weights(saved)
         assert not np.array_equal(flat, gpt2.init_weights(config, 1337))  # it has learned
         log.unlink()
 
@@ -151,7 +152,7 @@ def test_files_keep_their_modes(project, tmp_path, flag, loop):
     out.touch(0o600)
     out.chmod(0o600)
     succeeded(train(project, *FAST, *DATA, flag, out, *loop))
-    assert out.stat().st_mode & 0o777 == 0o600 and gpt2.load_weights(out)[1].V == V
+    assert out.stat().st_mode & 0o777 == 0o600 and formats.load_weights(out)[1].V == V
 
 
 # ----------------------------------------------------------------------------
@@ -246,7 +247,7 @@ def test_closed_streams(project, tmp_path, closed, loop):
     command = f"{shlex.join(map(str, command))} {closed}"
     done = subprocess.run(command, shell=True, cwd=project, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
-    assert gpt2.load_weights(out)[1].V == V
+    assert formats.load_weights(out)[1].V == V
 
 
 # ----------------------------------------------------------------------------
@@ -296,11 +297,11 @@ def test_whole_validation(project, tmp_path, batches):
     flags = [*FAST, *DATA, "--val-every", 1, "--val-batches", batches, "--save", saved]
     out = succeeded(train(project, *flags))
     found = re.search(r"step 2: val loss (\S+), (\S+) bits per byte, on all of (\S+) tokens", out)
-    flat, config = gpt2.load_weights(saved)
+    flat, config = formats.load_weights(saved)
     tokens = np.fromfile(project / "data" / "letters_val.bin", "<u2", offset=1024).astype(int)
     windows = (len(tokens) - 1) // 16 // 4 * 4  # that make whole batches
     x, y = tokens[: windows * 16].reshape(-1, 16), tokens[1 : windows * 16 + 1].reshape(-1, 16)
-    loss = float(gpt2.gpt2_forward(gpt2.tensors(flat, config), config, x, y)[0])
+    loss = float(gpt2.gpt2_forward(gpt2.named_views(flat, config), config, x, y)[0])
     size = sum(len(LETTERS[token]) for token in y.ravel() if token != END)
     assert int(found[3]) == y.size == 448
     assert float(found[1]) == pytest.approx(loss, abs=2e-6)
@@ -322,7 +323,7 @@ def test_targets_beyond_the_vocabulary():
     args = SimpleNamespace(batch_size=1, seq_len=3, data="x")
     config = gpt2.GPT2Config(16, V, 1, 1, 4)
     assert driver.get_batch([np.array([0, 1, 2, V - 1])], 0, args, config)[1].max() == V - 1
-    with pytest.raises(gpt2.UserError, match=f"tokens beyond {V - 1} now"):
+    with pytest.raises(UserError, match=f"tokens beyond {V - 1} now"):
         driver.get_batch([np.array([0, 1, 2, V])], 0, args, config)
 
 
@@ -400,5 +401,5 @@ def test_from_python(project, tmp_path, in_thread):
     else:
         call()
     ((loss, flat),) = found
-    assert 0 < loss < math.inf and np.array_equal(flat, gpt2.load_weights(tmp_path / "w.bin")[0])
+    assert 0 < loss < math.inf and np.array_equal(flat, formats.load_weights(tmp_path / "w.bin")[0])
     assert handlers == [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]

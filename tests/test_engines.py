@@ -30,7 +30,7 @@ def engine(flags=EVEN, m=None, v=None):
 def by_the_lesson(x, y, lr, step, flags, m, v):
     """Take a step on one batch with the lesson's functions -> loss, norm, flat parameters."""
     flat, params = random_params(CONFIG)
-    grads, m, v = (gpt2.tensors(array, CONFIG) for array in (np.zeros_like(flat), m, v))
+    grads, m, v = (gpt2.named_views(array, CONFIG) for array in (np.zeros_like(flat), m, v))
     loss, cache = gpt2.gpt2_forward(params, CONFIG, x, y)
     gpt2.gpt2_backward(1.0, cache, grads)
     norm = gpt2.clip_gradients(grads, flags["grad_clip"] or math.inf)

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import train_gpt2 as gpt2
 from tools import checkpoints, console, log, token_files
+from tools.console import UserError
 
 import numpy as np
 import pytest
@@ -191,7 +192,7 @@ def test_each_operation_fails(tmp_path, writer, there_before):
                 break  # there are no more than nth operations
             except BaseException as raised:
                 if isinstance(error, OSError):
-                    assert type(raised) is gpt2.UserError, (nth, fault, raised)
+                    assert type(raised) is UserError, (nth, fault, raised)
                     assert str(tmp_path) in str(raised) and "\n" not in str(raised)
                 else:
                     assert raised is error
@@ -286,7 +287,7 @@ def test_signal_in_the_middle(tmp_path, name):
 
 
 def refuses(writer, path):
-    with pytest.raises(gpt2.UserError) as caught:
+    with pytest.raises(UserError) as caught:
         writer(path, 1)
     message = caught.value.text
     assert str(path.parent) in message and "\n" not in str(caught.value)
@@ -315,7 +316,7 @@ def test_a_link_to_nothing(tmp_path, writer):
 def test_a_link_to_where_nothing_can_be(tmp_path, writer, target):
     path = tmp_path / "x_val.bin"
     path.symlink_to(target)
-    with pytest.raises(gpt2.UserError, match="(?i)no such f|link"):
+    with pytest.raises(UserError, match="(?i)no such f|link"):
         writer(path, 1)
     assert path.is_symlink() and not path.exists()
 
@@ -372,7 +373,7 @@ def test_read_only(public_folder, writer, closed):
         folder.chmod(0o555)
     try:
         with as_nobody():
-            with pytest.raises(gpt2.UserError, match="no permission|read-only"):
+            with pytest.raises(UserError, match="no permission|read-only"):
                 console.check_writable(path)  # before the work
             refuses(writer, path)
             assert contents(folder) == old

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import test_gpt2
 import train_gpt2 as gpt2
-from tools import checkpoints
+from tools import checkpoints, formats
+from tools.console import UserError
 
 import numpy as np
 import pytest
@@ -65,7 +66,7 @@ NAN = b"\0\0\xc0\x7f"
 def test_read_float32_weights(tmp_path, config, version, padding):
     made = random_tensors(config)
     path = write(tmp_path / "w.bin", weight_bytes(config, version, made, padding))
-    flat, found = gpt2.load_weights(path)
+    flat, found = formats.load_weights(path)
     assert found == config and isinstance(found, gpt2.GPT2Config)
     assert flat.dtype == np.float32 and flat.flags.c_contiguous and flat.flags.writeable
     assert flat.tobytes() == flat_of(made, config).tobytes()
@@ -75,7 +76,7 @@ def test_read_float32_weights(tmp_path, config, version, padding):
 def test_read_bfloat16_weights(tmp_path, config):
     made = random_tensors(config, kind="<u2")
     path = write(tmp_path / "w.bin", weight_bytes(config, 5, made, BF16_NAN))
-    flat, found = gpt2.load_weights(path)
+    flat, found = formats.load_weights(path)
     assert found == config and flat.dtype == np.float32 and flat.flags.writeable
     halves = flat_of(made, config).tolist()
     expected = [struct.unpack("<f", struct.pack("<HH", 0, half))[0] for half in halves]
@@ -87,9 +88,9 @@ def test_size_of_gpt2_124M_as_llmc_writes_it(tmp_path):
     path = write(tmp_path / "w.bin", header(20240326, 3, 1024, 50257, 12, 12, 768, 50304))
     size = 1024 + 4 * 124_475_904  # with 47 rows of padding, as llm.c counts them
     os.truncate(path, size - 4 * 768)
-    assert f"{size:,}" in refuses(gpt2.load_weights, path)
+    assert f"{size:,}" in refuses(formats.load_weights, path)
     os.truncate(path, size)
-    assert gpt2.read_config(path) == ((1024, 50257, 12, 12, 768), 3)
+    assert formats.read_config(path) == ((1024, 50257, 12, 12, 768), 3)
 
 
 @modest
@@ -100,9 +101,9 @@ def test_written_weights_byte_by_byte(config):
     made = random_tensors(config)
     flat = flat_of(made, config)
     with folder() as tmp:
-        gpt2.write_weights(tmp / "w.bin", flat, config)
+        formats.write_weights(tmp / "w.bin", flat, config)
         assert (tmp / "w.bin").read_bytes() == weight_bytes(config, 3, made, b"\0" * 4)
-        again, found = gpt2.load_weights(tmp / "w.bin")
+        again, found = formats.load_weights(tmp / "w.bin")
         assert found == config and again.tobytes() == flat.tobytes()
         assert [path.name for path in tmp.iterdir()] == ["w.bin"]
 
@@ -114,13 +115,13 @@ def test_a_checkpoint_byte_by_byte(tmp_path, config):
     v = {name: np.square(array) for name, array in v.items()}
     about = b'{"step": 3, "data": "data/x", "settings": {}}'
     built = write(tmp_path / "built.bin", weight_bytes(config, 3, made, NAN, (m, v), about))
-    assert gpt2.load_weights(built)[0].tobytes() == flat_of(made, config).tobytes()
+    assert formats.load_weights(built)[0].tobytes() == flat_of(made, config).tobytes()
     for found, expected in zip(checkpoints.read_moments(built), (m, v), strict=True):
         assert found.tobytes() == flat_of(expected, config).tobytes()
     assert checkpoints.read_about(built)["step"] == 3
 
     flat, moments = flat_of(made, config), [flat_of(x, config) for x in (m, v)]
-    gpt2.write_weights(tmp_path / "written.bin", flat, config, moments, about)
+    formats.write_weights(tmp_path / "written.bin", flat, config, moments, about)
     expected = weight_bytes(config, 3, made, b"\0" * 4, (m, v), about)
     assert (tmp_path / "written.bin").read_bytes() == expected
 
@@ -129,7 +130,7 @@ def refuses(load, path, *args):
     """It raises UserError, in one line with the file's name, and takes little memory to say so."""
     tracemalloc.start()
     try:
-        with pytest.raises(gpt2.UserError) as caught:
+        with pytest.raises(UserError) as caught:
             load(path, *args)
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:
@@ -171,21 +172,21 @@ DAMAGED_WEIGHTS = {
 
 @pytest.mark.parametrize("damage", DAMAGED_WEIGHTS)
 def test_damaged_weights(tmp_path, damage):
-    refuses(gpt2.load_weights, write(tmp_path / "w.bin", DAMAGED_WEIGHTS[damage]))
+    refuses(formats.load_weights, write(tmp_path / "w.bin", DAMAGED_WEIGHTS[damage]))
 
 
 @modest
 @given(st.integers(0, len(GOOD_WEIGHTS) - 1))
 def test_weights_cut_anywhere(length):
     with folder() as tmp:
-        refuses(gpt2.load_weights, write(tmp / "w.bin", GOOD_WEIGHTS[:length]))
+        refuses(formats.load_weights, write(tmp / "w.bin", GOOD_WEIGHTS[:length]))
 
 
 LOADERS = {
-    "weights": (gpt2.load_weights, ()),
+    "weights": (formats.load_weights, ()),
     "state": (test_gpt2.load_state, (SMALL,)),
-    "tokens": (gpt2.load_tokens, ()),
-    "tokenizer": (gpt2.load_tokenizer, ()),
+    "tokens": (formats.load_tokens, ()),
+    "tokenizer": (formats.load_tokenizer, ()),
 }
 
 
@@ -219,23 +220,23 @@ def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch, there_before, c
     if there_before:
         write(path, GOOD_WEIGHTS)
     monkeypatch.setattr(os, call, fault)
-    with pytest.raises((gpt2.UserError, KeyboardInterrupt)) as caught:
-        gpt2.write_weights(path, new, SMALL)
+    with pytest.raises((UserError, KeyboardInterrupt)) as caught:
+        formats.write_weights(path, new, SMALL)
     if fault is fails:
         assert str(path) in str(caught.value) and "No space" in str(caught.value)
     monkeypatch.undo()
     assert [p.name for p in tmp_path.iterdir()] == ["w.bin"] * there_before
     assert not there_before or path.read_bytes() == GOOD_WEIGHTS
-    gpt2.write_weights(path, new, SMALL)
-    assert gpt2.load_weights(path)[0].tobytes() == new.tobytes()
+    formats.write_weights(path, new, SMALL)
+    assert formats.load_weights(path)[0].tobytes() == new.tobytes()
 
 
 def test_a_link_where_the_part_is_to_be_is_not_followed(tmp_path):
     """Somebody else may have laid it, in a folder where all may write."""
     path, other = tmp_path / "w.bin", write(tmp_path / "other", b"old")
     (tmp_path / f"w.bin.{os.getpid()}.part").symlink_to(other)
-    with pytest.raises(gpt2.UserError, match="w.bin: File exists"):
-        gpt2.write_weights(path, flat_of(random_tensors(SMALL), SMALL), SMALL)
+    with pytest.raises(UserError, match="w.bin: File exists"):
+        formats.write_weights(path, flat_of(random_tensors(SMALL), SMALL), SMALL)
     assert other.read_bytes() == b"old" and not path.exists()
 
 
@@ -255,7 +256,7 @@ def test_the_file_is_whole_on_disk_before_it_takes_its_place(tmp_path, monkeypat
 
     monkeypatch.setattr(os, "fsync", noted_fsync)
     monkeypatch.setattr(os, "replace", noted_replace)
-    gpt2.write_weights(path, flat_of(random_tensors(SMALL), SMALL), SMALL)
+    formats.write_weights(path, flat_of(random_tensors(SMALL), SMALL), SMALL)
     assert order == ["fsync", "replace"] and sizes == [len(GOOD_WEIGHTS)]
 
 
@@ -378,7 +379,7 @@ def test_state_of_another_model(tmp_path):
 @pytest.mark.parametrize("in_header, V", [(0, 50257), (11, 11), (50257, 50257), (65536, 65536)])
 def test_read_token_file(tmp_path, in_header, V):
     tokens = [0, 10, 3, 3, V - 1]
-    loaded, found = gpt2.load_tokens(write(tmp_path / "t.bin", token_bytes(tokens, in_header)))
+    loaded, found = formats.load_tokens(write(tmp_path / "t.bin", token_bytes(tokens, in_header)))
     assert found == V and loaded.tolist() == tokens
     assert isinstance(loaded, np.memmap)  # the largest data sets do not fit in memory
 
@@ -386,7 +387,7 @@ def test_read_token_file(tmp_path, in_header, V):
 @pytest.mark.parametrize("tokens", [[50256, 0, 7], [198], list(range(1000))])
 def test_read_headerless_int32(tmp_path, tokens):
     data = struct.pack(f"<{len(tokens)}i", *tokens)
-    loaded, found = gpt2.load_tokens(write(tmp_path / "t.bin", data))
+    loaded, found = formats.load_tokens(write(tmp_path / "t.bin", data))
     assert found == 50257 and loaded.tolist() == tokens
     assert isinstance(loaded, np.memmap)
 
@@ -419,7 +420,7 @@ DAMAGED_TOKENS = {
 
 @pytest.mark.parametrize("damage", DAMAGED_TOKENS)
 def test_damaged_tokens(tmp_path, damage):
-    refuses(gpt2.load_tokens, write(tmp_path / "t.bin", DAMAGED_TOKENS[damage]))
+    refuses(formats.load_tokens, write(tmp_path / "t.bin", DAMAGED_TOKENS[damage]))
 
 
 # ----------------------------------------------------------------------------
@@ -475,7 +476,7 @@ def test_read_tokenizer(vocabulary, data):
     end = data.draw(st.integers(0, len(vocabulary) - 1)) if data else 3
     built = tokenizer_bytes(vocabulary, end)
     with folder() as tmp:
-        assert gpt2.load_tokenizer(write(tmp / "built.bin", built)) == (vocabulary, end)
+        assert formats.load_tokenizer(write(tmp / "built.bin", built)) == (vocabulary, end)
 
 
 GOOD_TOKENIZER = tokenizer_bytes([b"ab", b"c", b"<end>"], 2)
@@ -499,4 +500,4 @@ DAMAGED_TOKENIZERS = {
 
 @pytest.mark.parametrize("damage", DAMAGED_TOKENIZERS)
 def test_damaged_tokenizer(tmp_path, damage):
-    refuses(gpt2.load_tokenizer, write(tmp_path / "v.bin", DAMAGED_TOKENIZERS[damage]))
+    refuses(formats.load_tokenizer, write(tmp_path / "v.bin", DAMAGED_TOKENIZERS[damage]))

@@ -19,7 +19,8 @@ import tracemalloc
 
 import test_gpt2
 import train_gpt2 as gpt2
-from tools import checkpoints, tensor_file, token_files
+from tools import checkpoints, formats, tensor_file, token_files
+from tools.console import UserError
 
 import numpy as np
 import pytest
@@ -54,7 +55,7 @@ def good_weights(folder):
     rng = np.random.default_rng(0)
     flat, *moments = rng.standard_normal((3, gpt2.num_parameters(CONFIG)), np.float32)
     moments[1] **= 2
-    gpt2.write_weights(folder / "w.bin", flat, CONFIG, moments, json.dumps(ABOUT).encode())
+    formats.write_weights(folder / "w.bin", flat, CONFIG, moments, json.dumps(ABOUT).encode())
     full = (folder / "w.bin").read_bytes()
     sizes = tensor_sizes(CONFIG)
     wte, wpe, end = (1024 + n for n in (sizes[0], sum(sizes[:2]), sum(sizes)))
@@ -94,7 +95,7 @@ def read_weights(path, data):
         assert type(about["step"]) is int and about["step"] >= 0 and type(about["data"]) is str
         for name, value in about["settings"].items():
             assert type(value) in (int, float, bool) and 0 <= value < math.inf, name
-    flat, config = gpt2.load_weights(path)
+    flat, config = formats.load_weights(path)
     assert min(config) > 0 and config.C % config.NH == 0
     assert flat.dtype == np.float32 and flat.shape == (gpt2.num_parameters(config),)
     (version,), (behind, moments) = (
@@ -112,7 +113,7 @@ def read_weights(path, data):
         assert m.tobytes() + v.tobytes() == data[end : len(data) - behind]
         assert np.isfinite(m).all() and 0 <= v.min() <= v.max() < np.inf
     else:
-        with pytest.raises(gpt2.UserError):
+        with pytest.raises(UserError):
             checkpoints.read_moments(path)
 
 
@@ -165,7 +166,7 @@ def fitted_tokens(rng):
 
 
 def read_tokens(path, data):
-    tokens, V = gpt2.load_tokens(path)
+    tokens, V = formats.load_tokens(path)
     assert tokens.ndim == 1 and len(tokens) > 0 and tokens.dtype in ("<u2", "<i4")
     assert 0 <= tokens.min() <= tokens.max() < V
     shards, same_V = token_files.load_shards(path.parent / "tokens")  # with one that is good
@@ -186,7 +187,7 @@ def fitted_tokenizer(rng):
 
 
 def read_tokenizer(path, data):
-    vocabulary, end_of_text = gpt2.load_tokenizer(path)
+    vocabulary, end_of_text = formats.load_tokenizer(path)
     assert 0 <= end_of_text < len(vocabulary) == struct.unpack_from("<i", data, 8)[0]
     written = b"".join(bytes([len(token)]) + token for token in vocabulary)
     assert written == data[1024:]
@@ -406,7 +407,7 @@ def outcome(read, path, data):
     try:
         read(path, data)
         refused = None
-    except gpt2.UserError as error:
+    except UserError as error:
         refused = error.text
         assert str(path.parent) in refused and "\n" not in str(error), refused
     return refused, tracemalloc.get_traced_memory()[1] - before

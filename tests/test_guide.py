@@ -15,7 +15,7 @@ import sys
 import textwrap
 from pathlib import Path
 
-import train_gpt2 as gpt2
+from tools import formats
 
 import pytest
 from helpers import PROJECT, make_project, without_network
@@ -110,7 +110,7 @@ def test_the_files_that_the_guide_names_are_there(copy):
         "torch.bin",
         "two.bin",
     ):
-        gpt2.load_weights(folder / name)
+        formats.load_weights(folder / name)
     for name in "words.csv", "words.png", "step.html", "words_hf/model.safetensors":
         assert (folder / name).stat().st_size
 
@@ -118,7 +118,7 @@ def test_the_files_that_the_guide_names_are_there(copy):
 def test_there_and_back_again(copy):
     """What was exported and read again are the same weights."""
     folder, _ = copy
-    there, back = (gpt2.load_weights(folder / name)[0] for name in ("words.bin", "back.bin"))
+    there, back = (formats.load_weights(folder / name)[0] for name in ("words.bin", "back.bin"))
     assert there.tobytes() == back.tobytes()
 
 

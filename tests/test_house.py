@@ -9,6 +9,7 @@ import venv
 from pathlib import Path
 
 import train_gpt2 as gpt2
+from tools import formats
 
 import numpy as np
 import pytest
@@ -95,7 +96,7 @@ def alone(tmp_path):
     folder = add_data(tmp_path / "alone")
     write(folder / "train_gpt2.py", SOURCE.encode())
     config = gpt2.GPT2Config(maxT=32, V=V, L=2, NH=2, C=16)
-    gpt2.write_weights(folder / "w.bin", gpt2.init_weights(config), config)
+    formats.write_weights(folder / "w.bin", gpt2.init_weights(config), config)
     return folder
 
 
@@ -122,8 +123,8 @@ def test_the_one_file_trains_alone(python, alone):
     losses = [float(line.split()[-1]) for line in lines if ": val loss " in line]
     assert len(losses) == 3 and losses[2] < losses[0] - 0.3
     assert sum(line.endswith(": sample") for line in lines) == 2
-    start, config = gpt2.load_weights(alone / "w.bin")
-    flat, same = gpt2.load_weights(alone / "out.bin")
+    start, config = formats.load_weights(alone / "w.bin")
+    flat, same = formats.load_weights(alone / "out.bin")
     assert same == config and np.isfinite(flat).all() and np.abs(flat - start).max() > 0.01
 
     # what it has written goes on from there, and random weights need no file

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import train_gpt2 as gpt2
 from test_gpt2 import logits_of
-from tools import checkpoints, encoding, huggingface, memory, token_files
-from tools.console import NoNetwork
+from tools import checkpoints, encoding, formats, huggingface, memory, token_files
+from tools.console import NoNetwork, UserError
 from tools.download import sha256_of
-from train_gpt2 import UserError
 
 import numpy as np
 import pytest
@@ -62,7 +61,7 @@ def set_config(folder, **changes):
 
 def test_exported_tensors(folder):
     header, named = read_safetensors(folder / "model.safetensors")
-    expected = hf_tensors(*gpt2.load_weights(SMALL_FILE))
+    expected = hf_tensors(*formats.load_weights(SMALL_FILE))
     assert header.pop("__metadata__") == {"format": "pt"}
     assert set(named) == {f"transformer.{name}" for name in expected}
     for name, array in expected.items():
@@ -128,9 +127,9 @@ def hf_logits(folder, x):
 
 
 def test_exported_model_has_the_same_logits(folder):
-    flat, config = gpt2.load_weights(SMALL_FILE)
+    flat, config = formats.load_weights(SMALL_FILE)
     x, y = reference.random_batch(config, 3, 13)
-    _, cache = gpt2.gpt2_forward(gpt2.tensors(flat, config), config, x, y)
+    _, cache = gpt2.gpt2_forward(gpt2.named_views(flat, config), config, x, y)
     assert error(hf_logits(folder, torch.from_numpy(x)), logits_of(cache)) < 3e-6  # measured: 3e-7
 
 
@@ -170,7 +169,7 @@ def write_model(path, V, data=None):
         about = {"step": 1, "data": data, "settings": {}}
         checkpoints.save(path, random_flat(config), config, about)
     else:
-        gpt2.write_weights(path, random_flat(config), config)
+        formats.write_weights(path, random_flat(config), config)
 
 
 def test_tokenizer_of_bytes(own, capsys):
@@ -219,7 +218,7 @@ def test_another_model_takes_the_place_of_an_export(own, capsys):
     folder = own([*BYTES, END], 256)
     reference.main(["--export", str(SMALL_FILE), str(folder)])
     assert "without a tokenizer: " in capsys.readouterr().out
-    assert np.array_equal(huggingface.load(folder)[0], gpt2.load_weights(SMALL_FILE)[0])
+    assert np.array_equal(huggingface.load(folder)[0], formats.load_weights(SMALL_FILE)[0])
     assert not (folder / "vocab.json").exists()  # it was of the first
 
 
@@ -278,7 +277,7 @@ def test_export_of_nothing(tmp_path):
 def test_weights_that_are_not_finite(tmp_path, bad):
     flat = random_flat(TINY)
     flat[-1] = bad
-    gpt2.write_weights(tmp_path / "w.bin", flat, TINY)
+    formats.write_weights(tmp_path / "w.bin", flat, TINY)
     with pytest.raises(UserError, match="w.bin: its weights are not all numbers"):
         reference.main(["--export", str(tmp_path / "w.bin"), str(tmp_path / "hf")])
     assert not (tmp_path / "hf").exists()
@@ -305,7 +304,7 @@ def shards(folder):
 
 def test_shards(shards):
     flat, config = huggingface.load(shards)
-    assert config == SMALL and np.array_equal(flat, gpt2.load_weights(SMALL_FILE)[0])
+    assert config == SMALL and np.array_equal(flat, formats.load_weights(SMALL_FILE)[0])
 
 
 @pytest.mark.parametrize("missing", [1, 2])
@@ -451,7 +450,7 @@ def test_named_model_that_is_there(tmp_path, monkeypatch, capsys):
     write_safetensors(tmp_path / "model_gpt2-medium.safetensors", hf_tensors(flat, config))
     reference.main(["--model", "gpt2-medium", "--weights-only"])
     assert f"wrote {tmp_path / 'gpt2_355M.bin'}" in capsys.readouterr().out
-    read, read_config = gpt2.load_weights(tmp_path / "gpt2_355M.bin")
+    read, read_config = formats.load_weights(tmp_path / "gpt2_355M.bin")
     assert read_config == config and np.array_equal(read, flat)
 
 

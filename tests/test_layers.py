@@ -6,6 +6,7 @@ import math
 
 import train_gpt2 as gpt2
 from test_gpt2 import finite_difference, logits_of
+from tools.console import UserError
 
 import numpy as np
 import pytest
@@ -308,7 +309,7 @@ def test_adamw_of_gradients_of_one_size(size, dtype):
     g = np.random.default_rng(0).choice([-1, 1, -2, 3], gpt2.num_parameters(config)) * size
     flat, grads, m, v = (np.zeros_like(g, dtype) for _ in range(4))
     grads[:] = g
-    params, *others = (gpt2.tensors(array, config) for array in (flat, grads, m, v))
+    params, *others = (gpt2.named_views(array, config) for array in (flat, grads, m, v))
     for step in range(1, 4):
         gpt2.adamw_update(params, *others, step, 0.01)
         expected = -0.01 * step * g / (np.abs(g) + 1e-8)
@@ -381,7 +382,7 @@ def logits_by(params, config, x):
 def run_model(params, config, x, y):
     """Return logits, loss, grads (named) of our model; grads start as nan, each is to be filled."""
     dtype = params["wte"].dtype
-    grads = gpt2.tensors(np.full(gpt2.num_parameters(config), np.nan, dtype), config)
+    grads = gpt2.named_views(np.full(gpt2.num_parameters(config), np.nan, dtype), config)
     loss, cache = gpt2.gpt2_forward(params, config, x, y)
     gpt2.gpt2_backward(1.0, cache, grads)
     return logits_of(cache), loss, grads
@@ -447,7 +448,7 @@ def test_model_keeps_dtype_and_inputs(dtype):
     results = []
     for garbage in 0, np.nan:
         grads = np.full(flat.size, garbage, dtype)
-        gpt2.gpt2_backward(1.0, cache, gpt2.tensors(grads, config))
+        gpt2.gpt2_backward(1.0, cache, gpt2.named_views(grads, config))
         results.append(grads)
     assert np.array_equal(*results)  # pure, and nothing is left of what the gradients were
     assert all(np.array_equal(a, b) for a, b in zip(kept, arrays_in(cache), strict=True))
@@ -459,7 +460,7 @@ def test_model_keeps_dtype_and_inputs(dtype):
 def test_tensors_are_views_in_order():
     config = gpt2.GPT2Config(5, 7, 3, 2, 4)
     flat = np.arange(gpt2.num_parameters(config), dtype=np.float32)
-    views = gpt2.tensors(flat, config)
+    views = gpt2.named_views(flat, config)
     names = "wte wpe ln1w ln1b qkvw qkvb attprojw attprojb ln2w ln2b fcw fcb fcprojw fcprojb"
     assert list(views) == f"{names} lnfw lnfb".split()
     assert np.array_equal(np.concatenate([view.ravel() for view in views.values()]), flat)
@@ -602,10 +603,10 @@ def test_lists_are_taken_for_arrays():
 def test_a_config_of_other_sizes_is_refused(change):
     config = gpt2.GPT2Config(maxT=4, V=9, L=2, NH=2, C=8)
     flat = np.zeros(gpt2.num_parameters(config), np.float32)
-    views = gpt2.tensors(flat, config)
+    views = gpt2.named_views(flat, config)
     assert all(np.shares_memory(view, flat) for view in views.values())
     with pytest.raises(ValueError, match=f"{len(flat):,} numbers, where GPT2Config"):
-        gpt2.tensors(flat, config._replace(**change))
+        gpt2.named_views(flat, config._replace(**change))
 
 
 LETTERS = [b"a", "é".encode(), b"<end>"]
@@ -666,7 +667,7 @@ def test_samples_of_logits_that_are_no_numbers(value, monkeypatch):
         yield pick(np.array([[0.0, value, 1.0]]))
 
     monkeypatch.setattr(gpt2, "generate", generate)
-    with pytest.raises(gpt2.UserError, match="not finite"):
+    with pytest.raises(UserError, match="not finite"):
         sample(None, None)
 
 
@@ -674,7 +675,7 @@ def test_samples_of_a_model_that_is_no_number():
     config = gpt2.GPT2Config(maxT=5, V=3, L=1, NH=1, C=4)
     _, params = random_params(config)
     params["lnfb"][0] = np.nan
-    with pytest.raises(gpt2.UserError, match="not finite"):
+    with pytest.raises(UserError, match="not finite"):
         sample(params, config)
 
 
@@ -688,8 +689,8 @@ def test_gradient_of_a_multiple_of_the_loss():
     x, y = np.random.default_rng(1).integers(config.V, size=(2, 2, 7))
     _, cache = gpt2.gpt2_forward(params, config, x, y)
     once, twice = np.empty((2, flat.size))
-    gpt2.gpt2_backward(1.0, cache, gpt2.tensors(once, config))
-    gpt2.gpt2_backward(-2.5, cache, gpt2.tensors(twice, config))
+    gpt2.gpt2_backward(1.0, cache, gpt2.named_views(once, config))
+    gpt2.gpt2_backward(-2.5, cache, gpt2.named_views(twice, config))
     assert_close(twice, -2.5 * once, 1e-13)
 
 
@@ -700,7 +701,7 @@ def test_clipping(setting, size):
     flat, _ = random_params(config)
     flat *= np.float32(size)
     given, exact = flat.copy(), np.linalg.norm(flat.astype(np.float64))
-    grads = gpt2.tensors(flat, config)
+    grads = gpt2.named_views(flat, config)
     with cut(*setting):
         norms = [gpt2.clip_gradients(grads, limit) for limit in (np.inf, 2 * exact)]
         assert np.array_equal(flat, given)
@@ -740,11 +741,11 @@ def test_adamw_against_the_formula(weight_decay):
     )
     expected = flat.copy()
     moments = np.zeros_like(flat), np.zeros_like(flat)
-    m, v = (gpt2.tensors(moment, config) for moment in moments)
+    m, v = (gpt2.named_views(moment, config) for moment in moments)
     for step, g in enumerate(history, 1):
         grads = g.copy()
         settings = {"beta1": beta1, "beta2": beta2, "eps": eps, "weight_decay": weight_decay}
-        gpt2.adamw_update(params, gpt2.tensors(grads, config), m, v, step, lr, **settings)
+        gpt2.adamw_update(params, gpt2.named_views(grads, config), m, v, step, lr, **settings)
         assert np.array_equal(grads, g)
         # the moments as what they are, weighted sums over all steps so far
         past = list(zip(range(step - 1, -1, -1), history, strict=False))
@@ -766,7 +767,7 @@ def test_adamw_after_many_steps(step):
     flat, g = np.zeros((2, gpt2.num_parameters(config)))
     g[:] = np.random.default_rng(0).choice([-1, 2, 3], g.size)
     m, v = (1 - 0.9 ** (step - 1)) * g, (1 - 0.999 ** (step - 1)) * g * g  # of the steps before
-    gpt2.adamw_update(*(gpt2.tensors(array, config) for array in (flat, g, m, v)), step, 0.01)
+    gpt2.adamw_update(*(gpt2.named_views(array, config) for array in (flat, g, m, v)), step, 0.01)
     np.testing.assert_allclose(flat, -0.01 * g / (np.abs(g) + 1e-8), rtol=1e-12)  # measured: 9e-16
 
 
@@ -823,7 +824,7 @@ def test_initial_weights():
     config = gpt2.GPT2Config(maxT=64, V=301, L=3, NH=2, C=48)
     flat = gpt2.init_weights(config, seed=1)
     assert flat.dtype == np.float32
-    for name, view in gpt2.tensors(flat, config).items():
+    for name, view in gpt2.named_views(flat, config).items():
         if name in ("ln1w", "ln2w", "lnfw"):
             assert (view == 1).all(), name
         elif name.endswith("b"):
@@ -840,7 +841,7 @@ def test_initial_weights():
     assert np.array_equal(flat, gpt2.init_weights(config, seed=1))
     assert not np.array_equal(flat, gpt2.init_weights(config, seed=2))
     loss, _ = gpt2.gpt2_forward(
-        gpt2.tensors(flat, config), config, *np.arange(40).reshape(2, 2, 10)
+        gpt2.named_views(flat, config), config, *np.arange(40).reshape(2, 2, 10)
     )
     assert abs(loss - math.log(config.V)) < 0.1  # it knows nothing yet
 

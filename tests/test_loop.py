@@ -12,6 +12,8 @@ import sys
 from types import SimpleNamespace
 
 import train_gpt2 as gpt2
+from tools import formats
+from tools.console import UserError
 
 import numpy as np
 import pytest
@@ -43,7 +45,7 @@ def train(data, tmp_path, monkeypatch, capsys):
         args, others = gpt2.parse_flags()
         assert not others
         gpt2.main(args)
-        return capsys.readouterr().out.splitlines(), gpt2.load_weights(tmp_path / "out.bin")[0]
+        return capsys.readouterr().out.splitlines(), formats.load_weights(tmp_path / "out.bin")[0]
 
     return train
 
@@ -57,13 +59,13 @@ def batch(tokens, i):
 
 def loss_and_gradient(flat, config, x, y):
     grad = np.full_like(flat, np.nan)
-    loss, cache = gpt2.gpt2_forward(gpt2.tensors(flat, config), config, x, y)
-    gpt2.gpt2_backward(1.0, cache, gpt2.tensors(grad, config))
+    loss, cache = gpt2.gpt2_forward(gpt2.named_views(flat, config), config, x, y)
+    gpt2.gpt2_backward(1.0, cache, gpt2.named_views(grad, config))
     return float(loss), grad
 
 
 def mean_loss(flat, config, tokens, count):
-    params = gpt2.tensors(flat, config)
+    params = gpt2.named_views(flat, config)
     batches = [batch(tokens, i) for i in range(count)]
     return sum(float(gpt2.gpt2_forward(params, config, x, y)[0]) for x, y in batches) / count
 
@@ -75,7 +77,7 @@ def expected_run(data, steps, lr=1e-2, warmup=0, floor=1.0, decay=0.0, clip=math
     decays = np.concatenate(
         [
             np.full(view.size, name in "wte wpe qkvw attprojw fcw fcprojw".split())
-            for name, view in gpt2.tensors(flat, config).items()
+            for name, view in gpt2.named_views(flat, config).items()
         ]
     )
     m, v, found = np.zeros_like(flat), np.zeros_like(flat), []
@@ -149,7 +151,7 @@ def test_samples(data, train):
     assert [lines[i].split(":")[0] for i in at] == ["step 2", "step 4", "step 5"]
     config = gpt2.named_config("d1", V, T)
     rng = np.random.default_rng((3, 5))
-    text = "".join(gpt2.sample_text(gpt2.tensors(out, config), config, LETTERS, V - 1, rng))
+    text = "".join(gpt2.sample_text(gpt2.named_views(out, config), config, LETTERS, V - 1, rng))
     assert lines[at[-1] + 1 : at[-1] + 4] == ["---", text, "---"]
 
 
@@ -163,7 +165,7 @@ def test_command_for_text_names_a_tokenizer_that_there_is(data, train, monkeypat
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_loss_that_is_no_number_ends_the_run(train, tmp_path):
-    with pytest.raises(gpt2.UserError, match=r"step \d: loss (nan|inf).*--lr"):
+    with pytest.raises(UserError, match=r"step \d: loss (nan|inf).*--lr"):
         train("--steps 9 --lr 1e30 --val-every 0")
     assert not (tmp_path / "out.bin").exists()
 
@@ -172,7 +174,7 @@ def test_a_loss_that_is_no_number_ends_the_run(train, tmp_path):
 def test_a_gradient_that_is_no_number_ends_the_run(train, monkeypatch, norm):
     """Though the loss still is one: after this step, the weights would not be."""
     monkeypatch.setattr(gpt2, "clip_gradients", lambda *_: norm)
-    with pytest.raises(gpt2.UserError, match=rf"step 0: loss \d.*, gradient norm {norm}; .*--lr"):
+    with pytest.raises(UserError, match=rf"step 0: loss \d.*, gradient norm {norm}; .*--lr"):
         train("--steps 1 --val-every 0")
 
 
@@ -182,13 +184,13 @@ def test_a_weight_that_is_no_number_is_not_saved(train, tmp_path, monkeypatch, n
         params[name].reshape(-1)[i] = np.nan
 
     monkeypatch.setattr(gpt2, "adamw_update", adamw_update)
-    with pytest.raises(gpt2.UserError, match="no numbers any more, and not saved"):
+    with pytest.raises(UserError, match="no numbers any more, and not saved"):
         train("--steps 1 --val-every 0")
     assert not (tmp_path / "out.bin").exists()
 
 
 def test_no_save(train, tmp_path):
-    with pytest.raises(gpt2.UserError, match="there is no file"):  # the fixture looks for it
+    with pytest.raises(UserError, match="there is no file"):  # the fixture looks for it
         train("--steps 1 --no-save --val-every 0")
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "x_tokenizer.bin", "x_train.bin", "x_val.bin",

@@ -7,6 +7,7 @@ import sys
 
 import test_gpt2
 import train_gpt2 as gpt2
+from tools import formats
 
 import numpy as np
 import pytest
@@ -97,7 +98,7 @@ def test_a_wrong_gradient_is_named(name, capsys, monkeypatch):
 
 @pytest.mark.parametrize("difference, status", [(0, 0), (1e-2, 1)])
 def test_published_losses(difference, status, capsys, monkeypatch):
-    _, config = gpt2.load_weights(WEIGHTS)
+    _, config = formats.load_weights(WEIGHTS)
     published = test_gpt2.load_state(STATE, config).losses.copy()
     published[9] += difference
     monkeypatch.setattr(test_gpt2, "PUBLISHED", published)
@@ -110,7 +111,7 @@ def test_published_losses(difference, status, capsys, monkeypatch):
 
 def test_a_state_of_another_model(tmp_path):
     config = gpt2.GPT2Config(5, 7, 1, 1, 8)
-    gpt2.write_weights(tmp_path / "w.bin", gpt2.init_weights(config), config)
+    formats.write_weights(tmp_path / "w.bin", gpt2.init_weights(config), config)
     status, _, errors = run_parity("--weights", tmp_path / "w.bin", "--state", STATE)
     assert status == 1
     assert len(errors) == 1
@@ -121,8 +122,8 @@ def test_files_written_by_hand(tmp_path, capsys):
     """Gradients from the description of the formats, not from our own writer, are compared."""
     config = gpt2.GPT2Config(maxT=5, V=131, L=2, NH=2, C=8)
     made = {name: 0.3 * array for name, array in random_tensors(config).items()}
-    params = gpt2.tensors(flat_of(made, config), config)
-    grads, m, v = (gpt2.tensors(np.zeros_like(flat_of(made, config)), config) for _ in range(3))
+    params = gpt2.named_views(flat_of(made, config), config)
+    grads, m, v = (gpt2.named_views(np.zeros_like(flat_of(made, config)), config) for _ in range(3))
     x, y = np.random.default_rng(1).integers(config.V, size=(2, 2, 5)).astype("<i4")
     loss, cache = gpt2.gpt2_forward(params, config, x, y)
     gpt2.gpt2_backward(1.0, cache, grads)

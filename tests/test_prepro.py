@@ -22,11 +22,12 @@ import prepro_tinyshakespeare
 import prepro_tinystories
 import train_gpt2 as gpt2
 from tools import encoding as encodings
-from tools import token_files
-from tools.console import NoNetwork
+from tools import formats, token_files
+from tools.console import NoNetwork, UserError
 from tools.encoding import encode, encode_text, text_pieces
+from tools.formats import load_tokenizer, load_tokens
 from tools.token_files import write_tokenizer
-from train_gpt2 import HERE, UserError, load_tokenizer, load_tokens
+from train_gpt2 import HERE
 
 import numpy as np
 import pytest
@@ -618,10 +619,10 @@ def test_a_text_too_small_for_its_vocabulary(project, text_file):
 
 def test_tokens_of_gpt2_replace_those_of_a_vocabulary(encoding, text_file):
     prepro_text.main([str(text_file), "--name", "x", "--bytes"])
-    assert gpt2.load_vocabulary(token_files.DATA / "x", 257)[1] == 256
+    assert formats.load_vocabulary(token_files.DATA / "x", 257)[1] == 256
     prepro_text.main([str(text_file), "--name", "x"])
     assert sorted(os.listdir(token_files.DATA)) == ["x_train.bin", "x_val.bin"]
-    assert gpt2.load_vocabulary(token_files.DATA / "x", 50257)[1] == 50256
+    assert formats.load_vocabulary(token_files.DATA / "x", 50257)[1] == 50256
 
 
 # ----------------------------------------------------------------------------

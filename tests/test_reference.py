@@ -12,9 +12,8 @@ from pathlib import Path
 
 import test_gpt2
 import train_gpt2 as gpt2
-from tools import encoding
-from tools.console import NoNetwork
-from train_gpt2 import UserError
+from tools import encoding, formats
+from tools.console import NoNetwork, UserError
 
 import numpy as np
 import pytest
@@ -44,7 +43,7 @@ def test_flat_to_module_and_back(config):
     assert sum(p.numel() for p in model.parameters()) == flat.size
     assert model.blocks[1].qkv.weight.shape == (3 * config.C, config.C)
     assert np.array_equal(
-        model.blocks[1].fcproj.bias.detach().numpy(), gpt2.tensors(flat, config)["fcprojb"][1]
+        model.blocks[1].fcproj.bias.detach().numpy(), gpt2.named_views(flat, config)["fcprojb"][1]
     )
 
 
@@ -56,7 +55,7 @@ def test_module_has_memory_of_its_own():
 
 
 def test_sdpa_and_plain_attention_agree():
-    flat, config = gpt2.load_weights(TESTS / "small_weights.bin")
+    flat, config = formats.load_weights(TESTS / "small_weights.bin")
     x, y = (torch.from_numpy(a) for a in reference.random_batch(config, 3, 13))
     results = []
     for sdpa in False, True:
@@ -85,8 +84,8 @@ def test_only_matrices_decay():
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
-    after = gpt2.tensors(reference.flat_from_model(model), SMALL)
-    for name, view in gpt2.tensors(before, SMALL).items():
+    after = gpt2.named_views(reference.flat_from_model(model), SMALL)
+    for name, view in gpt2.named_views(before, SMALL).items():
         kept = 0.95 if name in gpt2.DECAYING else 1
         assert np.allclose(after[name], kept * view), name
 
@@ -136,9 +135,9 @@ def test_state_as_described():
 
 
 def test_small_weights_hide_nothing():
-    flat, config = gpt2.load_weights(TESTS / "small_weights.bin")
+    flat, config = formats.load_weights(TESTS / "small_weights.bin")
     assert config == SMALL
-    for name, view in gpt2.tensors(flat, config).items():
+    for name, view in gpt2.named_views(flat, config).items():
         assert view.std() > 0.1, name
         assert not np.isin(view, (0, 1)).any(), name
 
@@ -154,7 +153,7 @@ def test_fixture_is_reproduced(tmp_path, capsys):
         assert np.array_equal(new[key], old[key]), key
     for key in "logits", "loss", "losses":
         assert error(new[key], old[key]) < 1e-5, key
-    grads = [gpt2.tensors(state["grads"], SMALL) for state in (new, old)]
+    grads = [gpt2.named_views(state["grads"], SMALL) for state in (new, old)]
     for name in grads[1]:
         assert error(grads[0][name], grads[1][name]) < 1e-5, name
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -165,7 +164,7 @@ def test_fixture_is_reproduced(tmp_path, capsys):
 
 def test_first_batch_of_a_token_file(tmp_path):
     path, tokens = tmp_path / "val.bin", np.arange(50)
-    header = struct.pack("<256i", gpt2.TOKENS, 1, 50, SMALL.V, *[0] * 252)
+    header = struct.pack("<256i", gpt2.TOKENS_MAGIC, 1, 50, SMALL.V, *[0] * 252)
     path.write_bytes(header + tokens.astype("<u2").tobytes())
     x, y = reference.first_batch(SMALL, 2, 3, path)
     assert x.tolist() == [[0, 1, 2], [3, 4, 5]] and y.tolist() == [[1, 2, 3], [4, 5, 6]]
@@ -203,7 +202,7 @@ def test_local_safetensors_to_weights_and_state(tmp_path, capsys):
     out = tmp_path / "new" / "tiny.bin"
     flags = ["--out", str(out), "--batch-size", "2", "--seq-len", "5", "--steps", "3"]
     reference.main(["--model", str(path), *flags])
-    read, config = gpt2.load_weights(out)
+    read, config = formats.load_weights(out)
     assert config == TINY and np.array_equal(read, flat)
     state = read_state(tmp_path / "new" / "tiny_debug_state.bin", TINY)
     assert state["header"][:6] == (20240327, 2, 2, 5, 3, 0)
@@ -320,7 +319,7 @@ def test_random_model_without_the_tokenizer(project, monkeypatch, capsys):
     out = project / "d1.bin"
     flags = ["--model", "d1", "--batch-size", "1", "--seq-len", "4", "--steps", "1"]
     reference.main([*flags, "--out", str(out)])
-    assert gpt2.load_weights(out)[1] == gpt2.named_config("d1", 50257)
+    assert formats.load_weights(out)[1] == gpt2.named_config("d1", 50257)
     assert (project / "d1_debug_state.bin").exists()
     lines = [line for line in capsys.readouterr().out.splitlines() if "gpt2_tokenizer.bin" in line]
     assert len(lines) == 1 and "no.where" in lines[0]

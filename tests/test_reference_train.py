@@ -12,8 +12,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import train_gpt2 as gpt2
-from tools import checkpoints, driver
-from train_gpt2 import UserError
+from tools import checkpoints, driver, formats
+from tools.console import UserError
 
 import numpy as np
 import pytest
@@ -82,7 +82,7 @@ def read_checkpoint(path):
     Without the bias of the keys: its gradient is 0 but for rounding, which AdamW takes for one.
     """
     config, _, flat, (m, v), _ = parts_of(Path(path))
-    trees = [gpt2.tensors(numbers.copy(), config) for numbers in (flat, m, v)]
+    trees = [gpt2.named_views(numbers.copy(), config) for numbers in (flat, m, v)]
     for tree in trees:
         tree["qkvb"][:, config.C : 2 * config.C] = 0
     return trees, checkpoints.read_about(path)
@@ -117,7 +117,7 @@ def test_same_run_as_in_numpy(given, tmp_path, monkeypatch, capsys, in_pytorch):
         found = train(*flags, "--save", "run.bin", "--log", f"{train.__name__}.csv")
         if found:  # what a caller gets: the last loss, all parameters
             assert found[0] == pytest.approx(read_log(f"{train.__name__}.csv")[-2, 2], abs=1e-6)
-            assert np.array_equal(found[1], gpt2.load_weights("run.bin")[0])
+            assert np.array_equal(found[1], formats.load_weights("run.bin")[0])
         Path("run.bin").rename(f"{train.__name__}.bin")
         out = re.sub(r"\(took .*\)|loss [\d.]+|[\d.]+ bits", "", capsys.readouterr().out)
         lines.append(out.splitlines())
@@ -347,7 +347,7 @@ HEADERS = Path(sysconfig.get_path("include")) / "Python.h"
 def test_compile(given, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")  # none to be left behind
     config = gpt2.GPT2Config(16, V, 1, 1, 8)  # one block, as this takes its time
-    gpt2.write_weights(tmp_path / "w.bin", gpt2.init_weights(config), config)
+    formats.write_weights(tmp_path / "w.bin", gpt2.init_weights(config), config)
     for switch in [], ["--compile"]:
         in_pytorch(*given, *RUN, "--no-save", "--init", tmp_path / "w.bin", *switch)
     found = losses(capsys.readouterr().out)

@@ -10,7 +10,8 @@ import time
 from types import SimpleNamespace
 
 import train_gpt2 as gpt2
-from tools import checkpoints, driver
+from tools import checkpoints, driver, formats
+from tools.console import UserError
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def project(tmp_path_factory):
     for name in "parts", "mixed":
         add_data(folder, name)
     whole = folder / "data" / "parts_train.bin"
-    tokens = gpt2.load_tokens(whole)[0].tolist()
+    tokens = formats.load_tokens(whole)[0].tolist()
     for i, part in enumerate((tokens[:300], tokens[300:])):
         write_tokens(folder / "data" / f"parts_train_{i:03}.bin", part)
     whole.unlink()
@@ -128,12 +129,12 @@ def test_saved_weights_are_what_llmc_reads(project, tmp_path):
     """The first part of a checkpoint is a weight file, but for two numbers in its header."""
     saved, plain = tmp_path / "saved.bin", tmp_path / "plain.bin"
     succeeded(train(project, *FAST, *DATA, "--save", saved))
-    gpt2.write_weights(plain, *gpt2.load_weights(saved))
+    formats.write_weights(plain, *formats.load_weights(saved))
     data, weights = saved.read_bytes(), plain.read_bytes()
     assert data[32:40] != weights[32:40] == bytes(8)
     assert data[:32] + bytes(8) + data[40 : len(weights)] == weights
     about = int.from_bytes(data[32:36], "little")
-    count = gpt2.num_parameters(gpt2.load_weights(saved)[1])
+    count = gpt2.num_parameters(formats.load_weights(saved)[1])
     assert len(data) == len(weights) + 8 * count + about
     assert json.loads(data[-about:])["step"] == 2
 
@@ -158,7 +159,7 @@ def test_killed_at_any_moment(project, tmp_path):
         reached = checkpoint(saved)
         assert reached > step
         if best.exists():
-            assert np.isfinite(gpt2.load_weights(best)[0]).all()
+            assert np.isfinite(formats.load_weights(best)[0]).all()
             assert checkpoints.read_about(best)["step"] <= reached
         flags, step = ["--resume", saved, *more], reached
     written = {"out.bin", "out_best.bin"}
@@ -327,9 +328,9 @@ def test_best_weights(project, tmp_path):
     about = checkpoints.read_about(best)
     assert about["step"] == step and about["val_loss"] == pytest.approx(found[step], abs=1e-6)
 
-    again, there = tmp_path / "again.bin", gpt2.load_weights(best)[0]
+    again, there = tmp_path / "again.bin", formats.load_weights(best)[0]
     out = succeeded(train(project, *flags, "--steps", step, "--save", again))
-    assert np.array_equal(there, gpt2.load_weights(again)[0])
+    assert np.array_equal(there, formats.load_weights(again)[0])
     out = succeeded(train(project, *flags, "--init", best, "--steps", 0))
     assert losses(out, "val") == [found[step]]
 
@@ -360,7 +361,7 @@ def with_nan(path):
     config = gpt2.GPT2Config(16, V, 1, 1, 4)
     flat = gpt2.init_weights(config)
     flat[-1] = np.nan
-    gpt2.write_weights(path, flat, config)
+    formats.write_weights(path, flat, config)
     return path
 
 
@@ -423,11 +424,11 @@ def test_log_agrees_with_the_output(project, tmp_path):
     assert {rows[5][name] for name in ("train_loss", "lr", "grad_norm", "ms")} == {""}
 
     config = gpt2.GPT2Config(16, V, 1, 1, 64)
-    params = gpt2.tensors(gpt2.init_weights(config, 1337), config)
+    params = gpt2.named_views(gpt2.init_weights(config, 1337), config)
     grads = np.empty(gpt2.num_parameters(config), np.float32)
-    tokens, _ = gpt2.load_tokens(project / "data" / "letters_train.bin")
+    tokens, _ = formats.load_tokens(project / "data" / "letters_train.bin")
     _, cache = gpt2.gpt2_forward(params, config, *gpt2.get_batch(tokens, 0, 8, 16))
-    gpt2.gpt2_backward(1.0, cache, gpt2.tensors(grads, config))
+    gpt2.gpt2_backward(1.0, cache, gpt2.named_views(grads, config))
     assert float(rows[0]["grad_norm"]) == pytest.approx(np.linalg.norm(grads), rel=1e-5)
 
 
@@ -594,11 +595,11 @@ def test_moments_that_none_can_be(tmp_path, which, value):
     assert np.array_equal(checkpoints.read_moments(path), moments)
     before = path.read_bytes()
     moments[which][-1] = value
-    with pytest.raises(gpt2.UserError, match=f"w.bin is not written: its {'mv'[which]} are not"):
+    with pytest.raises(UserError, match=f"w.bin is not written: its {'mv'[which]} are not"):
         checkpoints.save(path, flat, config, {}, moments)
     assert path.read_bytes() == before
-    gpt2.write_weights(path, flat, config, moments)
-    with pytest.raises(gpt2.UserError, match=f"w.bin: its {'mv'[which]} are not all numbers"):
+    formats.write_weights(path, flat, config, moments)
+    with pytest.raises(UserError, match=f"w.bin: its {'mv'[which]} are not all numbers"):
         checkpoints.read_moments(path)
 
 

@@ -8,7 +8,7 @@ import struct
 
 import train_gpt2 as gpt2
 from tools import huggingface, tensor_file
-from train_gpt2 import UserError
+from tools.console import UserError
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def encode(values, dtype):
 
 def hf_tensors(flat, config):
     """Name -> array of Hugging Face's GPT-2, each of them written out."""
-    p, out = gpt2.tensors(flat, config), {}
+    p, out = gpt2.named_views(flat, config), {}
     out["wte.weight"], out["wpe.weight"] = p["wte"], p["wpe"]
     for l in range(config.L):
         for hf, ours in ("ln_1", "ln1"), ("ln_2", "ln2"):

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import sample_gpt2 as sample
 import train_gpt2 as gpt2
-from tools import checkpoints, console
+from tools import checkpoints, console, formats
+from tools.console import UserError
 from tools.sampling import picker
-from train_gpt2 import UserError
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def model(vocabulary):
     """Random weights, for which tokens differ more than for init_weights; never end-of-text."""
     config = gpt2.GPT2Config(MAX_T, len(vocabulary), L=2, NH=2, C=8)
     flat = np.random.default_rng(1).standard_normal(gpt2.num_parameters(config), np.float32) / 2
-    params = gpt2.tensors(flat, config)
+    params = gpt2.named_views(flat, config)
     params["lnfb"][0], params["wte"][:, 0], params["wte"][-1, 0] = 10, 0, -50
     return flat, config
 
@@ -39,7 +39,7 @@ def write(folder, vocabulary=BYTES, flat=None, about=None, name="out.bin"):
     """A weight file, and its tokenizer beside it -> the path of the former."""
     random, config = model(vocabulary)
     text = b"" if about is None else json.dumps(about).encode()
-    gpt2.write_weights(folder / name, random if flat is None else flat, config, (), text)
+    formats.write_weights(folder / name, random if flat is None else flat, config, (), text)
     write_tokenizer(folder / "own_tokenizer.bin", vocabulary)
     return folder / name
 
@@ -73,7 +73,7 @@ def expected(start, count, seed=1337, i=0, vocabulary=BYTES, **how):
     """The text that generate() goes on with, alone."""
     flat, config = model(vocabulary)
     pick = picker([np.random.default_rng((seed, i))], **how)
-    tokens = gpt2.generate(gpt2.tensors(flat, config), config, np.array([start]), pick)
+    tokens = gpt2.generate(gpt2.named_views(flat, config), config, np.array([start]), pick)
     tokens = [token for [token] in itertools.islice(tokens, count)]
     assert len(vocabulary) - 1 not in tokens
     return b"".join(vocabulary[token] for token in tokens).decode("utf-8", "replace")
@@ -108,7 +108,7 @@ def test_greedy_is_the_argmax_of_the_whole_forward_pass(run):
     flat, config = model(BYTES)
     tokens = list(b"abc")
     while len(tokens) < MAX_T:
-        tokens.append(likeliest(gpt2.tensors(flat, config), config, tokens))
+        tokens.append(likeliest(gpt2.named_views(flat, config), config, tokens))
     text = bytes(tokens).decode("utf-8", "replace")
     for flags in ("--temperature", 0), ("--top-k", 1), ("--top-p", 1e-9):
         assert run("--prompt", "abc", "--tokens", MAX_T - 3, *flags) == f"{text}\n"
@@ -133,7 +133,7 @@ def certain(token, vocabulary=BYTES):
     """Weights of a model that gives one token the probability 1."""
     _, config = model(vocabulary)
     flat = np.zeros(gpt2.num_parameters(config), np.float32)
-    params = gpt2.tensors(flat, config)
+    params = gpt2.named_views(flat, config)
     params["lnfb"][0], params["wte"][token, 0] = 1, 1000
     return flat
 
@@ -368,7 +368,9 @@ def test_samples_together_are_those_one_by_one(run, monkeypatch, count):
     flags = ["--prompt", "ab", "--tokens", 30, "--samples", count]
     assert sample.TOGETHER == 16
     flat, config = model(BYTES)
-    gpt2.tensors(flat, config)["wte"][-1, 0] = -0.05  # so that it draws end-of-text now and then
+    gpt2.named_views(flat, config)["wte"][
+        -1, 0
+    ] = -0.05  # so that it draws end-of-text now and then
     together = run(*flags, flat=flat)
     monkeypatch.setattr(sample, "TOGETHER", 1)
     assert run(*flags, flat=flat) == together

@@ -4,8 +4,8 @@ import math
 
 import train_gpt2 as gpt2
 from tools import sampling
+from tools.console import UserError
 from tools.sampling import next_token, picker
-from train_gpt2 import UserError
 
 import numpy as np
 import pytest

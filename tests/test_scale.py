@@ -32,7 +32,7 @@ def test_a_step_of_a_d12():
     assert sum(view.size > gpt2.CHUNK for view in params.values()) >= 5
 
     grad, m, v = (np.full_like(flat, start) for start in (np.nan, 0, 0))
-    grads = gpt2.tensors(grad, config)
+    grads = gpt2.named_views(grad, config)
     loss, cache = gpt2.gpt2_forward(params, config, x, y)
     gpt2.gpt2_backward(1.0, cache, grads)
     logits = logits_of(cache)
@@ -52,9 +52,9 @@ def test_a_step_of_a_d12():
     assert norm_of(grads) == pytest.approx(exact / 2, rel=1e-5)
 
     before = flat.copy()
-    moments = gpt2.tensors(m, config), gpt2.tensors(v, config)
+    moments = gpt2.named_views(m, config), gpt2.named_views(v, config)
     gpt2.adamw_update(params, grads, *moments, 1, LR, BETA1, BETA2, EPS, DECAY)
-    old = gpt2.tensors(before, config)
+    old = gpt2.named_views(before, config)
     for name in params:  # the first step, from the definition; measured: 1.2e-7 at most
         g, decay = grads[name], LR * DECAY * (name in "wte wpe qkvw attprojw fcw fcprojw".split())
         expected = old[name] * (1 - decay) - LR * g / (np.abs(g) + EPS)

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 import train_gpt2 as gpt2
-from tools import show_step
+from tools import formats, show_step
 
 import numpy as np
 import pytest
@@ -40,23 +40,23 @@ def folder(tmp_path_factory):
     """A folder with w.bin, and saved.bin, a checkpoint; token files and the tokenizer of x."""
     folder, rng = tmp_path_factory.mktemp("step"), np.random.default_rng(0)
     flat = (0.3 * rng.standard_normal(gpt2.num_parameters(CONFIG))).astype("f4")
-    gpt2.write_weights(folder / "w.bin", flat, CONFIG)
+    formats.write_weights(folder / "w.bin", flat, CONFIG)
     m, v = rng.standard_normal((2, len(flat))).astype("f4") * 1e-2
-    gpt2.write_weights(folder / "saved.bin", flat, CONFIG, (m, v * v), b'{"step": 7, "a": "b"}')
-    gpt2.write_weights(folder / "stepless.bin", flat, CONFIG, (m, v * v), b"{}")
-    gpt2.write_weights(folder / "nan.bin", flat * np.float32("nan"), CONFIG)
+    formats.write_weights(folder / "saved.bin", flat, CONFIG, (m, v * v), b'{"step": 7, "a": "b"}')
+    formats.write_weights(folder / "stepless.bin", flat, CONFIG, (m, v * v), b"{}")
+    formats.write_weights(folder / "nan.bin", flat * np.float32("nan"), CONFIG)
     other = CONFIG._replace(V=260)
-    gpt2.write_weights(folder / "other.bin", gpt2.init_weights(other), other)
+    formats.write_weights(folder / "other.bin", gpt2.init_weights(other), other)
     for name, count in ("x_train", 200), ("x_val", 100), ("few_val", 9):
         tokens = rng.integers(0, CONFIG.V, count).astype("<u2")
-        start = header(gpt2.TOKENS, 1, count, CONFIG.V)
+        start = header(gpt2.TOKENS_MAGIC, 1, count, CONFIG.V)
         (folder / f"{name}.bin").write_bytes(start + tokens.tobytes())
-    start = header(gpt2.TOKENIZER, 2, len(VOCABULARY), len(VOCABULARY) - 1)
+    start = header(gpt2.TOKENIZER_MAGIC, 2, len(VOCABULARY), len(VOCABULARY) - 1)
     tokenizer = start + b"".join(bytes([len(token)]) + token for token in VOCABULARY)
     for name in "x", "few":
         (folder / f"{name}_tokenizer.bin").write_bytes(tokenizer)
     letters = [*VOCABULARY[97:123], *VOCABULARY[:97], *VOCABULARY[124:], b"zz"]  # no "{"
-    start = header(gpt2.TOKENIZER, 2, len(letters), len(letters) - 2)
+    start = header(gpt2.TOKENIZER_MAGIC, 2, len(letters), len(letters) - 2)
     letters = b"".join(bytes([len(token)]) + token for token in letters)
     (folder / "letters_tokenizer.bin").write_bytes(start + letters)
     return folder
@@ -91,7 +91,7 @@ def matrices_of(data):
 
 def torch_step(flat, config, x, y):
     """The same step in PyTorch, float64 -> parameters, loss of each token, (place, layer) -> it."""
-    params = {name: torch.tensor(view) for name, view in gpt2.tensors(flat, config).items()}
+    params = {name: torch.tensor(view) for name, view in gpt2.named_views(flat, config).items()}
     params = {name: view.double().requires_grad_() for name, view in params.items()}
     kept, (B, T), (_, _, L, NH, C) = {}, x.shape, config
 
@@ -178,8 +178,8 @@ def test_numbers_are_pytorchs(folder, checkpoint):
     weights, lr, decay = "saved.bin" if checkpoint else "w.bin", 3e-3, 0.2
     flags = *BATCH, "--lr", str(lr), "--weight-decay", str(decay)
     data = data_of(page_of(folder, *flags, weights=weights).read_text())
-    flat, _ = gpt2.load_weights(folder / weights)
-    tokens, _ = gpt2.load_tokens(folder / "x_train.bin")
+    flat, _ = formats.load_weights(folder / weights)
+    tokens, _ = formats.load_tokens(folder / "x_train.bin")
     params = check_step(data, flat, *gpt2.get_batch(tokens, 1, 2, 8))
     assert (data["model"], data["steps"]) == (weights, 7 if checkpoint else 0)
     assert (data["lr"], data["decay"]) == (lr, decay)
@@ -193,7 +193,7 @@ def test_numbers_are_pytorchs(folder, checkpoint):
     optimizer = torch.optim.AdamW(groups, lr=lr)
     if checkpoint:
         *moments, _ = show_step.load_moments(folder / weights, flat, CONFIG)
-        moments = [gpt2.tensors(moment, CONFIG) for moment in moments]
+        moments = [gpt2.named_views(moment, CONFIG) for moment in moments]
         for name, p in params.items():
             m, v = (torch.tensor(moment[name]).double() for moment in moments)
             optimizer.state[p] = {"step": torch.tensor(7.0), "exp_avg": m, "exp_avg_sq": v}
@@ -227,7 +227,7 @@ def test_text(folder, text):
     assert texts[0] == "<|endoftext|>"
     ids = show_step.encode(text, VOCABULARY, CONFIG.V - 1)
     assert b"".join(VOCABULARY[i] for i in ids[1:]).decode() == text
-    flat, _ = gpt2.load_weights(folder / "w.bin")
+    flat, _ = formats.load_weights(folder / "w.bin")
     check_step(data, flat, np.array([ids[:-1]]), np.array([ids[1:]]))
     if text.isascii():
         assert "".join([*texts[1:], data["tokens"][-1]["target"]]) == text
@@ -236,8 +236,8 @@ def test_text(folder, text):
 def test_default_is_the_first_of_the_validation_data(folder):
     data = data_of(page_of(folder, "--seq-len", "20").read_text())
     assert (data["shape"], data["what"]) == ([1, 20], "batch 0 of x_val.bin")
-    flat, _ = gpt2.load_weights(folder / "w.bin")
-    tokens, _ = gpt2.load_tokens(folder / "x_val.bin")
+    flat, _ = formats.load_weights(folder / "w.bin")
+    tokens, _ = formats.load_tokens(folder / "x_val.bin")
     check_step(data, flat, *gpt2.get_batch(tokens, 0, 1, 20))
 
 
@@ -344,7 +344,7 @@ def test_page_names_no_address_and_nothing_of_the_machine(folder):
 
 def test_size_of_a_d12(folder, tmp_path):
     config = gpt2.GPT2Config(maxT=32, V=CONFIG.V, L=12, NH=12, C=24)
-    gpt2.write_weights(tmp_path / "d12.bin", gpt2.init_weights(config), config)
+    formats.write_weights(tmp_path / "d12.bin", gpt2.init_weights(config), config)
     page = page_of(folder, "--seq-len", "32", weights=str(tmp_path / "d12.bin"))
     assert 1_000_000 < page.stat().st_size < 2_000_000  # measured: 1.3 MB
 

@@ -128,6 +128,7 @@ def test_sample_of_training_comes_as_it_is_made(project):
 import runpy, sys
 sys.path.insert(0, ".")
 import train_gpt2 as gpt2
+from tools.console import UserError
 
 def marked(*args, made=gpt2.generate):
     for token in made(*args):

@@ -9,10 +9,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import train_gpt2 as gpt2
-from tools import token_files
+from tools import formats, token_files
+from tools.console import UserError
 from tools.encoding import byte_vocabulary
+from tools.formats import load_tokenizer, load_tokens
 from tools.token_files import get_batch, load_shards, num_batches, write_splits
-from train_gpt2 import UserError, load_tokenizer, load_tokens
 
 import numpy as np
 import pytest
@@ -142,7 +143,7 @@ def test_a_dataset_has_its_tokenizer(tmp_path, capsys):
     assert load_tokens(tmp_path / "x_train.bin")[0].tolist() == [65] * 6
     assert load_tokens(tmp_path / "x_val.bin")[0].tolist() == [65] * 3
     assert load_tokenizer(tmp_path / "x_tokenizer.bin") == byte_vocabulary()
-    assert gpt2.load_vocabulary(tmp_path / "x", 257) == byte_vocabulary()
+    assert formats.load_vocabulary(tmp_path / "x", 257) == byte_vocabulary()
     assert [line.split(" to ")[0] for line in capsys.readouterr().out.splitlines()] == [
         "wrote 3 tokens",
         "wrote 6 tokens",

@@ -7,8 +7,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import train_gpt2 as gpt2
+from tools import formats
+from tools.console import UserError
 from tools.numpy_engine import NumpyEngine
-from train_gpt2 import UserError
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ def error(ours, theirs):
 def without_keys_bias(flat, config):
     """Its gradient is 0 but for rounding, which AdamW takes for one."""
     flat = flat.copy()
-    gpt2.tensors(flat, config)["qkvb"][:, config.C : 2 * config.C] = 0
+    gpt2.named_views(flat, config)["qkvb"][:, config.C : 2 * config.C] = 0
     return flat
 
 
@@ -50,7 +51,7 @@ def in_pytorch(args, *more):
 
 @pytest.mark.parametrize("grad_clip", [0.0, 0.5, 1e9])
 def test_steps_of_both_engines(grad_clip):
-    flat, config = gpt2.load_weights(WEIGHTS)
+    flat, config = formats.load_weights(WEIGHTS)
     args = flags(grad_clip=grad_clip)
     engines = [make(args, flat.copy(), config) for make in (NumpyEngine, in_pytorch)]
     for step in range(4):
@@ -71,7 +72,7 @@ def test_steps_of_both_engines(grad_clip):
 
 def test_going_on():
     """An engine that begins with the vectors of another goes on as that one does."""
-    flat, config = gpt2.load_weights(WEIGHTS)
+    flat, config = formats.load_weights(WEIGHTS)
     first = in_pytorch(flags(), flat, config)
     for step in range(3):
         first.step(batches(1, config, step), 1e-2, step)
@@ -86,7 +87,7 @@ def test_going_on():
 
 
 def test_a_step_that_is_not_finite_changes_nothing():
-    flat, config = gpt2.load_weights(WEIGHTS)
+    flat, config = formats.load_weights(WEIGHTS)
     flat[-1] = np.nan
     engine = in_pytorch(flags(), flat, config)
     loss, norm = engine.step(batches(2, config), 1e-2, 0)
@@ -96,7 +97,7 @@ def test_a_step_that_is_not_finite_changes_nothing():
 
 
 def test_inference_only():
-    flat, config = gpt2.load_weights(WEIGHTS)
+    flat, config = formats.load_weights(WEIGHTS)
     engine = in_pytorch(flags(inference_only=True), flat, config)
     (batch,) = batches(1, config)
     loss, norm = engine.step([batch], 1e-2, 0)
@@ -105,7 +106,7 @@ def test_inference_only():
 
 
 def test_one_process_agrees_with_itself():
-    flat, config = gpt2.load_weights(WEIGHTS)
+    flat, config = formats.load_weights(WEIGHTS)
     engine = in_pytorch(flags(), flat, config)
     assert (engine.rank, engine.world) == (0, 1)
     assert engine.agree(True) is True and engine.agree(False) is False
@@ -164,11 +165,12 @@ IN_TWO = """
 import sys
 sys.path.insert(0, {project!r})
 import train_gpt2 as gpt2
+from tools import formats
 import numpy as np
-from tools import torch_engine
+from tools import formats, torch_engine
 from test_torch_engine import WEIGHTS, batches, flags
 
-flat, config = gpt2.load_weights(WEIGHTS)
+flat, config = formats.load_weights(WEIGHTS)
 args = flags(grad_clip=0.5)
 with torch_engine.open_device(args) as device:
     torch_engine.barrier()
@@ -199,7 +201,7 @@ def test_two_processes(tmp_path):
     assert done.returncode == 0, done.stderr
     results = [np.load(tmp_path / f"r{rank}.npy") for rank in (0, 1)]
     assert np.array_equal(*results)  # they stay the same
-    flat, config = gpt2.load_weights(WEIGHTS)
+    flat, config = formats.load_weights(WEIGHTS)
     one = in_pytorch(flags(grad_clip=0.5), flat, config)
     expected = [x for step in (0, 1) for x in one.step(batches(4, config, step), 1e-2, step)]
     expected.append(one.evaluate(batches(3, config, 9)))

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import train_gpt2 as gpt2
-from tools import log, memory, prepare
+from tools import formats, log, memory, prepare
 
 import helpers
 import numpy as np
@@ -128,10 +128,10 @@ def test_nothing_but_steps(bare, loop):
 
 def mean_loss(path, weights, batches, B=4, T=16):
     """The loss of a weight file's model on the first batches of a token file."""
-    flat, config = gpt2.load_weights(weights)
+    flat, config = formats.load_weights(weights)
     tokens = np.frombuffer(path.read_bytes(), "<u2", offset=1024).astype(int)
     x, y = tokens[: batches * B * T], tokens[1 : batches * B * T + 1]
-    params = gpt2.tensors(flat, config)
+    params = gpt2.named_views(flat, config)
     return gpt2.gpt2_forward(params, config, x.reshape(-1, T), y.reshape(-1, T))[0]
 
 
@@ -155,7 +155,7 @@ def test_learning_rate_of_0_changes_nothing(project, tmp_path, steps):
     weights, saved = small_weights(tmp_path / "w.bin", 16), tmp_path / "saved.bin"
     flags = [*FAST, *DATA, "--init", weights, "--lr", 0, "--steps", steps, "--seed", steps]
     succeeded(train(project, *flags, "--weight-decay", 0.1, "--save", saved))
-    assert np.array_equal(gpt2.load_weights(saved)[0], gpt2.load_weights(weights)[0])
+    assert np.array_equal(formats.load_weights(saved)[0], formats.load_weights(weights)[0])
 
 
 @LOOPS
@@ -164,16 +164,16 @@ def test_flags_reach_adamw(project, tmp_path, loop):
     weights, saved = small_weights(tmp_path / "w.bin", 16), tmp_path / "saved.bin"
     flags = "--lr 0.02 --weight-decay 0.3 --warmup 1 --min-lr-frac 0.5 --steps 3".split()
     succeeded(train(project, *FAST, *DATA, "--init", weights, *flags, *loop, "--out", saved))
-    flat, config = gpt2.load_weights(weights)
-    tokens, _ = gpt2.load_tokens(project / "data" / "letters_train.bin")
+    flat, config = formats.load_weights(weights)
+    tokens, _ = formats.load_tokens(project / "data" / "letters_train.bin")
     params, grads, m, v = (
-        gpt2.tensors(array, config) for array in (flat, *np.zeros((3, flat.size), np.float32))
+        gpt2.named_views(array, config) for array in (flat, *np.zeros((3, flat.size), np.float32))
     )
     for step, lr in enumerate([0.02, 0.02, 0.015]):  # half a cosine, from 0.02 down to 0.01
         _, cache = gpt2.gpt2_forward(params, config, *gpt2.get_batch(tokens, step, 4, 16))
         gpt2.gpt2_backward(1.0, cache, grads)
         gpt2.adamw_update(params, grads, m, v, step + 1, lr, weight_decay=0.3)
-    assert np.abs(gpt2.load_weights(saved)[0] - flat).max() < 1e-6
+    assert np.abs(formats.load_weights(saved)[0] - flat).max() < 1e-6
 
 
 def test_one_token_at_a_time(project):
@@ -223,7 +223,7 @@ def test_save_and_start_from_it(project, tmp_path):
     first = FAST + "--val-every 2 --lr 3e-3".split()
     out = succeeded(train(project, *first, *DATA, "--save", saved))
     assert f"\nwrote {saved}\nstep 2: val loss " in out
-    flat, config = gpt2.load_weights(saved)
+    flat, config = formats.load_weights(saved)
     assert config[1:] == (V, 1, 1, 64) and config.maxT >= 16
     assert not np.array_equal(flat, gpt2.init_weights(config, 1337))
     again = succeeded(train(project, *first, *DATA, "--init", saved))
@@ -250,7 +250,7 @@ def test_default_files_are_the_projects(bare, tmp_path, loop):
     add_data(bare, "tiny_shakespeare")
     shutil.move(bare / "data" / "tiny_shakespeare_tokenizer.bin", bare / "gpt2_tokenizer.bin")
     config = gpt2.GPT2Config(16, V, 1, 2, 8)
-    gpt2.write_weights(bare / "gpt2_124M.bin", gpt2.init_weights(config), config)
+    formats.write_weights(bare / "gpt2_124M.bin", gpt2.init_weights(config), config)
     before = sorted(path.name for path in bare.rglob("*.bin"))
     flags = [*"--steps 2 --seq-len 16 --sample-every 2".split(), *loop]
     out = succeeded(train(bare, *flags, cwd=tmp_path))
@@ -259,7 +259,7 @@ def test_default_files_are_the_projects(bare, tmp_path, loop):
     assert tmp_path / data == bare / "data" / "tiny_shakespeare"
     assert len(losses(out, "val")) == 2 and out.count(": sample") == 1
     assert sorted(path.name for path in bare.rglob("*.bin")) == before
-    assert gpt2.load_weights(tmp_path / "out.bin")[1] == config
+    assert formats.load_weights(tmp_path / "out.bin")[1] == config
 
 
 @LOOPS
@@ -271,7 +271,7 @@ def test_odd_folders(tmp_path, name, loop):
     flags = [*FAST, "--sample-every", 1, "--data", data, "--out", saved, *loop]
     out = succeeded(train(folder, *flags, cwd=tmp_path / "elsewhere"))
     assert f"\nwrote {saved}" in out and out.count(": sample") == 2
-    assert gpt2.load_weights(saved)[1].V == V
+    assert formats.load_weights(saved)[1].V == V
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
@@ -292,7 +292,7 @@ def test_read_only_project():
         data = ["--data", elsewhere / "letters"]
         for flag, loop in ("--out", []), ("--save", []), ("--out", DRIVER):
             succeeded(train(folder, *FAST, *data, flag, elsewhere / "w.bin", *loop, **how))
-            assert gpt2.load_weights(elsewhere / "w.bin")[1].V == V
+            assert formats.load_weights(elsewhere / "w.bin")[1].V == V
             assert sorted(folder.iterdir()) == before
             for name in "w.bin", elsewhere / "none" / "w.bin":
                 done = train(folder, *FAST, *data, flag, name, *loop, **how)
@@ -609,7 +609,7 @@ def test_offline_fallback(bare, tmp_path):
     first, last = losses(done.stdout, "val")
     assert abs(first - math.log(257)) < 0.2 and last < first
     assert len(losses(done.stdout, "train")) == 2 and done.stdout.count(": sample") == 1
-    assert gpt2.load_weights(tmp_path / "elsewhere" / "out.bin")[1].V == 257
+    assert formats.load_weights(tmp_path / "elsewhere" / "out.bin")[1].V == 257
     made = sorted(path.name for path in bare.rglob("*.bin"))
     assert made == [f"python_docs_{kind}.bin" for kind in ("tokenizer", "train", "val")]
 

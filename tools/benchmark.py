@@ -75,8 +75,8 @@ def ours(config, B, T):
     gpt2.keep_freed_memory()
     config = gpt2.GPT2Config(*config)
     flat = gpt2.init_weights(config)
-    params = gpt2.tensors(flat, config)
-    grads, m, v = (gpt2.tensors(gpt2.np.zeros_like(flat), config) for _ in range(3))
+    params = gpt2.named_views(flat, config)
+    grads, m, v = (gpt2.named_views(gpt2.np.zeros_like(flat), config) for _ in range(3))
     x, y = random_batch(gpt2, config, B, T)
     steps = itertools.count(1)
 
@@ -162,7 +162,7 @@ def our_sample(config, tokens, samples=1):
 
     gpt2.keep_freed_memory()
     config = gpt2.GPT2Config(*config)
-    params = gpt2.tensors(gpt2.init_weights(config), config)
+    params = gpt2.named_views(gpt2.init_weights(config), config)
     pick = sampling.picker([np.random.default_rng((1337, i)) for i in range(samples)])
     gpt2.matmul = sampling.matmul  # as sample_gpt2.py has it
 
@@ -248,7 +248,7 @@ def start(prepare):
 
 
 def receive(name, pipe):
-    from train_gpt2 import UserError
+    from tools.console import UserError
 
     try:
         return pipe.recv()
@@ -263,7 +263,7 @@ def take_turn(name, pipe):
 
 def run_command(command):
     """Run a program that prints (took N ms) for each step: the median of all but the first."""
-    from train_gpt2 import UserError
+    from tools.console import UserError
 
     with subprocess.Popen(shlex.split(command), stdout=subprocess.PIPE, text=True) as process:
         took = [float(ms) for ms in re.findall(r"took ([\d.]+) ?ms", process.stdout.read())]
@@ -487,7 +487,9 @@ def main():
     flags = {k: v for k, v in vars(args).items() if k not in ("json", "command", "show")}
     measured = {"machine": machine, "versions": versions, "flags": flags, "rounds": rounds}
     if args.json:
-        with gpt2.replacing(args.json) as f:
+        from tools import formats
+
+        with formats.replacing(args.json) as f:
             f.write(json.dumps(measured, indent=1).encode())
     print_report(measured)
     for i, command in enumerate(args.command, 1):

@@ -15,8 +15,8 @@ import heapq
 from array import array
 from collections import Counter
 
+from tools.console import UserError
 from tools.encoding import END_OF_TEXT, WORDS
-from train_gpt2 import UserError
 
 import regex  # comes with tiktoken, and knows \p{L}, which the standard library's re doesn't
 

@@ -16,18 +16,19 @@ import shlex
 from pathlib import Path
 
 import train_gpt2 as gpt2
-from tools.console import one_line
-from train_gpt2 import FLOAT32, HERE, UserError
+from tools import formats
+from tools.console import UserError, one_line
+from tools.formats import FLOAT32
+from train_gpt2 import HERE
 
 import numpy as np
 
-HINT = "give a checkpoint that `python train_gpt2.py --save FILE` made"
+HINT = "give a checkpoint that `python tools/train.py --save FILE` made"
 MAX_BYTES = 2**20  # of the text
 DIGEST_TOKENS = 10**6  # at the beginning of the training data, and at its end
 # What decides the result of a run, and how often it saves: the flags' names, and their least values
-SETTINGS = {name.replace("-", "_"): least for name, (_, least, _) in gpt2.FLAGS.items()}
-for name in "init", "data", "out", "val_every", "val_batches", "sample_every":
-    del SETTINGS[name]  # where from and where to, and what is shown
+SETTINGS = {"steps": 0, "batch_size": 1, "seq_len": 1, "lr": 0.0, "warmup": 0, "min_lr_frac": 0.0}
+SETTINGS |= {"weight_decay": 0.0, "grad_clip": 0.0, "seed": 0}
 SETTINGS |= {"grad_accum": 1, "save_every": 0, "shuffle": False}
 MOST_BATCHES = 10**6  # of a step, which can't be stopped between them
 MOST = {name: 2**63 for name, least in SETTINGS.items() if type(least) is int}
@@ -76,26 +77,10 @@ def checked_settings(found):
     return found
 
 
-def settings_of_flags(flags):
-    """Return data, settings of the flags that checkpoints had before they had settings."""
-    settings, data = {}, str(gpt2.SHAKESPEARE)
-    for flag in flags:
-        name, _, text = flag.removeprefix("--").replace("-", "_").partition("=")
-        if name == "data":
-            data = flag.partition("=")[2]
-        elif name == "shuffle" and not text:
-            settings[name] = True
-        elif name in SETTINGS and name != "shuffle":
-            settings[name] = type(SETTINGS[name])(flag.partition("=")[2])
-        else:
-            raise ValueError(f"unknown flag {flag!r}")
-    return data, settings
-
-
 def read_about(path):
     """Return what a weight file says about its run, a dict; {} if nothing. Raises UserError."""
     try:
-        gpt2.read_config(path)
+        formats.read_config(path)
     except UserError as error:  # whose hint is for weights
         raise UserError(f"{error.text.rpartition('; ')[0]}; {HINT}") from None
     header = np.fromfile(path, "<i4", 256)
@@ -108,15 +93,13 @@ def read_about(path):
         with open(path, "rb") as f:
             f.seek(-size, os.SEEK_END)
             about = json.loads(f.read())
-        if "flags" in about:  # written before there were settings
-            about["data"], about["settings"] = settings_of_flags(about.pop("flags"))
-        known = {"step": int, "data": str, "settings": dict, "digest": str, "train_tokens": int}
+        known = {"step": int, "data": str, "settings": dict, "digest": str}
         for key, value in about.items():
             if type(value) is not (known | {"val_loss": float})[key]:
                 raise ValueError(f"{key} is {value!r}")
         checked_settings(about["settings"])
-        if not 0 <= about["step"] < 2**63 or "data" not in about:
-            raise ValueError("no step, or no data")
+        if not 0 <= about["step"] < 2**63 or not {"data", "digest"} <= about.keys():
+            raise ValueError("no step, no data, or no digest")
         if b"\0" in os.fsencode(about["data"]):
             raise ValueError("its data can't be the name of a file")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -138,12 +121,12 @@ def check_finite(what, flat=None, moments=()):
 def save(path, flat, config, about, moments=()):
     """Write a checkpoint: flat weights; about, a dict; AdamW's flat m and v. Raises UserError."""
     check_finite(f"{path} is not written", flat, moments)
-    gpt2.write_weights(path, flat, config, moments, json.dumps(about).encode())
+    formats.write_weights(path, flat, config, moments, json.dumps(about).encode())
 
 
 def read_moments(path):
     """Return AdamW's m and v of a checkpoint, flat. Raises UserError if it has none."""
-    config, _ = gpt2.read_config(path)
+    config, _ = formats.read_config(path)
     header = np.fromfile(path, "<i4", 256)
     if header[1] != FLOAT32 or header[9] != 2:
         what = "has weights only, of no use to --resume"
@@ -166,11 +149,7 @@ def data_of(about, path):
 
 def start_of(path, about, shards, steps):
     """Return the step to go on from. UserError if other data are given, or if it is at its end."""
-    if "digest" in about:
-        same = about["digest"] == digest(shards)
-    else:  # written before there was a digest
-        same = about["train_tokens"] == sum(map(len, shards))
-    if not same:
+    if about["digest"] != digest(shards):
         raise UserError(f"{path}: was trained on other tokens than those of --data; give the same")
     if about["step"] >= steps:
         raise UserError(f"{path}: has its {about['step']} steps; a larger --steps goes on")
@@ -188,7 +167,7 @@ def tokenizer_of(path):
         own = Path(f"{HERE / about['data']}_tokenizer.bin")
         if name_in_project(own) and own.exists():
             return own
-    V = gpt2.read_config(path)[0].V
+    V = formats.read_config(path)[0].V
     if V != gpt2.GPT2_VOCAB_SIZE and not gpt2.TOKENIZER_FILE.exists():
         own = one_line(Path(own).name)
         what = f"knows {V:,} tokens, not GPT-2's, and their {own} is not here"

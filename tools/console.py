@@ -21,7 +21,14 @@ import threading
 import warnings
 from pathlib import Path
 
-from train_gpt2 import UserError
+
+class UserError(SystemExit):
+    """A user's mistake: ends the program with one line on standard error and exit status 1."""
+
+    @property
+    def text(self):
+        """The line, without the name of the program, which run_program() puts before it."""
+        return self.code
 
 
 class NoNetwork(UserError):
@@ -113,11 +120,10 @@ def run_program(main):
         drop_output()  # because it is what can't be written, most likely
         what = f"{one_line(error.strerror or error)}"
         end(1, f"{name}: {what}; check where the output goes, and the space that is left")
-    except NoNetwork as error:
-        end(NO_NETWORK, one_line(error.code))
     except SystemExit as stop:
         if isinstance(stop.code, str):  # a line, which may have the name of a file
-            end(1, one_line(stop.code))
+            status = NO_NETWORK if isinstance(stop, NoNetwork) else 1
+            end(status, f"{name}: {one_line(stop.code)}")
         raise
     except KeyboardInterrupt as stop:
         if stop.args:

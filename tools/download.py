@@ -21,9 +21,8 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tools.console import NoNetwork, one_line
+from tools.console import NoNetwork, UserError, one_line
 from tools.locks import locked, never_follow, remove
-from train_gpt2 import UserError
 
 import requests
 import urllib3

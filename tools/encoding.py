@@ -15,8 +15,9 @@ import tempfile
 from pathlib import Path
 
 import train_gpt2 as gpt2
+from tools.console import UserError
+from tools.formats import load_tokenizer
 from tools.token_files import is_gpt2, write_tokenizer
-from train_gpt2 import UserError, load_tokenizer
 
 CHUNK = 2**20  # bytes or characters of a text held at a time
 END_OF_TEXT = "<|endoftext|>"

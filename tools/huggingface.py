@@ -12,9 +12,8 @@ import re
 from pathlib import Path
 
 import train_gpt2 as gpt2
-from tools import checkpoints, encoding, tensor_file
-from tools.console import NoNetwork
-from train_gpt2 import UserError
+from tools import checkpoints, encoding, formats, tensor_file
+from tools.console import NoNetwork, UserError
 
 import numpy as np
 
@@ -50,7 +49,7 @@ HF_HINT = "give another --model"
 
 def hf_views(flat, config):
     """Yield Hugging Face's name of each tensor, and the tensor, a view of the flat vector."""
-    for name, view in gpt2.tensors(flat, config).items():
+    for name, view in gpt2.named_views(flat, config).items():
         in_blocks = name in gpt2.IN_BLOCKS
         # Hugging Face has Conv1D in blocks, x @ w with w (in, out): the transpose of our (out, in)
         conv1d = in_blocks and name in gpt2.DECAYING
@@ -125,7 +124,8 @@ def load(path):
     for name, view in hf_views(flat, config):
         view[...] = take(name, view.shape)
     if "lm_head.weight" in found:
-        if not np.array_equal(take("lm_head.weight", (V, C)), gpt2.tensors(flat, config)["wte"]):
+        wte = gpt2.named_views(flat, config)["wte"]
+        if not np.array_equal(take("lm_head.weight", (V, C)), wte):
             why = "its lm_head.weight differs from wte.weight, and GPT-2 has one matrix for both"
             raise UserError(f"{path}: {why}; {HF_HINT}")
     if found:
@@ -163,7 +163,7 @@ def load_named(name, folder):
 def write_tokenizer(path, required):
     """Write GPT-2's, unless a good one is there. Without a network: go on if not required."""
     try:
-        gpt2.load_tokenizer(path)
+        formats.load_tokenizer(path)
         return
     except UserError:
         pass
@@ -210,7 +210,7 @@ def merges(vocabulary, end_of_text):
 
 def tokenizer_files(path, config):
     """Return a tokenizer file as Hugging Face's, {name: text}; its end-of-text. UserError."""
-    vocabulary, end_of_text = gpt2.load_tokenizer(path)
+    vocabulary, end_of_text = formats.load_tokenizer(path)
     letters = [spelled(token) for token in vocabulary]
     letters[end_of_text] = vocabulary[end_of_text].decode("utf-8", "replace")
     ids = {token: i for i, token in enumerate(letters)}
@@ -242,7 +242,7 @@ def export(path, folder):
     there = {file.name for file in folder.iterdir()} if folder.exists() else set()
     if others := there.difference(EXPORTED, EXPORTED_TOKENIZER):
         raise UserError(f"{folder}: has {min(others)}, which is of no export; give a new folder")
-    flat, config = gpt2.load_weights(path)
+    flat, config = formats.load_weights(path)
     checkpoints.check_finite(path, flat)
     files, end_of_text = {}, None
     try:
@@ -265,6 +265,6 @@ def export(path, folder):
     for name in there.intersection(EXPORTED_TOKENIZER).difference(files):
         (folder / name).unlink()  # of an earlier model
     for name, text in files.items():
-        with gpt2.replacing(folder / name) as f:
+        with formats.replacing(folder / name) as f:
             f.write(text.encode())
     print(f"wrote {folder}: model.safetensors, {', '.join(files)}")

@@ -20,7 +20,7 @@ except ImportError:  # on Windows
 
     fcntl = None
 
-from train_gpt2 import UserError
+from tools.console import UserError
 
 
 def never_follow(path, flags):

@@ -9,8 +9,8 @@ import sys
 import threading
 from pathlib import Path
 
-from tools.console import check_writable
-from train_gpt2 import UserError, replacing
+from tools.console import UserError, check_writable
+from tools.formats import replacing
 
 COLUMNS = "step,tokens,train_loss,val_loss,lr,grad_norm,ms"
 LOCK = threading.RLock()

@@ -5,11 +5,15 @@ What may enter: what turns batches into a step in NumPy. tools/torch_engine.py i
 """
 
 import math
-import operator
 
 import train_gpt2 as gpt2
 
 import numpy as np
+
+
+@gpt2.by_rows
+def add(total, more):
+    total += more
 
 
 class NumpyEngine:
@@ -25,8 +29,8 @@ class NumpyEngine:
     def __init__(self, args, flat, config, m=None, v=None, step=0):
         self.args, self.config, self.flat = args, config, flat
         self.m, self.v = (np.zeros_like(flat) if x is None else x for x in (m, v))
-        self.params = gpt2.tensors(flat, config)
-        self.grads = gpt2.tensors(np.zeros_like(flat), config)
+        self.params = gpt2.named_views(flat, config)
+        self.grads = gpt2.named_views(np.zeros_like(flat), config)
         self.more_grads = None
 
     def gradient(self, batches):
@@ -38,14 +42,13 @@ class NumpyEngine:
         """
         loss = 0.0
         if len(batches) > 1 and self.more_grads is None:
-            self.more_grads = gpt2.tensors(np.empty_like(self.flat), self.config)
+            self.more_grads = gpt2.named_views(np.empty_like(self.flat), self.config)
         for i, (x, y) in enumerate(batches):
             batch_loss, cache = gpt2.gpt2_forward(self.params, self.config, x, y)
             gpt2.gpt2_backward(1 / len(batches), cache, self.more_grads if i else self.grads)
             del cache  # the activations, before the next ones are allocated
             for name in self.grads if i else ():
-                both = self.grads[name].reshape(-1), self.more_grads[name].reshape(-1)
-                gpt2.in_chunks(operator.iadd, *both)
+                add(self.grads[name].reshape(-1), self.more_grads[name].reshape(-1))
             loss += float(batch_loss) / len(batches)
         return loss
 
@@ -58,7 +61,7 @@ class NumpyEngine:
         loss = self.gradient(batches)
         norm = gpt2.clip_gradients(self.grads, self.args.grad_clip or math.inf)
         if math.isfinite(loss + norm):
-            m, v = (gpt2.tensors(x, self.config) for x in (self.m, self.v))
+            m, v = (gpt2.named_views(x, self.config) for x in (self.m, self.v))
             decay = self.args.weight_decay
             gpt2.adamw_update(self.params, self.grads, m, v, step + 1, lr, weight_decay=decay)
         return loss, norm

@@ -6,7 +6,7 @@ What may enter: what makes one file that needs nothing else. What a page shows i
 
 import json
 
-from train_gpt2 import replacing
+from tools.formats import replacing
 
 DATA = "{{data}}"  # its place in a template, in a <script type="application/json">
 

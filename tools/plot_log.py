@@ -21,10 +21,10 @@ if __name__ == "__main__":  # Ctrl-C in the middle of an import: no traceback
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 from pathlib import Path
 
-from tools.console import Parser, check_writable, run_program
+from tools.console import Parser, UserError, check_writable, run_program
+from tools.formats import replacing
 from tools.log import COLUMNS as LOG_COLUMNS
 from tools.page import write_page
-from train_gpt2 import UserError, replacing
 
 import numpy as np
 

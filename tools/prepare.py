@@ -1,55 +1,73 @@
 """
-The files that a run needs by default: making those that are missing, or doing without a network.
+The files that a run needs by default: make those that are missing, or do without a network.
 
-What may enter: which script makes which file, and what to train on where it can't.
+train_gpt2.py calls this program with its own flags where a default file is missing. Standard output
+is for flags that the run is to have besides, one word a line: none if all was made. What it says
+goes to standard error.
 """
 
+import os
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
-from tools.console import NO_NETWORK
+if __name__ == "__main__":
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+import train_gpt2 as gpt2
+from tools.console import NO_NETWORK, UserError, print_error, run_program
 from tools.token_files import shown
-from train_gpt2 import HERE, SHAKESPEARE, WEIGHTS_FILE, UserError
+from train_gpt2 import HERE, SHAKESPEARE, WEIGHTS_FILE
 
 PYTHON_DOCS = HERE / "data" / "python_docs"
-OFFLINE_FLAGS = (
-    "--init d2 --shuffle --steps 1500 --batch-size 16 --lr 1.5e-3"
+FROM_SCRATCH = (
+    "--init d2 --steps 1500 --batch-size 16 --lr 1.5e-3"
     " --warmup 20 --min-lr-frac 0.1 --val-every 300 --sample-every 500"
 )
 
 
 def run_script(script, *flags):
     """Run a script of the project. False if it had no network; UserError if it failed otherwise."""
-    print(f"preparing: python {' '.join((script, *flags))}", flush=True)
-    status = subprocess.run([sys.executable, HERE / script, *flags]).returncode
+    print_error(f"preparing: python {' '.join((script, *flags))}")
+    command = [sys.executable, HERE / script, *flags]
+    status = subprocess.run(command, stdout=sys.stderr.fileno()).returncode
     if status not in (0, NO_NETWORK):
         raise UserError(f"`python {script}` failed, as it says above")
     return status == 0
 
 
-def make_defaults(data, init):
+def missing_flags(data, init):
     """
-    Make what is missing of the default files, unless others are given. Raises UserError.
+    Make what is missing of the default files -> the flags that a run needs besides, a list.
 
-    False if that takes a network and there is none: then offline() trains on something else.
+    data and init are those of the command line; None: the default. Where the default files take a
+    network and there is none, the flags are those of a small model, from scratch: on Shakespeare
+    if its tokens are here, or else on the documentation of Python. Raises UserError.
     """
     okay = True
     if data is None and not Path(f"{SHAKESPEARE}_train.bin").exists():
         okay = run_script("prepro_tinyshakespeare.py")
     if okay and init is None and not WEIGHTS_FILE.exists():
         okay = run_script("reference_gpt2.py", "--weights-only")
-    if not okay and (data or init):
+    if okay:
+        return []
+    if data or init:
         raise UserError("without a network, give both --data and --init or --resume")
-    return okay
-
-
-def offline():
-    """Make the data that need no network -> the flags of a run on them. Raises UserError."""
-    flags = [*OFFLINE_FLAGS.split(), "--data", shown(PYTHON_DOCS)]  # from where the user stands
+    flags = FROM_SCRATCH.split()
+    if not Path(f"{SHAKESPEARE}_train.bin").exists():
+        flags += ["--data", shown(PYTHON_DOCS)]
+        if not Path(f"{PYTHON_DOCS}_train.bin").exists():
+            run_script("prepro_pythondocs.py")
     command = shlex.join(["python", shown(HERE / "train_gpt2.py"), *flags])
-    print(f"training on Python's documentation instead: {command}")
-    if not Path(f"{PYTHON_DOCS}_train.bin").exists():
-        run_script("prepro_pythondocs.py")
+    print_error(f"without a network, a small model from scratch: {command}")
     return flags
+
+
+def main():
+    args, _ = gpt2.make_parser().parse_known_args()
+    for word in missing_flags(args.data, args.init):
+        print(word)
+
+
+if __name__ == "__main__":
+    run_program(main)

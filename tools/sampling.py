@@ -1,14 +1,19 @@
 """
-Choosing tokens for a text: temperature, top-k, top-p. And products for several texts at a time.
+Text from a model, fast: keys and values that are kept, several texts at a time, ways to choose.
 
-What may enter: ways of choosing the next token from logits, and what makes the lesson's generate()
-faster, which does the rest.
+No token sees later ones, so the keys and values of a text stay the same when tokens follow. They
+are kept, and only new tokens go through the model: this is train_gpt2.generate() without the work
+that repeats (doc/sampling.md). Temperature, top-k and top-p change which token is drawn.
 """
 
 import train_gpt2 as gpt2
-from train_gpt2 import UserError, softmax
+from tools.console import UserError
+from train_gpt2 import IN_BLOCKS, attend, embedding_forward, gelu, layernorm_forward, softmax
 
 import numpy as np
+
+# ----------------------------------------------------------------------------
+# Choosing
 
 
 def next_token(logits, rng, temperature=1.0, top_k=0, top_p=1.0):
@@ -49,31 +54,70 @@ def picker(rngs, temperature=1.0, top_k=0, top_p=1.0):
 
 
 # ----------------------------------------------------------------------------
-# A few rows
+# The model, for new tokens alone
 
-FEW = 16  # rows; of more, matmul() is as fast
+FEW = 16  # rows; of more, gpt2.matmul() is as fast
 BLOCK = 2**19  # multiplications; OpenBLAS's bound is about 10**6
-lesson_matmul = gpt2.matmul
 
 
-def matmul(a, b, out=None):
+def product(x, w):
     """
-    Compute what the lesson's matmul() does, a (m, k) @ b (k, n), faster for m from 2 to 16.
+    x (n, C), w (OC, C) -> x @ w.T (n, OC), which gpt2.matmul() computes, too; faster for few rows.
 
     OpenBLAS copies a matrix into another order before it multiplies, which takes longer than the
-    product itself if the other matrix has few rows; but not if the product is small. So b is cut
+    product itself if the other matrix has few rows; but not if the product is small. So w is cut
     into blocks that are, and NumPy is given the stack of them: for 8 rows of GPT-2 124M, all
-    products of a token take half the time.
+    products of a token take half the time. A single row is np.dot's, which releases the GIL.
     """
-    if out is not None or not 1 < len(a) <= FEW:
-        return lesson_matmul(a, b, out)
-    outT, size = np.empty((b.shape[1], len(a)), a.dtype), max(1, BLOCK // a.size)
+    if len(x) > FEW:
+        return gpt2.matmul(x, w.T)
+    outT, size = np.empty((len(w), len(x)), x.dtype), max(1, BLOCK // x.size)
 
-    def columns(bT, outT):  # of b and of the result, as rows of the transposed
-        whole = len(bT) - len(bT) % size
-        blocks = bT[:whole].reshape(-1, size, bT.shape[1])
-        outT[:whole] = (blocks @ a.T).reshape(whole, len(a))
-        outT[whole:] = bT[whole:] @ a.T
+    def part(w, outT):
+        if len(x) == 1:
+            np.dot(w, x[0], out=outT[:, 0])
+            return
+        whole = len(w) - len(w) % size
+        outT[:whole] = (w[:whole].reshape(-1, size, w.shape[1]) @ x.T).reshape(whole, len(x))
+        outT[whole:] = w[whole:] @ x.T
 
-    gpt2.in_chunks(columns, b.T, outT, chunks=gpt2.THREADS)
+    list(gpt2.POOL.map(part, *(np.array_split(a, gpt2.THREADS) for a in (w, outT))))
     return np.ascontiguousarray(outT.T)
+
+
+def new_tokens_forward(params, config, tokens, past, start):
+    """
+    Compute the logits (B, V) that follow the last of tokens (B, T), which come after start others.
+
+    past (L, 2, NH, B, maxT, HS) has the keys and values of these; those of the new ones join it.
+    """
+    maxT, V, L, NH, C = config
+    B, T = tokens.shape
+    x, _ = embedding_forward(tokens, params["wte"], params["wpe"][start:])  # (B*T, C)
+    for l in range(L):
+        p = {name: params[name][l] for name in IN_BLOCKS}
+        ln1, _ = layernorm_forward(x, p["ln1w"], p["ln1b"])
+        qkv = product(ln1, p["qkvw"]) + p["qkvb"]
+        q, k, v = qkv.reshape(B, T, 3, NH, -1).transpose(2, 3, 0, 1, 4)  # (NH, B, T, HS)
+        past[l][:, :, :, start : start + T] = k, v
+        atty, _ = attend(q, *past[l][:, :, :, : start + T])
+        atty = atty.transpose(1, 2, 0, 3).reshape(B * T, C)
+        x = x + product(atty, p["attprojw"]) + p["attprojb"]
+        ln2, _ = layernorm_forward(x, p["ln2w"], p["ln2b"])
+        x = x + product(gelu(product(ln2, p["fcw"]) + p["fcb"]), p["fcprojw"]) + p["fcprojb"]
+    newest, _ = layernorm_forward(x.reshape(B, T, C)[:, -1], params["lnfw"], params["lnfb"])
+    return product(newest, params["wte"])
+
+
+def generate(params, config, tokens, pick):
+    """Yield the next token of each of B texts, tokens (B, T), again and again, by pick(logits)."""
+    maxT, _, L, NH, C = config
+    tokens, start = np.asarray(tokens), 0
+    past = np.empty((L, 2, NH, len(tokens), maxT, C // NH), params["wte"].dtype)
+    while True:
+        if tokens.shape[1] > maxT:  # forget the older half; the rest goes through once more
+            tokens, start = tokens[:, -max(1, maxT // 2) :], 0
+        logits = new_tokens_forward(params, config, tokens[:, start:], past, start)
+        start, new = tokens.shape[1], pick(logits)
+        tokens = np.append(tokens, np.reshape(new, (-1, 1)), 1)
+        yield new

@@ -27,11 +27,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import train_gpt2 as gpt2
-from tools.console import Parser, bounded, check_writable, file_name, run_program
+from tools import formats
+from tools.console import Parser, UserError, bounded, check_writable, file_name, run_program
 from tools.encoding import encoding_of
 from tools.memory import memory_needed, print_memory
 from tools.page import write_page
-from train_gpt2 import UserError
 
 import numpy as np
 
@@ -112,8 +112,8 @@ def place(name, layer, x, dx):
 
 def step_data(flat, config, x, y, vocabulary):
     """Return what a step on tokens x, with targets y, both (B, T), has for the page. UserError."""
-    params = gpt2.tensors(flat, config)
-    grads = gpt2.tensors(np.zeros_like(flat), config)
+    params = gpt2.named_views(flat, config)
+    grads = gpt2.named_views(np.zeros_like(flat), config)
     (loss, cache), forward = watch(gpt2.gpt2_forward, params, config, x, y)
     _, backward = watch(gpt2.gpt2_backward, 1.0, cache, grads)
     if not math.isfinite(loss + sum(map(norm, grads.values()))):
@@ -182,7 +182,7 @@ def load_moments(path, flat, config):
     header = np.fromfile(path, "<i4", 256).tolist()
     if header[1] != gpt2.FLOAT32 or header[9] != 2:
         return np.zeros_like(flat), np.zeros_like(flat), 0
-    start = gpt2.HEADER_BYTES + 4 * (len(flat) + gpt2.wte_padding(config))
+    start = gpt2.HEADER_BYTES + 4 * (len(flat) + formats.wte_padding(config))
     with open(path, "rb") as f:
         f.seek(start)
         m, v = np.fromfile(f, "<f4", 2 * len(flat)).reshape(2, -1)
@@ -244,10 +244,10 @@ def lesson():
 
 
 def load_tokenizer(data, weights, config):
-    """Read the tokenizer of the data, or GPT-2's, -> as gpt2.load_tokenizer. Raises UserError."""
+    """Read the tokenizer of the data, or GPT-2's -> as formats.load_tokenizer. UserError."""
     own = Path(f"{data}_tokenizer.bin")
     path = own if own.exists() else gpt2.TOKENIZER_FILE
-    vocabulary, end_of_text = gpt2.load_tokenizer(path)
+    vocabulary, end_of_text = formats.load_tokenizer(path)
     if len(vocabulary) != config.V:
         what = f"{weights} knows {config.V:,} different tokens, {path} has {len(vocabulary):,}"
         raise UserError(f"{what}; --data NAME takes the data that it was trained on")
@@ -273,7 +273,7 @@ def load_step_tokens(args, config, vocabulary, end_of_text):
     else:
         B, T = args.batch_size, args.seq_len
         path = f"{args.data}_{'val' if args.batch is None else 'train'}.bin"
-        tokens, V = gpt2.load_tokens(path)
+        tokens, V = formats.load_tokens(path)
         if V != config.V:
             raise UserError(f"{path}: has {V:,} different tokens, the weights {config.V:,}")
         if len(tokens) <= B * T:
@@ -307,17 +307,17 @@ def main():
     args = parser.parse_args()
 
     check_writable(args.output, "-o")
-    config, _ = gpt2.read_config(args.weights)
+    config, _ = formats.read_config(args.weights)
     vocabulary, end_of_text = load_tokenizer(args.data, args.weights, config)
     x, y, what = load_step_tokens(args, config, vocabulary, end_of_text)
     sizes = memory_needed(config, gpt2.num_parameters(config), *x.shape)
     largest = max(map(math.prod, gpt2.tensor_shapes(config).values()))
     # one tensor at a time, in float64, and copies of its gradient and moments
     print_memory(sizes | {"weights after the step": (8 + 3 * 4) * largest})
-    flat, _ = gpt2.load_weights(args.weights)
+    flat, _ = formats.load_weights(args.weights)
     *moments, step = load_moments(args.weights, flat, config)
     data, params, grads = step_data(flat, config, x, y, vocabulary)
-    m, v = (gpt2.tensors(moment, config) for moment in moments)
+    m, v = (gpt2.named_views(moment, config) for moment in moments)
     about = {
         "model": Path(args.weights).name,
         "steps": step,

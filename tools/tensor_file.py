@@ -13,7 +13,8 @@ import math
 import os
 from collections import namedtuple
 
-from train_gpt2 import UserError, replacing
+from tools.console import UserError
+from tools.formats import replacing
 
 import numpy as np
 

@@ -17,7 +17,8 @@ import subprocess
 from pathlib import Path
 
 import train_gpt2 as gpt2
-from train_gpt2 import UserError, load_tokens, replacing
+from tools.console import UserError
+from tools.formats import load_tokens, replacing
 
 import numpy as np
 
@@ -88,7 +89,7 @@ def header(*numbers):
 
 def fill_tokenizer(f, vocabulary, end_of_text):
     """Write a tokenizer to an open file: the length and the bytes of each token."""
-    f.write(header(gpt2.TOKENIZER, 2, len(vocabulary), end_of_text))
+    f.write(header(gpt2.TOKENIZER_MAGIC, 2, len(vocabulary), end_of_text))
     for token in vocabulary:
         f.write(bytes([len(token)]) + token)
 
@@ -131,7 +132,7 @@ def fill_tokens(f, path, V, chunks):
     if not 0 < count < 2**31:
         raise UserError(f"{path}: can't hold {count:,} tokens, only 1 to 2**31 - 1 of them")
     f.seek(0)
-    f.write(header(gpt2.TOKENS, 1, count, V))
+    f.write(header(gpt2.TOKENS_MAGIC, 1, count, V))
     return count
 
 

@@ -12,10 +12,8 @@ import itertools
 import math
 import os
 
-# which imports this module in its turn: neither uses the other before both are there
 import reference_gpt2 as reference
-from tools.console import is_want_of_threads
-from train_gpt2 import UserError
+from tools.console import UserError, is_want_of_threads
 
 import torch
 from torch import distributed, nn

@@ -1,28 +1,24 @@
 """
-The driver of long runs: the lesson's loop with what a user wants the day after.
+Long runs: training as train_gpt2.py does it, with what they need besides.
 
-    python train_gpt2.py --save run.bin --log run.csv --save-every 100    # any flag of this file
-    python train_gpt2.py --resume run.bin                                 # goes on
-    python train_gpt2.py --device cuda --dtype bfloat16                   # the same in PyTorch
+    python tools/train.py --save run.bin --log run.csv --save-every 100
+    python tools/train.py --resume run.bin                                # goes on
+    python tools/train.py --device cuda --dtype bfloat16                  # the same in PyTorch
+    torchrun --nproc-per-node=2 tools/train.py --device cuda              # in two processes
 
-train_gpt2.py hands its command line over to here if there is a flag that it doesn't know, or a
-default file that is missing. A step is taken by an engine, NumPy's or PyTorch's; everything else
-about a run (data in several files, shuffling, accumulation, checkpoints, log, bar, Ctrl-C) is here
-once. It prints the same lines as the lesson, and writes the same files.
-
-What may enter: the order in which the parts of a run are called. The parts are modules of tools/.
+It takes the flags of train_gpt2.py, prints the same lines and writes the same files. A step is
+taken by an engine, NumPy's or PyTorch's; everything else about a run (data in several files,
+shuffling, accumulation, checkpoints, log, bar, Ctrl-C) is here once, in the order in which the
+parts of a run are called. The parts are modules of tools/.
 """
 
-import os
-import signal
-import sys
-
-if __name__ == "__main__":  # Ctrl-C in the middle of an import: no traceback
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+import argparse
 import contextlib
 import itertools
 import math
+import os
+import signal
+import sys
 import threading
 import time
 from codecs import getincrementaldecoder
@@ -30,13 +26,14 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+if __name__ == "__main__":
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 import train_gpt2 as gpt2
-from tools import checkpoints, locks, memory, prepare, token_files
-from tools.console import Parser, bounded, check_writable, file_name, run_program
+from tools import checkpoints, formats, locks, memory, prepare, token_files
+from tools.console import Parser, UserError, check_writable, file_name, run_program
 from tools.log import Progress, bars, print_line
 from tools.numpy_engine import NumpyEngine
-from tools.sampling import picker
-from train_gpt2 import UserError
+from tools.sampling import generate, picker
 
 import numpy as np
 
@@ -49,69 +46,60 @@ SWITCHES = {  # PyTorch's: each has its engine take the steps
     "inference_only": "only forward passes; writes no file",
     "no_write": "write no file",
 }
-DEFAULTS = {name.replace("-", "_"): default for name, (default, _, _) in gpt2.FLAGS.items()}
-DEFAULTS |= {"no_save": False, "save": None, "save_every": 0, "resume": None, "log": None}
-DEFAULTS |= {"grad_accum": 1, "shuffle": False, "device": "cpu", "dtype": "float32"}
-DEFAULTS |= dict.fromkeys(list(SWITCHES)[2:], False)
-
 # ----------------------------------------------------------------------------
 # Flags
 
 
 def add_switches(add):
     """Add the flags of PyTorch's engine; add is a parser's add_argument."""
-    add("--device", type=file_name, metavar="NAME", help=SWITCHES["device"] + " (default: cpu)")
-    add("--dtype", choices=("float32", "bfloat16"), help=SWITCHES["dtype"] + " (default: float32)")
+    add("--device", type=file_name, metavar="NAME", default="cpu", help=SWITCHES["device"])
+    kinds = ("float32", "bfloat16")
+    add("--dtype", choices=kinds, default="float32", help=SWITCHES["dtype"])
     for name in list(SWITCHES)[2:]:
-        flag = f"--{name.replace('_', '-')}"
-        add(flag, action="store_true", default=None, help=SWITCHES[name])
+        add(f"--{name.replace('_', '-')}", action="store_true", help=SWITCHES[name])
 
 
 def make_parser():
-    """Return the parser of all flags of training. What is not given is None."""
+    """Return the parser of all flags of training."""
+    lesson = gpt2.make_parser()
     parser = Parser(
-        prog=Path(sys.argv[0]).name,
         description="Train GPT-2, in NumPy or in PyTorch.",
         allow_abbrev=False,
+        parents=[lesson],
+        conflict_handler="resolve",  # for --help, which both have
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         epilog="The flags of PyTorch have it take the steps; all others mean the same in both.",
     )
     add = parser.add_argument
-    for name, (default, least, text) in gpt2.FLAGS.items():
-        most = 2**63 if type(least) is int else math.inf  # float() takes no int of 400 digits
-        kind = file_name if least == "" else bounded(type(least), least, most)
-        text += "" if default is None else f" (default: {default})"
-        add(f"--{name}", type=kind, metavar="NAME" if least == "" else "N", help=text)
-    add("--no-save", action="store_true", default=None, help="write no --out")
-    add(
-        "--save",
-        type=file_name,
-        metavar="FILE",
-        help="write checkpoints there, instead of --out (default: none)",
-    )
-    add(
-        "--save-every",
-        type=bounded(int, 0),
-        metavar="N",
-        help="steps between them; 0: at the end (default: 0)",
-    )
-    add(
-        "--resume",
-        type=file_name,
-        metavar="FILE",
-        help="go on with the run that saved FILE (default: none)",
-    )
-    add(
-        "--log",
-        type=file_name,
-        metavar="FILE",
-        help="write a CSV file, a row for each step (default: none)",
-    )
-    text = "batches whose mean gradient a step takes, in each process (default: 1)"
-    add("--grad-accum", type=bounded(int, 1, checkpoints.MOST_BATCHES), metavar="N", help=text)
+    file, count = {"type": file_name, "metavar": "FILE"}, {"type": int, "metavar": "N"}
+    add("--save", **file, help="write checkpoints there, instead of --out")
+    add("--save-every", **count, default=0, help="steps between checkpoints; 0: at the end")
+    add("--resume", **file, help="go on with the run that saved FILE")
+    add("--log", **file, help="write a CSV file, a row for each step")
+    text = "batches whose mean gradient a step takes, in each process"
+    add("--grad-accum", **count, default=1, help=text)
     text = "take the batches of training in random order, another one in each epoch"
-    add("--shuffle", action="store_true", default=None, help=text)
+    add("--shuffle", action="store_true", help=text)
     add_switches(add)
     return parser
+
+
+DEFAULTS = vars(make_parser().parse_args([]))
+
+
+def given_flags(parser, argv):
+    """Return those flags that are given, by name. SystemExit if a number is out of its bounds."""
+    unset = argparse.Namespace(**dict.fromkeys(DEFAULTS))
+    given = {name: x for name, x in vars(parser.parse_args(argv, unset)).items() if x is not None}
+    for name, value in given.items():
+        flag = f"--{name.replace('_', '-')}"
+        if value == "":
+            parser.error(f"argument {flag}: has no name behind it")
+        if isinstance(value, int | float):
+            least, most = checkpoints.SETTINGS.get(name, 0), checkpoints.MOST.get(name, 2**63)
+            if not least <= value <= most:
+                parser.error(f"argument {flag}: {value} is not a number from {least} to {most}")
+    return given
 
 
 def parse(argv):
@@ -122,7 +110,7 @@ def parse(argv):
     SystemExit for a flag.
     """
     parser = make_parser()
-    given = {name: x for name, x in vars(parser.parse_args(argv)).items() if x is not None}
+    given = given_flags(parser, argv)
     about = {}
     if given.get("resume"):
         about = checkpoints.read_about(given["resume"])
@@ -231,7 +219,7 @@ class Saver:
             return None
         else:
             checkpoints.check_finite(f"{self.args.out} is not written", self.engine.parameters())
-            gpt2.write_weights(self.args.out, self.engine.parameters(), self.config)
+            formats.write_weights(self.args.out, self.engine.parameters(), self.config)
         self.saved = step
         print_line(f"wrote {self.args.save or self.args.out}")
         return self.args.save or self.args.out
@@ -309,16 +297,16 @@ def print_next(args, file):
         more = "--resume", file, "--steps", 2 * args.steps or DEFAULTS["steps"]
     else:
         more = *args.argv, "--init", file
-    print_line(f"to go on: {command('train_gpt2.py', *more)}")
+    print_line(f"to go on: {command('tools/train.py', *more)}")
 
 
 def sample(engine, config, vocabulary, end_of_text, rng, count=256):
     """Print a text of count tokens, as they come."""
     params, decoder = (
-        gpt2.tensors(engine.parameters(), config),
+        gpt2.named_views(engine.parameters(), config),
         getincrementaldecoder("utf-8")("replace"),
     )
-    tokens = gpt2.generate(params, config, np.array([[end_of_text]]), picker([rng]))
+    tokens = generate(params, config, np.array([[end_of_text]]), picker([rng]))
     with bars().external_write_mode():  # no bar amid the text
         for [token] in itertools.islice(tokens, count):
             print(decoder.decode(vocabulary[token]), end="", flush=True)
@@ -338,19 +326,31 @@ def load_data(data, B, T):
     return train, val, V
 
 
+def open_model(init, V, T, seed):
+    """Read the weights named init, or make those of a dN -> as load_weights. Raises UserError."""
+    if config := gpt2.named_config(init, V, T):  # as long as T, so that no position is untrained
+        return gpt2.init_weights(config, seed), config
+    flat, config = formats.load_weights(init)
+    if config.V != V:
+        raise UserError(f"--data has {V:,} different tokens, {init} {config.V:,}; try --init d4")
+    if T > config.maxT:
+        raise UserError(f"--seq-len {T}: {init} takes {config.maxT} at most; lower it")
+    return flat, config
+
+
 def open_run(args, open_engine):
     """Read what a run needs -> a namespace of its parts. Raises UserError."""
     B, T = args.batch_size, args.seq_len
     train_shards, val_shards, V = load_data(args.data, B, T)
     start, m, v = 0, None, None
-    flat, config = gpt2.open_model(args.resume or args.init, V, T, args.seed)
+    flat, config = open_model(args.resume or args.init, V, T, args.seed)
     checkpoints.check_finite(args.resume or args.init, flat)
     if args.resume:
         m, v = checkpoints.read_moments(args.resume)  # first, because it may have none
         start = checkpoints.start_of(args.resume, args.about, train_shards, args.steps)
     vocabulary, end_of_text = [], None
     with contextlib.nullcontext() if args.sample_every else contextlib.suppress(UserError):
-        vocabulary, end_of_text = gpt2.load_vocabulary(args.data, V)
+        vocabulary, end_of_text = formats.load_vocabulary(args.data, V)
     check_outputs(args)
 
     gpt2.keep_freed_memory()
@@ -477,15 +477,16 @@ def train(args, open_engine):
     return loss, engine.parameters()
 
 
-def main(argv=None, engine="numpy"):
-    """Train as the command line says, by NumPy's engine or, if a flag or engine asks, PyTorch's."""
+def main(argv=None):
+    """Train as the command line says, by NumPy's engine or, if a flag asks for it, PyTorch's."""
     argv = sys.argv[1:] if argv is None else argv
     args, switches = parse(argv)
     if args.no_write or args.inference_only:
         args.save, args.log, args.no_save = None, None, True
-    if engine == "numpy" and not switches:
-        if not prepare.make_defaults(args.data, args.init or args.resume):
-            args, _ = parse([*prepare.offline(), *argv])
+    if not switches:
+        more = prepare.missing_flags(args.data, args.init or args.resume)
+        if more:
+            args, _ = parse([*more, *argv])
         set_defaults(args)
         return train(args, NumpyEngine)
     from tools import torch_engine  # only now, because it takes PyTorch
@@ -495,7 +496,7 @@ def main(argv=None, engine="numpy"):
             sys.stdout = open(os.devnull, "w")
             torch_engine.barrier()  # until the first has made what is missing
         else:
-            if not prepare.make_defaults(args.data, args.init or args.resume):
+            if prepare.missing_flags(args.data, args.init or args.resume):
                 raise UserError("without a network, give both --data and --init or --resume")
             torch_engine.barrier()
         set_defaults(args)
@@ -509,5 +510,4 @@ def set_defaults(args):
 
 
 if __name__ == "__main__":
-    sys.argv[0] = token_files.shown(gpt2.HERE / "train_gpt2.py")  # which handed over, and is named
     run_program(main)

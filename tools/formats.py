@@ -1,0 +1,143 @@
+"""
+Files in llm.c's formats, read and written with care: all versions, checkpoints, damaged files.
+
+train_gpt2.py has the same in its plainest form, for float32 weights and whole files. Here are the
+readers that programs share (weights without padding and in bfloat16, headerless tokens, AdamW's
+moments behind the weights), which check every size, and the one way to write a file: beside its
+target, which it replaces once it is whole on the disk (doc/files.md).
+"""
+
+import contextlib
+import os
+from pathlib import Path
+
+from tools.console import UserError
+from train_gpt2 import (
+    GPT2_VOCAB_SIZE,
+    HEADER_BYTES,
+    TOKENIZER_FILE,
+    TOKENIZER_MAGIC,
+    TOKENS_MAGIC,
+    WEIGHTS_MAGIC,
+    GPT2Config,
+    num_parameters,
+)
+
+import numpy as np
+
+UNPADDED, FLOAT32, BFLOAT16 = 1, 3, 5  # header[1] of a weight file, its version
+
+
+def read_header(path, magic, versions, hint, size_of=None):
+    """Return a file's header, 256 ints. UserError if the file is of another kind or length."""
+    if not os.path.isfile(path):  # a pipe would keep us waiting
+        raise UserError(f"{path}: there is no file of this name; {hint}")
+    header, found = np.fromfile(path, "<i4", 256).tolist(), os.path.getsize(path)
+    if len(header) < 256 or header[0] != magic or header[1] not in versions:
+        raise UserError(f"{path}: not a file of the kind or version expected here; {hint}")
+    if size_of and found != (size := size_of(header)):
+        raise UserError(f"{path}: has {found:,} bytes, its header means {size:,}; {hint}")
+    return header
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Open a file beside path for writing; it takes the place of path once it is whole on disk."""
+    target = Path(os.path.realpath(path))  # what a link leads to
+    if os.path.lexists(target) and not (target.is_file() and os.access(target, os.W_OK)):
+        raise UserError(f"cannot write {path}: no plain file, or read-only; give another place")
+    part = Path(f"{target}.{os.getpid()}.part")
+    try:
+        with open(part, "xb") as f:
+            yield f
+            f.flush()
+            os.fsync(f.fileno())
+        if target.exists():
+            os.chmod(part, target.stat().st_mode)
+        os.replace(part, target)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; give another place") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def wte_padding(config, version=FLOAT32):
+    """Return how many numbers a file has behind wte: rows of 0, up to a multiple of 128 rows."""
+    return 0 if version == UNPADDED else (-config.V % 128) * config.C
+
+
+def write_weights(path, flat, config, moments=(), about=b""):
+    """Write a weight file: parameters, float32; AdamW's moments and text, which llm.c skips."""
+    header, wte, padding = np.zeros(256, "<i4"), config.V * config.C, wte_padding(config)
+    header[:8] = WEIGHTS_MAGIC, FLOAT32, *config, config.V + -config.V % 128
+    header[8:10] = len(about), len(moments)
+    with replacing(path) as f:
+        f.writelines((header, flat[:wte], np.zeros(padding, "<f4"), flat[wte:], *moments, about))
+
+
+def weights_size(header):
+    """Return the bytes of a weight file with this header; 0 if its sizes are impossible."""
+    version, config = header[1], GPT2Config(*header[2:7])
+    about, moments = header[8:10] if version == FLOAT32 else (0, 0)
+    if min(config) < 1 or config.C % config.NH or about < 0 or moments not in (0, 2):
+        return 0
+    numbers = num_parameters(config) * (1 + moments) + wte_padding(config, version)
+    return HEADER_BYTES + numbers * (2 if version == BFLOAT16 else 4) + about
+
+
+def read_config(path):
+    """Read a weight file's header -> config, version. UserError unless the file is whole."""
+    hint = "`python reference_gpt2.py` makes gpt2_124M.bin"
+    header = read_header(path, WEIGHTS_MAGIC, (UNPADDED, FLOAT32, BFLOAT16), hint, weights_size)
+    return GPT2Config(*header[2:7]), header[1]
+
+
+def load_weights(path):
+    """Read a weight file -> all parameters as a flat float32 vector, config. Raises UserError."""
+    config, version = read_config(path)
+    wte, padding = config.V * config.C, wte_padding(config, version)
+    dtype = "<u2" if version == BFLOAT16 else "<f4"
+    flat = np.fromfile(path, dtype, num_parameters(config) + padding, offset=HEADER_BYTES)
+    if version == BFLOAT16:  # the upper half of a float32
+        flat = (flat.astype(np.uint32) << 16).view(np.float32)
+    return np.delete(flat, slice(wte, wte + padding)), config
+
+
+def load_tokens(path):
+    """Read a token file -> its tokens, an array that stays on disk, and V. Raises UserError."""
+    hint = "prepro_tinyshakespeare.py makes the default one, prepro_text.py one of your own text"
+    size = os.path.getsize(path) if os.path.isfile(path) else 0
+    if size and size % 4 == 0 and np.fromfile(path, "<i4", 1) != TOKENS_MAGIC:
+        tokens, V = np.memmap(path, "<i4", "r"), GPT2_VOCAB_SIZE  # llm.c's first format: no header
+    else:
+        size_of = lambda header: HEADER_BYTES + 2 * (header[2] or -1)  # noqa: E731
+        header = read_header(path, TOKENS_MAGIC, (1,), hint, size_of)
+        tokens, V = np.memmap(path, "<u2", "r", HEADER_BYTES), header[3] or GPT2_VOCAB_SIZE
+    if not 0 <= tokens.min() <= tokens.max() < V:
+        raise UserError(f"{path}: not a token file, or has tokens outside 0 to {V - 1:,}; {hint}")
+    return tokens, V
+
+
+def load_tokenizer(path):
+    """Read a tokenizer file, each token's length and bytes -> the bytes; end-of-text's number."""
+    hint = "the script that made the token files makes it, too; for GPT-2's, reference_gpt2.py"
+    _, _, count, end_of_text, *_ = read_header(path, TOKENIZER_MAGIC, (2,), hint)
+    data = Path(path).read_bytes() if os.path.getsize(path) <= HEADER_BYTES + 256 * count else b""
+    at, vocabulary = HEADER_BYTES, []
+    while at < len(data) and len(vocabulary) <= count:
+        vocabulary.append(data[at + 1 : at + 1 + data[at]])
+        at += 1 + data[at]
+    if at != len(data) or len(vocabulary) != count or not 0 <= end_of_text < count:
+        raise UserError(f"{path}: damaged, its tokens are not what its header says; {hint}")
+    return vocabulary, end_of_text
+
+
+def load_vocabulary(data, V):
+    """Read the tokenizer of the token files named data: theirs, or else GPT-2's. UserError."""
+    own = Path(f"{data}_tokenizer.bin")
+    path = own if own.exists() else TOKENIZER_FILE
+    vocabulary, end_of_text = load_tokenizer(path)
+    if len(vocabulary) != V:
+        hint = f"tokens of another kind need a {own} of their own"
+        raise UserError(f"{path}: has {len(vocabulary):,} tokens, {data}_train {V:,}; {hint}")
+    return vocabulary, end_of_text
