@@ -8,11 +8,9 @@ tokens are bytes: 256 of them, and end-of-text, which stands before each topic.
 """
 
 import os
-import signal
 import sys
 
-if __name__ == "__main__":  # Ctrl-C in the middle of an import: no traceback
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I leaves it out
 import argparse
 

@@ -13,8 +13,7 @@ import os
 import signal
 import sys
 
-if __name__ == "__main__":  # Ctrl-C in the middle of an import: no traceback
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I leaves it out
 import _thread
 import argparse

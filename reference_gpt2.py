@@ -13,11 +13,9 @@ other devices, there is tools/train.py --device.
 """
 
 import os
-import signal
 import sys
 
-if __name__ == "__main__":  # Ctrl-C in the middle of an import: no traceback
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I leaves it out
 import argparse
 import math
@@ -36,7 +34,8 @@ try:
     from torch import nn
     from torch.nn import functional as F
 except ImportError:
-    raise UserError("PyTorch is missing; `pip install -r requirements.txt` installs it") from None
+    text = "PyTorch is missing; `pip install -r requirements.txt` installs it"
+    raise UserError(f"reference_gpt2.py: {text}" if __name__ == "__main__" else text) from None
 
 # ----------------------------------------------------------------------------
 # Model: each module is named after its tensors; qkvw and qkvb are qkv.weight and qkv.bias

@@ -15,11 +15,9 @@ about ten times what was measured on x86-64 with NumPy 2.4 and PyTorch 2.13.
 """
 
 import os
-import signal
 import sys
 
-if __name__ == "__main__":  # Ctrl-C in the middle of an import: no traceback
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I leaves it out
 import math
 from pathlib import Path
@@ -328,7 +326,7 @@ def main(argv=None):
 
     args.state = args.state or state_of(args.weights)
     given = (args.weights, args.state) != FULL and not args.quick
-    if given:  # a mistake in them is to show at once
+    if given:  # a mistake in them must show at once
         load_state(args.state, formats.load_weights(args.weights)[1])
     report = Report()
     check_in_pieces(report)

@@ -1,9 +1,9 @@
 """
 GPT-2 in NumPy: every layer's forward and backward pass by hand, AdamW, and a training loop.
 
-GPT-2 reads T tokens and gives, at each of them, a probability for every token that could come next.
-Training moves the parameters against the gradient of the loss: the mean of -log(probability that
-was given to the token that did come next). A comment # (N, C) says that an array has this shape:
+GPT-2 reads T tokens, numbered pieces of text, and gives at each a probability for every token that
+could come next. Training moves the parameters against the gradient of the loss, the mean of -log(
+probability of the token that did come next). A comment # (N, C) says that an array has this shape:
 
     B  sequences in a batch             L   blocks (the "12 layers" of GPT-2 124M)
     T  tokens in a sequence, <= maxT    NH  attention heads in a block
@@ -16,14 +16,15 @@ A layer is a pair of functions; w and b are its parameters, and x and out have a
     dx = thing_backward(dout, cache, dw, db)
 
 dx is the gradient of the loss with respect to x. A backward pass is the forward pass read upwards,
-by the chain rule, and cache what it needs from there. It fills dw and db, which it is given, and
-changes nothing else (two exceptions say so). The pages in doc/ derive each of them. A block:
+by the chain rule; the cache holds what it needs from there. It fills dw and db, which it is given,
+and changes nothing else (two exceptions say so). Pages in doc/ derive each of them. A block, where
+ln is a layernorm, and qkv, attproj, fc and fcproj are linear layers:
 
     x ──┬── ln1 ── qkv ── attention ── attproj ── + ──┬── ln2 ── fc ── gelu ── fcproj ── + ── out
         └─────────────────────────────────────────┘   └──────────────────────────────────┘
 
 GPT-2 is an embedding, L blocks, a last layernorm, and the embedding once more, to score tokens.
-For speed there are matmul(a, b), a @ b, and @by_rows: read past it until "Threads and chunks".
+For speed, matmul(a, b) stands for a @ b, and @by_rows can be ignored until "Threads and chunks".
 """
 
 import argparse
@@ -39,7 +40,7 @@ from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of NumPy's BLAS, because matmul has its own
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # in NumPy's BLAS: matmul has its own
 import numpy as np  # noqa: E402
 
 
@@ -67,7 +68,7 @@ def embedding_backward(dout, tokens, dwte, dwpe):
 
 
 # ----------------------------------------------------------------------------
-# Layernorm: each row brought to mean 0 and variance 1 (Ba et al. 2016, section 3; doc/layernorm.md)
+# Layernorm: each row to mean 0 and variance 1; times w, plus b (Ba et al. 2016; doc/layernorm.md)
 LAYERNORM_EPS = 1e-5  # GPT-2's; keeps 1 / sqrt(variance) finite
 
 
@@ -82,7 +83,7 @@ def normalize(x):
 @by_rows
 def normalize_backward(dnorm, norm, rstd):
     """dnorm and norm (N, C), rstd (N, 1) -> dx (N, C)."""
-    # norm_c = (x_c - mean) * rstd; d mean / d x_j = 1 / C; d (1 / rstd) / d x_j = norm_j / C.
+    # norm_c = (x_c - mean) * rstd; d mean / d x_j = 1 / C, d rstd / d x_j = -rstd**2 * norm_j / C.
     # So d norm_c / d x_j = rstd * ([c = j] - 1 / C - norm_c * norm_j / C), [c = j] being 1 or 0.
     # dx_j = sum_c dnorm_c * that = rstd * (dnorm_j - mean(dnorm) - norm_j * mean(norm * dnorm)).
     along_norm = (dnorm * norm).mean(-1, keepdims=True)  # (N, 1)
@@ -104,7 +105,7 @@ def layernorm_backward(dout, cache, dw, db):
 
 
 # ----------------------------------------------------------------------------
-# Linear: an output channel is a weighted sum of the input channels (llm.c: matmul; doc/linear.md)
+# Linear: an output channel is a weighted sum of the input channels (doc/linear.md)
 def linear_forward(x, w, b):
     """x (N, C), w (OC, C), b (OC,) -> out (N, OC), OC being the number of output channels."""
     return matmul(x, w.T) + b, (x, w)
@@ -113,18 +114,18 @@ def linear_forward(x, w, b):
 def linear_backward(dout, cache, dw, db):
     """dout (N, OC) -> dx (N, C). Fills dw (OC, C) and db (OC,)."""
     x, w = cache
-    # A product y = a @ u, y_ij = sum_k a_ik * u_kj, has da = dy @ u.T and du = a.T @ dy, because
-    # each a_ik is in y_ij for every j, and each u_kj for every i. Here a = x, u = w.T, dw = du.T.
+    # A product y = a @ u, y_ij = sum_k a_ik * u_kj, has da = dy @ u.T and du = a.T @ dy: a_ik is in
+    # y_ij for every j, which the sum is over, and u_kj for every i. Here a = x, u = w.T, dw = du.T.
     matmul(dout.T, x, out=dw)
     db[:] = dout.sum(0)
     return matmul(dout, w)
 
 
 # ----------------------------------------------------------------------------
-# Attention: a token's row qkv has, for each head, a query, a key and a value, of HS numbers each.
-# Its out has, for each head, a mean of the values of the tokens up to it: the better its query
-# matches a key, the more that value weighs (Vaswani et al. 2017, section 3.2; doc/attention.md)
-TILE = 128  # queries that attend is given at a time: 0.7 times as long a step at T = 1024
+# Attention: a token's row qkv has a query for each head, then the keys, then the values, of HS
+# numbers each. Its out has for each head a mean of the values of all tokens up to it: the better
+# its query matches a key, the more that value weighs (Vaswani et al. 2017, 3.2; doc/attention.md)
+TILE = 128  # queries in a call of attend: at T = 1024, a step takes 0.7 of the time with T of them
 
 
 def softmax(x):
@@ -137,7 +138,8 @@ def attend(q, k, v):
     """q (NH, B, t, HS) of the last t of S tokens, k and v (NH, B, S, HS) -> out like q, and att."""
     t, HS = q.shape[2:]
     preatt = q @ k.mT / math.sqrt(HS)  # (NH, B, t, S): how well each query matches each key
-    preatt[..., -t:] += np.triu(np.full((t, t), -np.inf, q.dtype), 1)  # keys after the query
+    # the last t keys are those of the same tokens as the queries: -inf where it comes after a query
+    preatt[..., -t:] += np.triu(np.full((t, t), -np.inf, q.dtype), 1)
     att = softmax(preatt)
     return att @ v, att
 
@@ -151,15 +153,14 @@ def attend_backward(dout, q, k, v, att):
     # d att_m / d preatt_j = att_m * ((1 if m = j, else 0) - att_j). Times datt_m, summed over m:
     # dpreatt_j = att_j * (datt_j - sum_m datt_m * att_m). Where masked, att_j = 0 makes it 0.
     dpreatt = att * (datt - (datt * att).sum(-1, keepdims=True))
-    # preatt = q @ k.mT / sqrt(HS). With a = q and u = k.mT: dk = du.mT = dy.mT @ q.
+    # preatt = q @ k.mT / sqrt(HS). With a = q and u = k.mT: dq = dy @ k, dk = du.mT = dy.mT @ q.
     dpreatt /= math.sqrt(q.shape[-1])  # from here on the gradient of q @ k.mT
     return dpreatt @ k, dpreatt.mT @ q, dv
 
 
 @by_rows
 def attend_in_tiles(q, k, v):
-    """q, k, v (NH, B, T, HS) -> out, and att of each tile. (For by_rows, a head is a row.)"""
-    # A tile of queries is given the keys that it can see, and no later ones.
+    """q, k, v (NH, B, T, HS) -> out, and att of each tile, for the keys it sees. Rows: heads."""
     ends = range(TILE, q.shape[2] + TILE, TILE)
     tiles = [attend(q[:, :, end - TILE : end], k[:, :, :end], v[:, :, :end]) for end in ends]
     return np.concatenate([out for out, _ in tiles], 2), *(att for _, att in tiles)
@@ -179,9 +180,10 @@ def attend_in_tiles_backward(dout, q, k, v, *atts):
 
 def attention_forward(qkv, B, NH):
     """qkv (B*T, 3C) -> out (B*T, C)."""
-    q, k, v = qkv.reshape(B, len(qkv) // B, 3, NH, -1).transpose(2, 3, 0, 1, 4)  # (NH, B, T, HS)
+    qkv = qkv.reshape(B, -1, 3, NH, qkv.shape[1] // (3 * NH))  # (B, T, 3, NH, HS)
+    q, k, v = qkv.transpose(2, 3, 0, 1, 4)  # each (NH, B, T, HS)
     out, *atts = attend_in_tiles(q, k, v)
-    return out.transpose(1, 2, 0, 3).reshape(len(qkv), -1), (q, k, v, *atts)
+    return out.transpose(1, 2, 0, 3).reshape(-1, NH * q.shape[-1]), (q, k, v, *atts)
 
 
 def attention_backward(dout, cache):
@@ -200,7 +202,7 @@ GELU_SCALE, GELU_CUBIC = math.sqrt(2 / math.pi), 0.044715
 
 
 def gelu_tanh(x):
-    return np.tanh(x * (GELU_SCALE + GELU_SCALE * GELU_CUBIC * (x * x)))  # x**3 is far slower
+    return np.tanh(GELU_SCALE * (x + GELU_CUBIC * (x * x * x)))  # x**3 is far slower
 
 
 @by_rows
@@ -223,12 +225,12 @@ def gelu_backward(dout, x):
 
 
 # ----------------------------------------------------------------------------
-# Head: a score for every token of the vocabulary, softmax, and the cross-entropy (doc/head.md)
+# Head: a score (a logit) for each token that could come next, softmax, cross-entropy (doc/head.md)
 @by_rows
 def softmax_in_place(logits, targets):
     """Turn logits (N, V) into probabilities; -> losses (N,), -log(probability of the target)."""
     logits -= logits.max(-1, keepdims=True)  # same probabilities, no overflow
-    target_logits = logits[np.arange(len(targets)), targets]
+    target_logits = logits[np.arange(len(targets)), targets]  # (N,), a copy
     np.exp(logits, out=logits)
     total = logits.sum(-1, keepdims=True)  # (N, 1)
     logits /= total
@@ -239,7 +241,7 @@ def head_forward(x, wte, targets):
     """x (N, C), wte (V, C), targets (N,) -> loss, the mean of -log(probability of the target)."""
     logits = matmul(x, wte.T)  # (N, V): how well x matches the embedding of each token
     losses = softmax_in_place(logits, targets)
-    probs = logits  # which they are now: this is the largest of all activations, so there is one
+    probs = logits  # the same array, overwritten, because it is the largest of all
     return losses.mean(), (probs, targets, x, wte)
 
 
@@ -279,13 +281,12 @@ def block_backward(dout, cache, g):
     """dout (B*T, C) -> dx (B*T, C). Fills g, the gradients of the block's 12 tensors."""
     ln1_cache, qkv_cache, att_cache, attproj_cache = cache[:4]
     ln2_cache, fc_cache, gelu_cache, fcproj_cache = cache[4:]
-    # out = mid + fcproj: so dout is the gradient of fcproj, and a part of that of mid
+    # out = mid + fcproj: so dout is the gradient of fcproj, and one of the two of mid
     dgelu = linear_backward(dout, fcproj_cache, g["fcprojw"], g["fcprojb"])
     dfc = gelu_backward(dgelu, gelu_cache)
     dln2 = linear_backward(dfc, fc_cache, g["fcw"], g["fcb"])
-    # mid was used twice, by ln2 and in out: its two gradients add up
+    # mid was used twice, by ln2 and in out: its two gradients add up (as do those of x, below)
     dmid = dout + layernorm_backward(dln2, ln2_cache, g["ln2w"], g["ln2b"])
-    # mid = x + attproj: likewise
     datty = linear_backward(dmid, attproj_cache, g["attprojw"], g["attprojb"])
     dqkv = attention_backward(datty, att_cache)
     dln1 = linear_backward(dqkv, qkv_cache, g["qkvw"], g["qkvb"])
@@ -296,7 +297,7 @@ def block_backward(dout, cache, g):
 # Model: embedding, blocks, a last layernorm, head; and their parameters (doc/model.md)
 GPT2Config = namedtuple("GPT2Config", "maxT V L NH C")  # in the order of the weight file's header
 
-# What a tensor is. Random values begin with a standard deviation of 0.02 in a MATRIX, and of 0.02 /
+# Kinds of tensors. Random values have a standard deviation of 0.02 in a MATRIX, and of 0.02 /
 # sqrt(2L) in a PROJECTION, because x adds up the outputs of 2L of these (Radford et al. 2018, 4.1,
 # and 2019, 2.3). A SCALE begins as 1, a SHIFT as 0. Weight decay is for matrices and projections.
 MATRIX, PROJECTION, SCALE, SHIFT = "matrix", "projection", "scale", "shift"
@@ -334,7 +335,7 @@ def named_views(flat, config):
 
 
 def gpt2_forward(params, config, tokens, targets):
-    """tokens and targets (B, T) -> loss."""
+    """tokens and targets (B, T) -> loss. In between, x is (B*T, C)."""
     x, embedding_cache = embedding_forward(tokens, params["wte"], params["wpe"])
     block_caches = []
     for l in range(config.L):
@@ -347,7 +348,7 @@ def gpt2_forward(params, config, tokens, targets):
 
 
 def gpt2_backward(dloss, cache, grads):
-    """dloss, a number. Fills grads, every element of it, with the gradient of dloss * loss."""
+    """dloss, a number. Fills grads with the gradient of dloss * loss. The cache is used up."""
     embedding_cache, block_caches, lnf_cache, head_cache = cache
     dx = head_backward(dloss, head_cache, grads["wte"])
     dx = layernorm_backward(dx, lnf_cache, grads["lnfw"], grads["lnfb"])
@@ -372,8 +373,8 @@ def init_weights(config, seed=1337):
 
 
 # ----------------------------------------------------------------------------
-# AdamW: a parameter moves by -lr * m_hat / sqrt(v_hat), means of its gradients g and of g * g, the
-# newest weighing most (Kingma & Ba 2015, algorithm 1; weight decay by Loshchilov & Hutter 2019;
+# AdamW: a parameter moves by -lr * m_hat / sqrt(v_hat), running means of its gradient g and g * g
+# (Kingma & Ba 2015, algorithm 1); weight decay makes it a little smaller (Loshchilov & Hutter 2019;
 # doc/adamw.md). Then the learning rate of a step, and the norm of the gradient (doc/schedule.md)
 @by_rows
 def adamw(p, g, m, v, *, step, lr, beta1, beta2, eps, weight_decay):
@@ -407,7 +408,7 @@ def learning_rate(step, steps, lr, warmup, min_lr_frac):
 
 def clip_gradients(grads, max_norm):
     """Scale grads to a norm of at most max_norm; return the norm before (Pascanu et al. 2013)."""
-    rows = [grad.reshape(-1, grad.shape[-1]) for grad in grads.values()]
+    rows = [grad.reshape(-1, grad.shape[-1]) for grad in grads.values()]  # a row's vecdot: (N,)
     norm = math.sqrt(sum(by_rows(np.vecdot)(x, x).sum(dtype=np.float64) for x in rows))
     if max_norm < norm < math.inf:
         for grad in grads.values():
@@ -430,13 +431,14 @@ def in_chunks(f, arrays, options):
     n, chunks = len(arrays[0]), math.ceil(max(a.size for a in arrays) / CHUNK)
     if n == 1 or chunks == 1:
         return f(*arrays, **options)
-    size = math.ceil(n / (chunks + -chunks % THREADS))  # a multiple of THREADS: none of them waits
+    chunks += -chunks % THREADS  # up to a multiple of THREADS, so that none of them waits
+    size = math.ceil(n / chunks)
 
     def results(rows):
         found = f(*(a[rows] for a in arrays), **options)
         return found if isinstance(found, tuple) else () if found is None else (found,)
 
-    # what f makes of no rows has the shapes and dtypes of what it makes of all
+    # f is called with no rows, too, which tells the shapes and dtypes of its results
     outs = [np.empty((n, *out.shape[1:]), out.dtype) for out in results(slice(0))]
 
     def work(thread):
@@ -445,14 +447,13 @@ def in_chunks(f, arrays, options):
             for out, part in zip(outs, results(rows), strict=True):
                 out[rows] = part
 
-    list(POOL.map(work, range(THREADS)))
+    list(POOL.map(work, range(THREADS)))  # list: waits for them, and raises what they raise
     return outs[0] if len(outs) == 1 else tuple(outs)
 
 
 def matmul(a, b, out=None):
     """a (m, k) @ b (k, n) -> out (m, n), cut along the longer side of out, a part for each core."""
-    if out is None:
-        out = np.empty((len(a), b.shape[1]), a.dtype)
+    out = np.empty((len(a), b.shape[1]), a.dtype) if out is None else out
     if len(a) > b.shape[1]:
         parts = np.array_split(a, THREADS), [b] * THREADS, np.array_split(out, THREADS)
     else:
@@ -469,7 +470,7 @@ def keep_freed_memory():
 
 
 # ----------------------------------------------------------------------------
-# Files, in llm.c's formats: little-endian, behind a header of 256 int32 (doc/files.md)
+# Files, as llm.c has them, Karpathy's GPT-2 in C: behind a header of 256 int32 (doc/files.md)
 HERE = Path(__file__).resolve().parent
 WEIGHTS_FILE, TOKENIZER_FILE = HERE / "gpt2_124M.bin", HERE / "gpt2_tokenizer.bin"
 SHAKESPEARE, SAMPLE_TOKENS = HERE / "data" / "tiny_shakespeare", 64
@@ -495,19 +496,20 @@ def write_weights(path, flat, config):
 
 
 def load_weights(path):
-    """Read a weight file -> all parameters, a flat float32 vector; config. SystemExit."""
+    """Read a weight file -> all parameters, a flat float32 vector; config. Raises SystemExit."""
     config = GPT2Config(*read_header(path, WEIGHTS_MAGIC, 3)[2:7])
     wte, padding = config.V * config.C, -config.V % 128 * config.C
-    flat = np.fromfile(path, "<f4", max(0, num_parameters(config) + padding), offset=HEADER_BYTES)
-    if min(config) < 1 or config.C % config.NH or len(flat) < num_parameters(config) + padding:
+    count, have = num_parameters(config) + padding, os.path.getsize(path) - HEADER_BYTES
+    if min(config) < 1 or config.C % config.NH or have < 4 * count:  # a checkpoint has more
         sys.exit(f"{path}: damaged or cut short, its header says {config}")
+    flat = np.fromfile(path, "<f4", count, offset=HEADER_BYTES)
     return np.delete(flat, slice(wte, wte + padding)), config
 
 
 def load_tokens(path):
-    """Read a token file -> its tokens, an array; V. SystemExit."""
+    """Read a token file -> its tokens, an array; V. Raises SystemExit."""
     _, _, count, V, *_ = read_header(path, TOKENS_MAGIC, 1)
-    tokens, V = np.fromfile(path, "<u2", offset=HEADER_BYTES), V or GPT2_VOCAB_SIZE
+    tokens, V = np.fromfile(path, "<u2", offset=HEADER_BYTES), V or GPT2_VOCAB_SIZE  # llm.c: 0
     if not 0 < len(tokens) == count or tokens.max() >= V:
         sys.exit(f"{path}: damaged, its header says {count:,} tokens, all below {V:,}")
     return tokens, V
@@ -527,10 +529,10 @@ def load_tokenizer(path):
 # Batches, validation, sampling, and the training loop (doc/guide.md)
 def make_parser():
     """Return the parser of the flags, to which tools/train.py adds its own."""
-    look = {"usage": argparse.SUPPRESS, "formatter_class": argparse.ArgumentDefaultsHelpFormatter}
-    parser = argparse.ArgumentParser(allow_abbrev=False, **look)
+    parser = argparse.ArgumentParser("train_gpt2.py (more: tools/train.py)", argparse.SUPPRESS)
+    parser.allow_abbrev, parser.formatter_class = False, argparse.ArgumentDefaultsHelpFormatter
     add = parser.add_argument
-    add("--init", metavar="FILE", help="weights (gpt2_124M.bin), or dN: N layers at random")
+    add("--init", metavar="FILE", help="weights (gpt2_124M.bin), or dN: N layers, random")
     add("--data", metavar="NAME", help="of NAME_train.bin, NAME_val.bin (data/tiny_shakespeare)")
     add("--out", metavar="FILE", default="out.bin", help="file for the weights in the end")
     add("--no-save", action="store_true", help="write no --out")
@@ -558,17 +560,17 @@ def get_batch(tokens, i, B, T):
 
 def evaluate(params, config, tokens, B, T, batches):
     """Return the mean loss of that many batches, from the first on; 0: of all."""
-    batches = batches or (len(tokens) - 1) // (B * T)
+    batches = batches if batches > 0 else (len(tokens) - 1) // (B * T)
     pairs = (get_batch(tokens, i, B, T) for i in range(batches))
     return sum(float(gpt2_forward(params, config, x, y)[0]) for x, y in pairs) / batches
 
 
 def generate(params, config, tokens, rng):
-    """Yield a token that follows tokens, a list, drawn by its probability; then the next..."""
+    """Yield a token that follows tokens, a list, drawn by its probability; then the next."""
     while True:
         x = np.array([tokens[-config.maxT :]])  # (1, T)
         _, cache = gpt2_forward(params, config, x, x)  # there are no targets; they change no probs
-        probs = cache[-1][0][-1].astype(np.float64)  # (V,): the head's, at the last token
+        probs = cache[-1][0][-1].astype(np.float64)  # (V,): head_forward's, at the last token
         tokens = [*tokens, int(rng.choice(len(probs), p=probs / probs.sum()))]
         yield tokens[-1]
 
@@ -581,18 +583,17 @@ def named_config(name, V, maxT=1024):
 
 
 def main(args):
-    """Train as the flags say. Raises SystemExit, OSError."""
     B, T, init, data = args.batch_size, args.seq_len, args.init, args.data
     (train, V), (val, val_V) = (load_tokens(f"{data}_{part}.bin") for part in ("train", "val"))
-    own = Path(f"{data}_tokenizer.bin")
-    vocabulary, end_of_text = load_tokenizer(own if own.exists() else TOKENIZER_FILE)
+    tokenizer = TOKENIZER_FILE if V == GPT2_VOCAB_SIZE else f"{data}_tokenizer.bin"
+    vocabulary, end_of_text = load_tokenizer(tokenizer)
     config = named_config(init, V, T)  # maxT is T, so that no position stays untrained
     flat, config = (init_weights(config, args.seed), config) if config else load_weights(init)
     if not config.V == V == val_V == len(vocabulary):
         sizes = f"{config.V:,} in the model, {V:,}, {val_V:,}, {len(vocabulary):,} in the data"
         sys.exit(f"{init}, {data}: vocabularies differ, {sizes}; try --init d4, or prepare again")
-    if not 0 < B * T < min(len(train), len(val)) or T > config.maxT:
-        sys.exit(f"{init}, {data}: not for --seq-len {T}, --batch-size {B}; take smaller numbers")
+    if not 1 <= T <= config.maxT or not 1 <= B < min(len(train), len(val)) / T:
+        sys.exit(f"{init}, {data}: not for --seq-len {T}, --batch-size {B}; take other numbers")
     if not args.no_save and not os.access(Path(args.out).resolve().parent, os.W_OK):
         sys.exit(f"--out {args.out}: can't be written; give another place, or --no-save")
     print(f"weights: {init}, {len(flat):,} parameters, {config}")
@@ -606,11 +607,11 @@ def main(args):
             if args.val_every and (last or step % args.val_every == 0):
                 val_loss = evaluate(params, config, val, B, T, args.val_batches)
                 print(f"step {step}: val loss {val_loss:.6f}")
-            if last and not np.isfinite(flat).all():
+            sampling = args.sample_every and step and (last or step % args.sample_every == 0)
+            if (last or sampling) and not np.isfinite(flat).all():
                 sys.exit("the weights are not finite, and not saved; try a lower --lr")
-            if args.sample_every and step and (last or step % args.sample_every == 0):
-                rng = np.random.default_rng((args.seed, step))
-                tokens = generate(params, config, [end_of_text], rng)
+            if sampling:
+                tokens = generate(params, config, [end_of_text], np.random.default_rng(args.seed))
                 text = b"".join(vocabulary[next(tokens)] for _ in range(SAMPLE_TOKENS))
                 print(f"step {step}: sample\n---\n{text.decode('utf-8', 'replace')}\n---")
             if last:
@@ -620,7 +621,7 @@ def main(args):
             loss, cache = gpt2_forward(params, config, x, y)
             gpt2_backward(1.0, cache, grads)
             del cache  # the activations, before the next ones are allocated
-            norm = clip_gradients(grads, args.grad_clip or math.inf)
+            norm = clip_gradients(grads, args.grad_clip if args.grad_clip > 0 else math.inf)
             if not math.isfinite(loss + norm):
                 sys.exit(f"step {step}: loss {loss}, gradient norm {norm}; try a lower --lr")
             lr = learning_rate(step, args.steps, args.lr, args.warmup, args.min_lr_frac)
@@ -630,17 +631,15 @@ def main(args):
             print(f"step {step}: train loss {loss:f} ({speed})", flush=True)
     if not args.no_save:
         write_weights(args.out, flat, config)
-        print(f"wrote {args.out}; text from it: python sample_gpt2.py --weights {args.out}")
-        print(f"to go on: python {' '.join(sys.argv)} --init {args.out}")
+        print(f"wrote {args.out}; to go on: python {' '.join(sys.argv)} --init {args.out}")
+        print(f"text from it: python sample_gpt2.py --weights {args.out} --tokenizer {tokenizer}")
 
 
 if __name__ == "__main__":
     parser = make_parser()
-    args, others = parser.parse_known_args()
-    if others:
-        parser.error(f"{' '.join(others)}: no flag of this file, maybe one of tools/train.py")
+    args = parser.parse_args()
     has_data = args.data or os.path.exists(f"{SHAKESPEARE}_train.bin")
-    if not (has_data and (args.init or WEIGHTS_FILE.exists())):  # then what is missing is made
+    if not (has_data and (args.init or WEIGHTS_FILE.exists())):  # this makes what is missing
         prepare = [sys.executable, HERE / "tools" / "prepare.py", *sys.argv[1:]]
         flags = subprocess.run(prepare, stdout=subprocess.PIPE, text=True).stdout.splitlines()
         args = parser.parse_args([*flags, *sys.argv[1:]])

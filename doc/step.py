@@ -7,11 +7,13 @@ The lesson itself takes the step. What is printed are the local variables of its
 moment when they return, so that each array has the name that it has in train_gpt2.py.
 """
 
+import re
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import train_gpt2 as gpt2  # noqa: E402
+from tools.tracing import watch  # noqa: E402
 
 import numpy as np  # noqa: E402
 
@@ -50,43 +52,37 @@ def watched(function, *args):
     Call the function -> what it returns, and a list of calls of the lesson's forward and backward
     passes: name, and its arrays by name, as they were when it returned.
 
-    What a function inside of a pass computes, such as rows in layernorm_forward, counts as its own.
+    What a function inside of a pass computes, such as normalize, counts as the pass's own. What a
+    pass returns has the name that its docstring gives it, behind "->".
     """
-    calls, inner, before = [], {}, sys.gettrace()
+    calls, inner, layers = [], {}, {label.split()[1] for label in FORWARD.split(",")}
 
-    def trace(frame, event, arg):
-        if frame.f_code.co_filename != gpt2.tensors.__code__.co_filename:
-            return None
-        if event == "return":
-            found = {k: v.copy() for k, v in frame.f_locals.items() if isinstance(v, np.ndarray)}
-            name = frame.f_code.co_name
-            if name in ("rows", "some_heads"):
-                inner.update(found)
-            elif name.endswith(("_forward", "_backward")):
-                calls.append((name, inner | found))
-                inner.clear()
-        return trace
+    def note(name, variables, returned):
+        if name == "matmul":
+            return  # its a, b and out are not those of a layer
+        layer, _, ending = name.rpartition("_")
+        is_pass = layer in layers and ending in ("forward", "backward")
+        if is_pass and (arrow := re.search(r"-> (\w+)", getattr(gpt2, name).__doc__)):
+            variables[arrow[1]] = returned[0] if isinstance(returned, tuple) else returned
+        inner.update({k: v.copy() for k, v in variables.items() if isinstance(v, np.ndarray)})
+        if is_pass:
+            calls.append((name, dict(inner)))
+            inner.clear()
 
-    sys.settrace(trace)
-    try:
-        return function(*args), calls
-    finally:
-        sys.settrace(before)
+    return watch(note, function, *args), calls
 
 
 def whole_step():
     """Take the step -> the arrays of each call by its name; and loss, params, grads, m and v."""
-    params = gpt2.named_views(parameters(), CONFIG)
-    grads, m, v = (
-        gpt2.named_views(np.zeros(gpt2.num_parameters(CONFIG)), CONFIG) for _ in range(3)
-    )
-    before = gpt2.LAYERNORM_EPS, gpt2.TILE
-    gpt2.LAYERNORM_EPS, gpt2.TILE = EPS, CONFIG.maxT
+    flat = parameters()
+    params = gpt2.named_views(flat, CONFIG)
+    grads, m, v = (gpt2.named_views(np.zeros_like(flat), CONFIG) for _ in range(3))
+    before, gpt2.LAYERNORM_EPS = gpt2.LAYERNORM_EPS, EPS
     try:
         (loss, cache), forward = watched(gpt2.gpt2_forward, params, CONFIG, TOKENS, TARGETS)
         _, backward = watched(gpt2.gpt2_backward, 1.0, cache, grads)
     finally:
-        gpt2.LAYERNORM_EPS, gpt2.TILE = before
+        gpt2.LAYERNORM_EPS = before
     found = {}
     for ending, labels, calls in ("forward", FORWARD, forward), ("backward", BACKWARD, backward):
         for label, (name, arrays) in zip(labels.split(","), calls, strict=True):
@@ -116,7 +112,7 @@ def show(call, names):
         with np.printoptions(precision=4, suppress=True, floatmode="maxprec", linewidth=90):
             text = str(array)
         text = " ".join(text.split()) if array.shape[0] == 1 else text
-        print(f"{name:11}" + text.replace("\n", "\n" + " " * 11))
+        print(f"{name:10} " + text.replace("\n", "\n" + " " * 11))
 
 
 def unseen():

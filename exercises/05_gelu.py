@@ -16,10 +16,9 @@ GELU_SCALE, GELU_CUBIC = math.sqrt(2 / math.pi), 0.044715
 def gelu_forward(x):
     """x (N, C) -> out (N, C)."""
     tanh = np.tanh(GELU_SCALE * (x + GELU_CUBIC * (x * x * x)))
-    return 0.5 * x * (1 + tanh), (x,)
+    return 0.5 * x * (1 + tanh), x
 
 
-def gelu_backward(dout, cache):
+def gelu_backward(dout, x):
     """dout (N, C) -> dx (N, C)."""
-    (x,) = cache
     raise NotImplementedError  # your lines take the place of this one

@@ -15,10 +15,9 @@ def embedding_forward(tokens, wte, wpe):
     """tokens (B, T), whole numbers below V; wte (V, C), wpe (maxT, C) -> out (B*T, C)."""
     B, T = tokens.shape
     out = wte[tokens] + wpe[:T]  # (B, T, C)
-    return out.reshape(B * T, -1), (tokens,)
+    return out.reshape(B * T, -1), tokens
 
 
-def embedding_backward(dout, cache, dwte, dwpe):
+def embedding_backward(dout, tokens, dwte, dwpe):
     """dout (B*T, C). Adds to dwte (V, C); fills dwpe (maxT, C). Returns nothing."""
-    (tokens,) = cache
     raise NotImplementedError  # your lines take the place of this one

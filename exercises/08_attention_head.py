@@ -9,12 +9,9 @@ query matches the value's key. You have the product and the softmax from exercis
 
 import math
 
-import numpy as np
+from train_gpt2 import softmax
 
-
-def softmax(x):
-    e = np.exp(x - x.max(-1, keepdims=True))
-    return e / e.sum(-1, keepdims=True)
+import numpy as np  # noqa: F401, for your lines
 
 
 def attention_head_forward(q, k, v):

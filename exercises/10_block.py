@@ -33,12 +33,12 @@ def block_forward(x, p, B, NH):
     gelu, gelu_cache = gelu_forward(fc)
     fcproj, fcproj_cache = linear_forward(gelu, p["fcprojw"], p["fcprojb"])
     out = mid + fcproj
-    caches = ln1_cache, qkv_cache, att_cache, attproj_cache, ln2_cache, fc_cache, gelu_cache
-    return out, (*caches, fcproj_cache)
+    attention_caches = ln1_cache, qkv_cache, att_cache, attproj_cache
+    return out, (*attention_caches, ln2_cache, fc_cache, gelu_cache, fcproj_cache)
 
 
 def block_backward(dout, cache, g):
     """dout (B*T, C) -> dx (B*T, C). Fills g, the gradients of the 12 tensors, under their names."""
-    ln1_cache, qkv_cache, att_cache, attproj_cache, ln2_cache, fc_cache, *rest = cache
-    gelu_cache, fcproj_cache = rest
+    ln1_cache, qkv_cache, att_cache, attproj_cache = cache[:4]
+    ln2_cache, fc_cache, gelu_cache, fcproj_cache = cache[4:]
     raise NotImplementedError  # your lines take the place of this one

@@ -2,15 +2,16 @@
 Exercise 11 of 13: the model, whose first and last layer have the same weights (doc/model.md).
 
 wte embeds the tokens, and in the head it scores them. The lesson's backward passes do the work, and
-one of them adds where the others fill. block_tensors(grads, l) are views of block l's gradients.
+one of them adds where the others fill. Block l's gradients are views, as its tensors are below. The
+head's overwrites the probabilities in its cache: that is as it should be.
 
     python exercises/check.py tied
 """
 
 from train_gpt2 import (  # noqa: F401, those of the backward pass are for your lines
+    IN_BLOCKS,
     block_backward,
     block_forward,
-    block_tensors,
     embedding_backward,
     embedding_forward,
     head_backward,
@@ -27,7 +28,8 @@ def gpt2_forward(params, config, tokens, targets):
     x, embedding_cache = embedding_forward(tokens, params["wte"], params["wpe"])
     block_caches = []
     for l in range(config.L):
-        x, block_cache = block_forward(x, block_tensors(params, l), len(tokens), config.NH)
+        p = {name: params[name][l] for name in IN_BLOCKS}
+        x, block_cache = block_forward(x, p, len(tokens), config.NH)
         block_caches.append(block_cache)
     x, lnf_cache = layernorm_forward(x, params["lnfw"], params["lnfb"])
     loss, head_cache = head_forward(x, params["wte"], targets.reshape(-1))

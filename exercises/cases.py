@@ -1,9 +1,9 @@
 """
 What the exercises are tried on: sizes, inputs, how to call an answer, and what is right.
 
-What may enter: what depends on which exercise it is. How answers are judged is in grade.py; which
-mistakes are known, in mistakes.py. There is no answer here: what is right is a finite difference of
-the forward pass, and where the lesson's functions are called for comparison, they are called.
+How answers are judged is in grade.py; which mistakes are known, in mistakes.py. There is no answer
+here: what is right is a finite difference of the forward pass, and where the lesson's functions are
+called for comparison, they are called.
 """
 
 import sys
@@ -29,7 +29,8 @@ class Exercise(NamedTuple):
     function: what the learner writes, and forward, what is given. shapes: the sizes of each case.
 
     inputs(rng, **sizes) -> a dict, in the order of forward's parameters. The backward pass returns
-    the gradients of those in returns, and fills or adds to those of the others.
+    the gradients of those in returns, and fills or adds to those of the others. overwrites: what in
+    the cache the lesson's own layers overwrite, and an answer that calls them.
     """
 
     page: str
@@ -40,6 +41,7 @@ class Exercise(NamedTuple):
     returns: tuple = ()
     fills: tuple = ()
     adds: tuple = ()
+    overwrites: tuple = ()
 
 
 def path_of(name):
@@ -108,7 +110,8 @@ def random_tensors(rng, config):
 
 def block(rng, B, T, NH, HS):
     config = gpt2.GPT2Config(1, 1, 1, NH, NH * HS)
-    p = gpt2.block_tensors(random_tensors(rng, config), 0)
+    params = random_tensors(rng, config)
+    p = {name: params[name][0] for name in gpt2.IN_BLOCKS}
     return {"x": 2 * rng.standard_normal((B * T, NH * HS)), "p": p, "B": B, "NH": NH}
 
 
@@ -179,7 +182,9 @@ EXERCISES = {
         sizes("B T NH HS", (2, 2, 2, 2), (3, 4, 2, 5), (1, 5, 3, 2)), attention, returns=("qkv",),
     ),
     "block": layer("block", "block", BLOCK, block, returns=("x",), fills=("p",)),
-    "tied": layer("model", "gpt2", MODEL, tied, fills=("params",)),
+    "tied": layer(
+        "model", "gpt2", MODEL, tied, fills=("params",), overwrites=("cache[3][0]",)  # probs
+    ),
     "adamw": Exercise(
         "adamw", "adamw_update", "",
         sizes("rows C weight_decay eps", (4, 3, 0.1, 1e-8), (2, 5, 0.3, 0.05)), adamw,
@@ -231,7 +236,8 @@ def letters(name, case):
 def parts(name, gradients, inputs):
     """Return gradients by the names that a report uses: dqkv is dq, dk and dv."""
     if name == "attention":
-        split = gpt2.split_heads(gradients["dqkv"], inputs["B"], 3, inputs["NH"])
+        dqkv, B, NH = gradients["dqkv"], inputs["B"], inputs["NH"]
+        split = dqkv.reshape(B, len(dqkv) // B, 3, NH, -1).transpose(2, 3, 0, 1, 4)
         return dict(zip(("dq", "dk", "dv"), split, strict=True))
     return gradients
 
@@ -245,10 +251,9 @@ def lesson_functions(lesson=gpt2):
     """
     Return the lesson's functions under the names that they have in the exercises.
 
-    Softmax alone is attention whose keys and values pick one number each; one head is attention
-    with one head, of one tile; a bias is a linear layer's; and so on. So an error in the lesson's
-    function shows in the exercise. lesson: the module, or what some of its functions are replaced
-    by.
+    Softmax alone is attention whose keys and values pick one number each; a bias is a linear
+    layer's, or an embedding of positions; and so on. So an error in the lesson's function shows in
+    the exercise. lesson: the module, or what some of its functions are replaced by.
     """
 
     def product_backward(dout, cache, dw):
@@ -258,7 +263,7 @@ def lesson_functions(lesson=gpt2):
     def bias_backward(dout, cache, dp, db):
         B, T, C = dout.shape
         dx, flat = np.zeros((B * T, C), dout.dtype), dout.reshape(-1, C)
-        lesson.embedding_backward(flat, (np.arange(B * T).reshape(B, T),), dx, dp)
+        lesson.embedding_backward(flat, np.arange(B * T).reshape(B, T), dx, dp)
         lesson.linear_backward(flat, (flat, np.eye(C, dtype=dout.dtype)), np.empty((C, C)), db)
         return dx.reshape(B, T, C)
 
@@ -267,15 +272,8 @@ def lesson_functions(lesson=gpt2):
         return att @ v, (q, k, v, att)
 
     def attention_head_backward(dout, cache):
-        q, k, v, att = cache
-        T, S = att.shape
-        if T > S:
-            raise ValueError("a tile has no more queries than keys")
-        missing = np.zeros((S - T, q.shape[1]), q.dtype)  # the queries before the tile
-        q, dout = np.concatenate((missing, q)), np.concatenate((missing, dout))
-        cache = *(array[None, None] for array in (q, k, v)), (att[None, None],)
-        dq, dk, dv = np.split(lesson.attention_backward(dout, cache), 3, 1)
-        return dq[S - T :], dk, dv
+        gradients = lesson.attend_backward(*(array[None, None] for array in (dout, *cache)))
+        return tuple(gradient[0, 0] for gradient in gradients)
 
     def softmax_backward(dout, cache):
         (probs,) = cache
@@ -288,6 +286,8 @@ def lesson_functions(lesson=gpt2):
         return lesson.head_forward(logits, pick, targets)
 
     def crossentropy_backward(dloss, cache):
+        probs, *others = cache
+        cache = probs.copy(), *others  # because the lesson overwrites it
         return lesson.head_backward(dloss, cache, np.empty_like(cache[-1]))
 
     def softmax_forward(x):
@@ -308,6 +308,7 @@ def lesson_functions(lesson=gpt2):
 
 
 LESSON = lesson_functions()
+NO_POOL = SimpleNamespace(map=map)  # takes the place of the lesson's POOL: no other thread
 
 
 def loss_of(name, inputs):

@@ -60,10 +60,12 @@ HINTS = {
         "The scores are a product as well, divided by sqrt(HS). k is used transposed there.",
     ),
     "attention": (
-        "Cut dout into heads as the forward pass did with out: split_heads(dout, B, 1, NH)[0].",
+        "Cut dout into heads: reshape it to (B, T, NH, HS), and move the axis of the heads to the "
+        "front. The forward pass did the reverse with out.",
         "Then it is exercise 8 with two axes in front, which @ and .mT leave alone. What the mask "
         "hides has an att of 0: what does that make of its score's gradient?",
-        "Make an empty dqkv, split it as qkv was, and write the three gradients into the views.",
+        "Stack the three gradients: (3, NH, B, T, HS). Transpose that to the order that a row of "
+        "qkv has, (B, T, 3, NH, HS), and only then reshape it.",
     ),
     "block": (
         "Read block_forward upwards; each line has its backward pass. Start at out = mid + fcproj: "

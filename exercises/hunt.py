@@ -19,9 +19,12 @@ PROJECT = cases.FOLDER.parent
 TESTED_WITH = (
     "test_gpt2.py",
     "tools/console.py",
+    "tools/formats.py",
     "tests/small_weights.bin",
     "tests/small_state.bin",
 )
+# the layers of functions that have other names
+LAYERS = {"attend": "attention", "gpt2": "model", "normalize": "layernorm"}
 
 
 def hunted_file(number):
@@ -56,7 +59,8 @@ def main():
     if args.number is None:
         layers = {}
         for i, mistake in enumerate(mistakes.HUNTS, 1):
-            layer = mistake.function.rpartition("_")[0].replace("gpt2", "model") or "softmax"
+            function = mistake.function.rpartition("_")[0] or mistake.function
+            layer = LAYERS.get(function, function)
             layers.setdefault(layer, []).append(str(i))
         print("\n".join(f"{layer:>12}: {' '.join(n)}" for layer, n in layers.items()))
         return 0

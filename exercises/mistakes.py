@@ -1,13 +1,15 @@
 """
 Mistakes that are known, each made by an edit of one of the lesson's own functions.
 
-What may enter: edits, and what applies them. check.py compares a wrong answer with what these
-produce on the same numbers; hunt.py hides one of them. Each edit takes the shortest piece that
-makes the mistake. DON'T READ ON while you solve the exercises or hunt.
+check.py compares a wrong answer with what these produce on the same numbers; hunt.py hides one of
+them. Each edit takes the shortest piece that makes the mistake. DON'T READ ON while you solve the
+exercises or hunt.
 """
 
+import functools
 import inspect
 import re
+from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -60,19 +62,19 @@ it is made of the gradient alone, without what it was multiplied with
 + dw[:] = dout.sum(0)[:, None]
 
 only the first row counts
-- dout.sum(0, out=db)
+- db[:] = dout.sum(0)
 + db[:] = dout[0]
 
 * it is the mean over the rows, not their sum
-- dout.sum(0, out=db)
-+ dout.mean(0, out=db)
+- db[:] = dout.sum(0)
++ db[:] = dout.mean(0)
 
 the sum is over positions and channels, not over sequences and positions
-- dout.sum(0, out=db)
+- db[:] = dout.sum(0)
 + db[:] = dout.reshape(len(db), len(db), -1).sum((1, 2))
 
 the sum is over sequences and channels, not over sequences and positions
-- dout.sum(0, out=db)
+- db[:] = dout.sum(0)
 + db[:] = dout.reshape(len(db), len(db), -1).sum((0, 2))
 
 * it is added to what was there, where it should fill it
@@ -82,8 +84,8 @@ the sum is over sequences and channels, not over sequences and positions
 == linear_forward
 
 * the bias is subtracted
-- out += b
-+ out -= b
+- matmul(x, w.T) + b
++ matmul(x, w.T) - b
 
 == embedding_forward
 
@@ -145,11 +147,11 @@ it is the mean over the sequences, not their sum
 - dwpe[:T] = dout.sum(0)
 + dwpe[:T] = dout.mean(0)
 
-== layernorm_forward
+== normalize
 
 * the root of the variance is left out
-- 1 / np.sqrt(variance + LAYERNORM_EPS)
-+ 1 / (variance + LAYERNORM_EPS)
+- 1 / np.sqrt(np
++ 1 / (np
 
 * the variance is the unbiased one, of C - 1
 - np.square(centered).mean(-1, keepdims=True)
@@ -158,8 +160,10 @@ it is the mean over the sequences, not their sum
 == layernorm_backward
 
 the factor w is left out
-- dnorm = dout * w
-+ dnorm = dout * 1
+- dout * w
++ dout
+
+== normalize_backward
 
 the term that goes directly is missing
 - (dnorm - dnorm.mean(-1, keepdims=True)
@@ -249,26 +253,6 @@ the means are sums: a factor of 1/C is missing in two terms
 - dnorm.mean(-1, keepdims=True)
 + dnorm.sum(-1, keepdims=True)
 
-the term through the variance has dout where dnorm (dout * w) belongs
-- (dnorm * norm)
-+ (dout * norm)
-
-the means have dout where dnorm (dout * w) belongs
-- (dnorm * norm)
-+ (dout * norm)
-- - dnorm.mean(
-+ - dout.mean(
-
-w is multiplied with at the end, where it belongs at the start: the means are of dout * w
-- dnorm = dout * w
-+ dnorm = dout
-- along_norm) * rstd
-+ along_norm) * rstd * w
-
-the term through the mean has dout where dnorm (dout * w) belongs
-- - dnorm.mean(
-+ - dout.mean(
-
 the term through the variance lacks the factor norm inside its mean
 - (dnorm * norm).mean
 + dnorm.mean
@@ -277,44 +261,62 @@ the term through the variance lacks the factor norm in front of its mean
 - - norm * along_norm
 + - along_norm
 
+== layernorm_backward
+
+the term through the variance has dout where dnorm (dout * w) belongs
+- (dout * w, norm, rstd)
++ (dout * w, norm, rstd) - norm * rstd * (dout * (1 - w) * norm).mean(-1)[:, None]
+
+the means have dout where dnorm (dout * w) belongs
+- (dout * w, norm, rstd)
++ (dout, norm, rstd) - dout * (1 - w) * rstd
+
+w is multiplied with at the end, where it belongs at the start: the means are of dout * w
+- (dout * w, norm, rstd)
++ (dout, norm, rstd) * w
+
+the term through the mean has dout where dnorm (dout * w) belongs
+- (dout * w, norm, rstd)
++ (dout * w, norm, rstd) - rstd * (dout * (1 - w)).mean(-1)[:, None]
+
 the factor norm is left out
-- np.einsum("nc,nc->c", dout, norm, out=dw)
-+ dout.sum(0, out=dw)
+- (dout * norm).sum(0)
++ dout.sum(0)
 
 the factor w is in it, which belongs to dx
-- np.einsum("nc,nc->c", dout, norm, out=dw)
-+ np.einsum("nc,nc->c", dout * w, norm, out=dw)
+- (dout * norm).sum(0)
++ (dout * w * norm).sum(0)
 
 the sum is over the channels, not over the rows
-- np.einsum("nc,nc->c", dout, norm, out=dw)
-+ np.einsum("nc,nc->n", dout, norm, out=dw)
+- (dout * norm).sum(0)
++ (dout * norm).sum(1)
 
 the channels of a row are mixed: a matrix product, where each channel goes by itself
-- np.einsum("nc,nc->c", dout, norm, out=dw)
-+ np.einsum("nc,nd->d", dout, norm, out=dw)
+- (dout * norm).sum(0)
++ np.einsum("nc,nd->d", dout, norm)
 
 the factor rstd is in it, which belongs to dx
-- np.einsum("nc,nc->c", dout, norm, out=dw)
-+ np.einsum("nc,nc->c", dout * rstd, norm, out=dw)
+- (dout * norm).sum(0)
++ (dout * rstd * norm).sum(0)
 
 x less its mean is used, without rstd, where norm belongs
-- np.einsum("nc,nc->c", dout, norm, out=dw)
-+ np.einsum("nc,nc->c", dout / rstd, norm, out=dw)
+- (dout * norm).sum(0)
++ (dout / rstd * norm).sum(0)
 
 the factor w is in it, which belongs to dx
-- dout.sum(0, out=db)
-+ (dout * w).sum(0, out=db)
+- db[:] = dout.sum(0)
++ db[:] = (dout * w).sum(0)
 
 the factor norm is in it, which belongs to dw
-- dout.sum(0, out=db)
-+ (dout * norm).sum(0, out=db)
+- db[:] = dout.sum(0)
++ db[:] = (dout * norm).sum(0)
 
 the sum is over the channels, not over the rows
-- dout.sum(0, out=db)
-+ dout.sum(1, out=db)
+- db[:] = dout.sum(0)
++ db[:] = dout.sum(1)
 
 only the first row counts
-- dout.sum(0, out=db)
+- db[:] = dout.sum(0)
 + db[:] = dout[0]
 
 == softmax
@@ -323,7 +325,7 @@ only the first row counts
 - weights / weights.sum(-1, keepdims=True)
 + weights / weights.sum(-2, keepdims=True)
 
-== attention_forward
+== attend
 
 * 1/sqrt(HS) is left out
 - .mT / math.sqrt(HS)
@@ -337,39 +339,15 @@ only the first row counts
 - -np.inf, q.dtype), 1)
 + -1, q.dtype), 1)
 
-== attention_backward
+== attend_backward
 
 * dq and dk are swapped
-- dq, dk, dv = split_heads
-+ dk, dq, dv = split_heads
+- return dpreatt @ k, dpreatt.mT @ q, dv
++ return dpreatt.mT @ q, dpreatt @ k, dv
 
 dk and dv are swapped
-- dq, dk, dv = split_heads
-+ dq, dv, dk = split_heads
-
-heads and channels are mixed up: a reshape without the transpose that belongs to it
-- dq, dk, dv = split_heads(dqkv, B, 3, NH)
-+ dq, dk, dv = dqkv.reshape(3, NH, B, T, HS)
-
-heads and channels are mixed up: the channels of different heads alternate
-- dq, dk, dv = split_heads(dqkv, B, 3, NH)
-+ dq, dk, dv = dqkv.reshape(B, T, 3, HS, NH).transpose(2, 4, 0, 1, 3)
-
-the rows have q, k and v for each head, where they should have all heads for each of q, k and v
-- dq, dk, dv = split_heads(dqkv, B, 3, NH)
-+ dq, dk, dv = dqkv.reshape(B, T, NH, 3, HS).transpose(3, 2, 0, 1, 4)
-
-dout is cut into heads by a reshape without the transpose that belongs to it
-- split_heads(dout, B, 1, NH)[0]
-+ dout.reshape(NH, B, T, HS)
-
-dout is cut into (B, NH, ...), where the cache has (NH, B, ...)
-- split_heads(dout, B, 1, NH)[0]
-+ split_heads(dout, B, 1, NH)[0].swapaxes(0, 1)
-
-dout is cut into heads as if the channels of different heads alternated
-- split_heads(dout, B, 1, NH)[0]
-+ dout.reshape(B, T, HS, NH).transpose(3, 0, 1, 2)
+- return dpreatt @ k, dpreatt.mT @ q, dv
++ return dpreatt @ k, dv, dpreatt.mT @ q
 
 * the sum over the row is missing
 - - (datt * att).sum(-1, keepdims=True)
@@ -416,106 +394,130 @@ the softmax is left out: the gradient of the weights is taken for that of the sc
 + dpreatt = datt.copy()
 
 * sqrt(HS) is multiplied with, not divided by
-- dpreatt /= math.sqrt(HS)
-+ dpreatt *= math.sqrt(HS)
+- dpreatt /= math.sqrt(q.shape[-1])
++ dpreatt *= math.sqrt(q.shape[-1])
 
 sqrt(C) is used where sqrt(HS) belongs
-- math.sqrt(HS)
-+ math.sqrt(NH * HS)
+- math.sqrt(q.shape[-1])
++ math.sqrt(len(q) * q.shape[-1])
 
 it is divided by HS, not by sqrt(HS): the root is left out, or taken twice
-- math.sqrt(HS)
-+ HS
+- math.sqrt(q.shape[-1])
++ q.shape[-1]
 
 sqrt(T) is used where sqrt(HS) belongs
-- math.sqrt(HS)
-+ math.sqrt(T)
+- math.sqrt(q.shape[-1])
++ math.sqrt(q.shape[-2])
 
 the factor 1/sqrt(HS) is left out
-- dpreatt /= math.sqrt(HS)
+- dpreatt /= math.sqrt(q.shape[-1])
 + pass
 
 the weights are not transposed
-- += att.mT @
-+ += att @
+- dv = att.mT @
++ dv = att @
 
 the gradient of the weights is used, where the weights belong
-- += att.mT @
-+ += datt.mT @
+- dv = att.mT @
++ dv = datt.mT @
 
 the scores are used, where the weights belong
-- += att.mT @
-+ += (q[:, :, tile] @ k[:, :, :S].mT).mT @
+- dv = att.mT @
++ dv = (q @ k.mT).mT @
 
 the gradient of the weights is transposed, which it should not be
-- datt = dout[:, :, tile] @ v[:, :, :S].mT
-+ datt = v[:, :, :S] @ dout[:, :, tile].mT
+- datt = dout @ v.mT
++ datt = v @ dout.mT
 
 the gradient of the scores is used, where the weights belong
-- dv[:, :, :S] += att.mT @ dout[:, :, tile]
-+ pass
-- dpreatt /= math.sqrt(HS)
-+ dpreatt /= math.sqrt(HS); dv[:, :, :S] += dpreatt.mT @ dout[:, :, tile]
+- @ q, dv
++ @ q, dpreatt.mT @ dout
 
 the keys are transposed, which they should not be
-- @ k[:, :, :S]
-+ @ k[:, :, :S].mT
+- dpreatt @ k
++ dpreatt @ k.mT
 
 the queries are transposed, which they should not be
-- @ q[:, :, tile]
-+ @ q[:, :, tile].mT
+- dpreatt.mT @ q
++ dpreatt.mT @ q.mT
 
 the gradient of the scores is not transposed
-- dpreatt.mT @
-+ dpreatt @
+- dpreatt.mT @ q
++ dpreatt @ q
 
 the gradient of the scores is transposed, which it should not be
-- = dpreatt @
-+ = dpreatt.mT @
+- dpreatt @ k
++ dpreatt.mT @ k
 
 the weights are used, where the gradient of the scores belongs
-- = dpreatt @
-+ = att @
+- dpreatt @ k
++ att @ k
 
 the weights are used, where the gradient of the scores belongs
-- dpreatt.mT @
-+ att.mT @
+- dpreatt.mT @ q
++ att.mT @ q
 
 the gradient of the weights is used, where that of the scores belongs
-- = dpreatt @
-+ = datt @
+- dpreatt @ k
++ datt @ k
 
 the gradient of the weights is used, where that of the scores belongs
-- dpreatt.mT @
-+ datt.mT @
+- dpreatt.mT @ q
++ datt.mT @ q
 
 the queries are used, where the keys belong
-- @ k[:, :, :S]
-+ @ q[:, :, :S]
+- dpreatt @ k
++ dpreatt @ q
 
 the keys are used, where the queries belong
-- @ q[:, :, tile]
-+ @ k[:, :, tile]
+- dpreatt.mT @ q
++ dpreatt.mT @ k
 
 the values are used, where the keys belong
-- @ k[:, :, :S]
-+ @ v[:, :, :S]
+- dpreatt @ k
++ dpreatt @ v
 
 the values are used, where the queries belong
-- @ q[:, :, tile]
-+ @ v[:, :, tile]
+- dpreatt.mT @ q
++ dpreatt.mT @ v
 
 the values are left out: dout is taken for the gradient of the weights
-- @ v[:, :, :S].mT
-+
+- dout @ v.mT
++ dout
 
 the keys are used, where the values belong
-- @ v[:, :, :S].mT
-+ @ k[:, :, :S].mT
+- dout @ v.mT
++ dout @ k.mT
 
 the values are not transposed
-- @ v[:, :, :S].mT
-+ @ v[:, :, :S]
+- dout @ v.mT
++ dout @ v
+
+== attention_backward
+
+heads and channels are mixed up: a reshape without the transpose that belongs to it
+- dqkv.transpose(2, 3, 0, 1, 4)
++ dqkv
+
+heads and channels are mixed up: the channels of different heads alternate
+- dqkv.transpose(2, 3, 0, 1, 4)
++ dqkv.transpose(2, 3, 0, 4, 1)
+
+the rows have q, k and v for each head, where they should have all heads for each of q, k and v
+- dqkv.transpose(2, 3, 0, 1, 4)
++ dqkv.transpose(2, 3, 1, 0, 4)
+
+dout is cut into heads by a reshape without the transpose that belongs to it
+- .reshape(B, T, NH, HS).transpose(2, 0, 1, 3)
++ .reshape(NH, B, T, HS)
+
+dout is cut into (B, NH, ...), where the cache has (NH, B, ...)
+- .reshape(B, T, NH, HS).transpose(2, 0, 1, 3)
++ .reshape(B, T, NH, HS).transpose(0, 2, 1, 3)
+
+dout is cut into heads as if the channels of different heads alternated
+- .reshape(B, T, NH, HS).transpose(2, 0, 1, 3)
++ .reshape(B, T, HS, NH).transpose(3, 0, 1, 2)
 
 == gelu_backward
 
@@ -614,12 +616,12 @@ the 1 beside tanh is left out of the first term
 + 0.5 * tanh
 
 dout is left out
-- dx[:] = dout *
-+ dx[:] = 1 *
+- return dout *
++ return 1 *
 
 dout is added, not multiplied with
-- dx[:] = dout *
-+ dx[:] = dout +
+- return dout *
++ return dout +
 
 this is the slope of the exact GELU, with erf, not of the approximation
 - (0.5 * (1 + tanh)
@@ -628,66 +630,62 @@ this is the slope of the exact GELU, with erf, not of the approximation
 + x * np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
 
 this is the slope of the approximation with a sigmoid, not of the one with tanh
-- dx[:] = dout * (0.5 * (1 + tanh) + 0.5 * x * slope)
-+ s = 1 / (1 + np.exp(-1.702 * x)); dx[:] = dout * (s + 1.702 * x * s * (1 - s))
+- return dout * (0.5 * (1 + tanh) + 0.5 * x * slope)
++ s = 1 / (1 + np.exp(-1.702 * x)); return dout * (s + 1.702 * x * s * (1 - s))
 
 == head_backward
 
 * the 1 at the target is missing
-- - wte[targets]
-+
+- dlogits[np.arange(N), targets] -= 1
++ pass
 
 1 is subtracted from every element of the row, not only at the target
-- - wte[targets]
-+ - wte.sum(0)
+- dlogits[np.arange(N), targets] -= 1
++ dlogits -= 1
 
-1 is subtracted in every row at the targets of all rows: [:, targets] for [rows, targets]
-- - wte[targets]
-+ - wte[np.unique(targets)].sum(0)
+* 1 is subtracted in every row at the targets of all rows: [:, targets] for [rows, targets]
+- dlogits[np.arange(N), targets] -= 1
++ dlogits[:, targets] -= 1
 
 1 is subtracted from whole rows: [targets] for [rows, targets]
-- - wte[targets]
-+ - np.isin(np.arange(len(x)), targets)[:, None]
+- dlogits[np.arange(N), targets] -= 1
++ dlogits[targets] -= 1
 
 1 is subtracted only in the last row
-- - wte[targets]
-+ - wte[targets] * (np.arange(len(x)) == len(x) - 1)[:, None]
+- dlogits[np.arange(N), targets] -= 1
++ dlogits[-1, targets[-1]] -= 1
 
 the target's element has the wrong sign
-- (matmul(probs, wte) - wte[targets])
-+ (matmul(probs, wte) - wte[targets]) * (1 - 2 * wte[targets])
+- dlogits[np.arange(N), targets] -= 1
++ dlogits[np.arange(N), targets] = 1 - dlogits[np.arange(N), targets]
 
 the logarithm of the probabilities is used, where the probabilities belong
-- matmul(probs, wte)
-+ matmul(np.log(probs), wte)
+- dlogits = probs
++ dlogits = np.log(probs)
 
 the target's probability is set to -1, where 1 should be subtracted
-- (matmul(probs, wte) - wte[targets])
-+ (matmul(np.where(np.eye(len(wte))[targets] > 0, -1, probs), wte))
+- dlogits[np.arange(N), targets] -= 1
++ dlogits[np.arange(N), targets] = -1
 
 the target's probability is set to 0, where 1 should be subtracted
-- (matmul(probs, wte) - wte[targets])
-+ (matmul(np.where(np.eye(len(wte))[targets] > 0, 0, probs), wte))
+- dlogits[np.arange(N), targets] -= 1
++ dlogits[np.arange(N), targets] = 0
 
 the probabilities are left out: only the targets have a gradient
-- matmul(probs, wte) - wte[targets]
-+ -wte[targets]
+- dlogits = probs
++ dlogits = np.zeros_like(probs)
 
 this is the gradient with respect to the probabilities: the softmax is left out
-- (matmul(probs, wte) - wte[targets])
-+ (-wte[targets] / probs[np.arange(len(x)), targets][:, None])
+- dlogits[np.arange(N), targets] -= 1
++ dlogits[:] = np.eye(len(wte))[targets] / -probs
 
 the gradient through the softmax is taken twice
-- (matmul(probs, wte) - wte[targets])
-+ (d := probs - wte[targets], probs * (d - (d * probs).sum(-1, keepdims=True)))[1]
+- dlogits[np.arange(N), targets] -= 1
++ d = probs - np.eye(len(wte))[targets]; dlogits *= d - (d * probs).sum(-1, keepdims=True)
 
 dloss is left out
-- - wte[targets]) * (dloss / len(x))
-+ - wte[targets]) / len(x)
-
-* the target is left out of dwte
-- np.subtract.at(dwte, targets, x)
-+ pass
+- dlogits *= dloss / N
++ dlogits /= N
 
 == block_backward
 
@@ -780,24 +778,24 @@ every block gets the head's gradient, not that of the block after it
 + block_backward(dx, block_caches[l]
 
 every block has the gradients of one of them
-- block_caches[l], block_tensors
-+ block_caches[-1], block_tensors
+- block_caches[l], g)
++ block_caches[-1], g)
 
-== adamw_update
+== adamw
 
 * the bias of m is not corrected
-- m_scale = 1 / (1 - beta1**step)
-+ m_scale = 1
+- m_hat = m / (1 - beta1**step)
++ m_hat = m
 
 the bias of v is not corrected
-- v_scale = 1 / (1 - beta2**step)
-+ v_scale = 1
+- v_hat = v / (1 - beta2**step)
++ v_hat = v
 
 the biases of m and v are not corrected
-- m_scale = 1 / (1 - beta1**step)
-+ m_scale = 1
-- v_scale = 1 / (1 - beta2**step)
-+ v_scale = 1
+- m_hat = m / (1 - beta1**step)
++ m_hat = m
+- v_hat = v / (1 - beta2**step)
++ v_hat = v
 
 the step is one too large
 - beta1**step
@@ -818,62 +816,56 @@ both biases are corrected with beta2
 + beta2**step
 
 the correction of v is outside the root
-- np.sqrt(v_scale * v)
-+ v_scale * np.sqrt(v)
+- np.sqrt(v_hat)
++ np.sqrt(v) / (1 - beta2**step)
 
 eps is inside the root
-- (np.sqrt(v_scale * v) + eps)
-+ np.sqrt(v_scale * v + eps)
+- (np.sqrt(v_hat) + eps)
++ np.sqrt(v_hat + eps)
 
 eps is added before the bias of v is corrected
-- (np.sqrt(v_scale * v) + eps)
-+ (np.sqrt(v_scale) * (np.sqrt(v) + eps))
+- (np.sqrt(v_hat) + eps)
++ ((np.sqrt(v) + eps) / math.sqrt(1 - beta2**step))
 
 eps is left out
 - + eps)
 + )
 
 the root of v is left out
-- np.sqrt(v_scale * v)
-+ (v_scale * v)
+- np.sqrt(v_hat)
++ v_hat
 
 the decay goes through m and v (L2), where it should go past them
 - m *= beta1
-+ g = g + weight_decay * p * bool(decay); m *= beta1
-- p *= 1 - decay
++ g = g + weight_decay * p; m *= beta1
+- p *= 1 - lr * weight_decay
 + pass
-
-* every tensor decays, the biases too
-- if name in DECAYING else 0.0
-+ if True else 0.0
 
 there is no decay
-- decay = lr * weight_decay if
-+ decay = 0.0 if
+- p *= 1 - lr * weight_decay
++ pass
 
 the decay is not scaled by lr
-- lr * weight_decay if
-+ weight_decay if
+- lr * weight_decay
++ weight_decay
 
 the decay has the wrong sign
-- p *= 1 - decay
-+ p *= 1 + decay
+- 1 - lr *
++ 1 + lr *
 
 the decay comes after the step, of the parameters that it left
-- p *= 1 - decay
+- p *= 1 - lr * weight_decay
 + pass
-- p -= (lr * m_scale) * m / (np.sqrt(v_scale * v) + eps)
-+ p -= (lr * m_scale) * m / (np.sqrt(v_scale * v) + eps); p *= 1 - decay
+- (np.sqrt(v_hat) + eps)
++ (np.sqrt(v_hat) + eps); p *= 1 - lr * weight_decay
 
 the decay is divided by sqrt(v), where it should go past it
-- p *= 1 - decay
-+ decayed = weight_decay * p
-- * m / (np
-+ * (m + (decayed / m_scale if decay else 0)) / (np
+- p *= 1 - lr * weight_decay
++ m_hat += weight_decay * p
 
 it is the gradient, without its running mean, that moves the parameters
-- * m / (np
-+ * g / (np
+- m_hat = m / (1
++ m_hat = g / (1
 
 the new value of m has no factor (1 - beta1)
 - (1 - beta1) * g
@@ -930,18 +922,26 @@ it is only the last gradient's square, not a running mean
 + g * g
 
 the parameters move with the gradient, where they should move against it
-- p -= (lr
-+ p += (lr
+- p -= lr
++ p += lr
 
 m and v are swapped
-- * m / (np.sqrt(v_scale * v) + eps)
-+ * v / (np.sqrt(v_scale * abs(m)) + eps)
+- m_hat = m / (1
++ m_hat = v / (1
+- v_hat = v / (1
++ v_hat = abs(m) / (1
 
 the corrected value is stored, where the running mean should stay
-- p -= (lr * m_scale)
-+ m *= m_scale; v *= v_scale; p -= lr
-- np.sqrt(v_scale * v)
-+ np.sqrt(v)
+- m_hat = m / (1 - beta1**step)
++ m /= 1 - beta1**step; m_hat = m
+- v_hat = v / (1 - beta2**step)
++ v /= 1 - beta2**step; v_hat = v
+
+== adamw_update
+
+* every tensor decays, the biases too
+- if name in DECAYING else 0.0
++ if True else 0.0
 """
 
 
@@ -977,9 +977,17 @@ def source_of(mistake):
     return source
 
 
+@functools.cache
+def lesson_code():
+    path = Path(cases.gpt2.__file__)
+    return compile(path.read_text(encoding="utf-8"), str(path), "exec")
+
+
 def lesson_with(mistake):
     """Return the lesson's functions, by their names in the exercises, one of them mistaken."""
-    names = dict(vars(cases.gpt2))
+    names = {"__name__": "lesson", "__file__": cases.gpt2.__file__}
+    exec(lesson_code(), names)  # the whole of it, so that its functions call the mistaken one
+    names |= {"THREADS": cases.gpt2.THREADS, "POOL": cases.gpt2.POOL}
     exec(source_of(mistake), names)
     return cases.lesson_functions(SimpleNamespace(**names))
 
@@ -988,16 +996,16 @@ def lesson_with(mistake):
 WHERE = {
     "product": ("linear_backward", "matmul"),
     "bias": ("linear_backward|embedding_backward", r"dout\.sum"),
-    "softmax": ("attention_backward", r"\(datt"),
-    "crossentropy": ("head_backward", r"- wte\[|matmul\(probs, wte"),
+    "softmax": ("attend_backward", r"\(datt"),
+    "crossentropy": ("head_backward", ""),
     "gelu": ("gelu_backward", ""),
-    "layernorm": ("layernorm_backward", ""),
+    "layernorm": ("layernorm_backward|normalize_backward", ""),
     "embedding": ("embedding_backward", ""),
-    "attention_head": ("attention_backward", "math|@|datt|dq, dk, dv = split_heads$"),
-    "attention": ("attention_backward", ""),
+    "attention_head": ("attend_backward", ""),
+    "attention": ("attend_backward|attention_backward", ""),
     "block": ("block_backward", ""),
     "tied": ("gpt2_backward", ""),
-    "adamw": ("adamw_update", ""),
+    "adamw": ("adamw|adamw_update", ""),
     "accumulate": ("gpt2_backward", "embedding"),
 }
 

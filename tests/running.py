@@ -1,4 +1,4 @@
-"""What several tests of training need: runs of train_gpt2.py, Ctrl-C in the middle, checkpoints."""
+"""What several tests of training need: runs of both programs, Ctrl-C, checkpoints, terminals."""
 
 import os
 import re
@@ -15,9 +15,8 @@ from helpers import V, start
 
 FAST = "--init d1 --seq-len 16 --batch-size 4 --sample-every 0 --val-every 0 --steps 2".split()
 DATA = ["--data", "data/letters"]
-# a flag that only tools/driver.py knows, with the value that it has by default
-DRIVER = ["--grad-accum", 1]
-LOOPS = pytest.mark.parametrize("loop", [[], DRIVER], ids=["plain loop", "driver"])
+LESSON, LONG = "train_gpt2.py", "tools/train.py"
+BOTH = pytest.mark.parametrize("program", [LESSON, LONG])
 GPT2Config = gpt2.GPT2Config
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs the signals of POSIX")
@@ -25,17 +24,28 @@ posix = pytest.mark.skipif(os.name != "posix", reason="needs the signals of POSI
 
 def train(folder, *flags, **how):
     """Run a project's train_gpt2.py -> what subprocess.run() returns."""
-    return helpers.run(folder, "train_gpt2.py", *flags, **how)
+    return helpers.run(folder, LESSON, *flags, **how)
 
 
-def start_training(folder, *flags, **how):
-    """Start a project's train_gpt2.py -> the process."""
-    return start(folder, "train_gpt2.py", *flags, **how)
+def long_run(folder, *flags, **how):
+    """Run a project's tools/train.py -> what subprocess.run() returns."""
+    return helpers.run(folder, LONG, *flags, **how)
+
+
+def mistake(done, *words, status=1):
+    """Assert, as helpers.failed() does, that a program ended with a line -> the line."""
+    if not any(str(arg).endswith(LESSON) for arg in done.args):
+        return helpers.failed(done, *words, status=status)
+    assert "Traceback" not in done.stderr and done.returncode == status, done.stderr
+    (line,) = done.stderr.splitlines()  # without the program's name, unless argparse has said it
+    assert all(word in line for word in words), line
+    return line
 
 
 def within(before, after=""):
     """Return what to give as python=: the program between two lines of Python."""
-    first = "import os, runpy, sys; del sys.argv[0]; sys.path[0] = os.path.dirname(sys.argv[0])"
+    first = "import os, runpy, sys; del sys.argv[0]"
+    first += "; sys.path[0] = os.path.dirname(sys.argv[0]).removesuffix('tools')"
     last = "runpy.run_path(sys.argv[0], run_name='__main__')"
     return "-c", f"{first}\nimport train_gpt2\n{before}\n{last}\n{after}"
 
@@ -84,25 +94,38 @@ def read_until(process, words):
     pytest.fail(f"no {words} in {''.join(lines)}, but {process.stderr.read()}")
 
 
-def shown_on(terminal):
-    """Return all that a terminal is given until its last writer has ended, and close it."""
+def on_terminal(folder, program, *flags, columns=80, only_stderr=False, **how):
+    """Run a program on a terminal so wide -> what that shows, the status, what else it printed."""
+    pty = pytest.importorskip("pty", reason="needs the terminals of POSIX")
+    import fcntl
+    import termios
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
+    streams = {"stderr": theirs} if only_stderr else {"stdout": theirs, "stderr": theirs}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("COLUMNS", raising=False)
+        process = start(folder, program, *flags, streams=streams, **how)
+    os.close(theirs)
     shown = b""
-    try:
-        while more := os.read(terminal, 4096):
-            shown += more
-    except OSError:  # how Linux says that the other end was closed
-        pass
-    os.close(terminal)
-    return shown
+    with process:
+        try:
+            while more := os.read(ours, 4096):
+                shown += more
+        except OSError:  # how Linux says that the other end was closed
+            pass
+        os.close(ours)
+        out = process.stdout.read() if only_stderr else ""
+    return shown.decode().replace("\r\n", "\n"), process.returncode, out
 
 
 STOPPING = "\nstopping after this step; again: stop now, without saving\n"
 
 
-def interrupted(project, *flags, at, signum=signal.SIGINT):
+def interrupted(folder, program, *flags, at, signum=signal.SIGINT):
     """Run, and press Ctrl-C when the output says so -> status, output, what came on stderr."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # if it was to be ignored
-    with start_training(project, *flags) as process:
+    with start(folder, program, *flags) as process:
         signal.signal(signal.SIGINT, before)
         lines = read_until(process, at)
         process.send_signal(signum)

@@ -132,25 +132,21 @@ def test_counts_after_merges_are_those_counted_anew(text, draw):
         assert sorted(fresh) == sorted(pair for pair in +pairs.counts if new in pair)
 
 
-def test_most_frequent_pair_first():
-    assert new_tokens("zy\nzy\nzx\nab\nzy", 2) == [b"zy", b"ab"]
-
-
-def test_of_equal_counts_the_smaller_ids_first():
-    assert new_tokens("ab cd\nac", 4) == [b" c", b"ab", b"ac", b" cd"]
-    assert new_tokens("dc\nba\nbc\nac", 4) == [b"ac", b"ba", b"bc", b"dc"]
-    # of new tokens too: "ab" is 256, behind every byte
-    assert new_tokens("abz\nab\nyz", 3) == [b"ab", b"yz", b"abz"]
-
-
-def test_a_pair_that_a_merge_leaves_once():
-    """Of two b and c, one goes into ab; the other is still there, and comes before xb."""
-    assert new_tokens("abc\nxbc\nab\nab", 2) == [b"ab", b"bc"]
-
-
-def test_pairs_that_overlap_count_each():
-    assert new_tokens("aaa\nbc\nbc", 3) == [b"aa", b"bc", b"aaa"]  # "aa" twice, so it ties
-    assert new_tokens("aaa\nbc\nbc\nbc", 3) == [b"bc", b"aa", b"aaa"]
+@pytest.mark.parametrize(
+    "text, tokens",
+    [
+        ("zy\nzy\nzx\nab\nzy", "zy|ab"),  # the most frequent pair first
+        ("ab cd\nac", " c|ab|ac| cd"),  # of equal counts the smaller ids first
+        ("dc\nba\nbc\nac", "ac|ba|bc|dc"),
+        ("abz\nab\nyz", "ab|yz|abz"),  # of new tokens too: "ab" is 256, behind every byte
+        ("abc\nxbc\nab\nab", "ab|bc"),  # of two b and c, one goes into ab, the other comes first
+        ("aaa\nbc\nbc", "aa|bc|aaa"),  # pairs that overlap count each: "aa" twice, so it ties
+        ("aaa\nbc\nbc\nbc", "bc|aa|aaa"),
+    ],
+)
+def test_order_of_merges(text, tokens):
+    expected = tokens.encode().split(b"|")
+    assert new_tokens(text, len(expected)) == expected
 
 
 def test_pairs_lie_within_words():
@@ -177,15 +173,8 @@ def test_same_in_every_process():
     text = Path(__file__).read_text(encoding="utf-8")
     expected = hashlib.sha256(b"|".join(train_bpe([text], 900))).hexdigest()
     for seed in "0", "1", "2":
-        ran = subprocess.run(
-            [sys.executable, "-c", code, __file__],
-            env=os.environ | {"PYTHONHASHSEED": seed},
-            cwd=HERE,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert ran.stdout.strip() == expected
+        command, env = [sys.executable, "-c", code, __file__], os.environ | {"PYTHONHASHSEED": seed}
+        assert subprocess.check_output(command, env=env, cwd=HERE, text=True).strip() == expected
 
 
 def test_no_token_is_too_long_for_a_tokenizer_file(tmp_path):
@@ -200,13 +189,10 @@ def test_no_token_is_too_long_for_a_tokenizer_file(tmp_path):
     assert load_tokenizer(tmp_path / "a.bin") == (vocabulary, len(plain))
 
 
-@pytest.mark.parametrize("vocab_size", [-1, 0, 256, 65537])
-def test_sizes_that_none_can_have(vocab_size):
-    with pytest.raises(UserError, match="257 to 65,536"):
-        train_bpe(["some text"], vocab_size)
-
-
 def test_sizes_at_the_bounds():
+    for vocab_size in -1, 0, 256, 65537:
+        with pytest.raises(UserError, match="257 to 65,536"):
+            train_bpe(["some text"], vocab_size)
     assert train_bpe([], 257) == [*BYTES, END]
     with pytest.raises(UserError, match="65,536 tokens: the text is enough for 257 only"):
         train_bpe([""], 65536)
@@ -266,27 +252,20 @@ def test_repeated_text_takes_no_more_memory():
     assert peaks[1] < 1.1 * peaks[0]  # 1.04 times, because small ints take no memory
 
 
+def seconds(text, vocab_size):
+    times = []
+    for _ in range(2):
+        start = time.process_time()
+        train_bpe([text], vocab_size)
+        times.append(time.process_time() - start)
+    return min(times)
+
+
 def test_time_grows_with_the_distinct_words():
-    def seconds(words, vocab_size):
-        text, times = some_text(words), []
-        for _ in range(2):
-            start = time.process_time()
-            train_bpe([text], vocab_size)
-            times.append(time.process_time() - start)
-        return min(times)
-
     # 5.5 times; about 16 times if each merge looked at all words or all pairs
-    assert seconds(16000, 8000) < 10 * seconds(4000, 2000)
-
-
-def test_a_long_word_takes_no_longer_than_short_ones():
-    words = some_text(6000)
-    start = time.process_time()
-    train_bpe([words], 4000)
-    short = time.process_time() - start
-    start = time.process_time()
-    train_bpe([words.replace(" ", "")], 4000)
-    assert time.process_time() - start < 5 * short  # 1.6 times
+    assert seconds(some_text(16000), 8000) < 10 * seconds(some_text(4000), 2000)
+    words = some_text(6000)  # a long word takes no longer than short ones: 1.6 times
+    assert seconds(words.replace(" ", ""), 4000) < 5 * seconds(words, 4000)
 
 
 def test_tiny_shakespeare():

@@ -1,22 +1,22 @@
 """
-What every program does around its work: Ctrl-C amid its imports, python -I, no threads left, and
-what would steer a terminal.
+What every program does around its work: Ctrl-C, python -I, no threads left, and terminals, on
+which messages are broken between words, and nothing that would steer them is shown.
 """
 
 import os
-import signal
+import re
 import sys
 
 import train_gpt2 as gpt2
 from tools import console
 
 import pytest
-from helpers import add_data, failed, make_project, run, start, succeeded, write_tokenizer
-from running import DATA, DRIVER, FAST, posix, shown_on, train, within
+from helpers import add_data, failed, make_project, run, succeeded, write_tokenizer
+from running import DATA, FAST, LONG, on_terminal, posix, small_weights, train, within
 
 PROGRAMS = [
     "sample_gpt2.py", "reference_gpt2.py", "prepro_pythondocs.py", "prepro_text.py",
-    "prepro_tinyshakespeare.py", "prepro_tinystories.py", "tools/driver.py", "tools/plot_log.py",
+    "prepro_tinyshakespeare.py", "prepro_tinystories.py", "tools/train.py", "tools/plot_log.py",
     "tools/show_step.py", "test_gpt2.py",
 ]  # fmt: skip
 ESCAPE = b"\x1b[31m\x07"
@@ -29,62 +29,17 @@ def project(tmp_path_factory):
     folder = add_data(make_project(tmp_path_factory.mktemp("console")))
     write_tokenizer(folder / "data" / "letters_tokenizer.bin", [ESCAPE] * 12 + [b"<end>"])
     succeeded(train(folder, *FAST, *DATA, "--out", "w.bin"))
+    small_weights(folder / "small.bin")
+    (folder / "text.txt").write_text("abc. jihg fed. \n" * 20)
     return folder
 
 
 # ----------------------------------------------------------------------------
 # Ctrl-C and Python's own settings
 
-# The program, with Ctrl-C where it imports a module
-AMID = """
-import os, runpy, signal, sys
-del sys.argv[0]
-sys.path[0] = os.path.dirname(sys.argv[0])
-class Finder:
-    def find_spec(name, *_):
-        if name == {module!r}:
-            signal.raise_signal(signal.SIGINT)
-sys.meta_path.insert(0, Finder)
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
-
-@posix
-@pytest.mark.parametrize("module", ["argparse", "train_gpt2", "numpy", "tools.console"])
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_ctrl_c_amid_the_imports(project, program, module):
-    """It ends without a word, by the signal, as a shell expects."""
-    code = AMID.format(module=module)
-    done = run(project, program, "--help", python=["-c", code])
-    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
-
-
-@posix
-def test_ctrl_c_amid_the_imports_of_the_lesson(project):
-    code = AMID.format(module="numpy")
-    done = run(project, "train_gpt2.py", *FAST, *DATA, python=["-c", code])
-    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
-
-
-def test_without_numpy(project):
-    code = "import runpy, sys; sys.modules['numpy'] = None; sys.argv = ['train_gpt2.py']"
-    code += "; runpy.run_path('train_gpt2.py', run_name='__main__')"
-    done = run(project, "train_gpt2.py", python=["-c", code])
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "NumPy is missing: pip install numpy\n"
-
-
-@posix
-def test_ctrl_c_amid_the_imports_of_the_driver(project):
-    """To which train_gpt2.py hands over."""
-    code = AMID.format(module="tools.memory")
-    done = run(project, "train_gpt2.py", *FAST, *DATA, *DRIVER, python=["-c", code])
-    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
-
 
 @posix
 def test_ctrl_c_in_a_program_that_has_begun(project):
-    """Its own handlers are at work, and not those of its imports."""
     code = "import tools.console, signal"
     code += "; tools.console.Parser.parse_args = lambda *_: signal.raise_signal(signal.SIGINT)"
     done = run(project, "prepro_text.py", "x", python=within(code))
@@ -125,7 +80,7 @@ LIMIT = "ulimit -u"
 @pytest.mark.parametrize(
     "program, flags",
     [
-        ("train_gpt2.py", [*FAST, *DATA, *DRIVER]),
+        (LONG, [*FAST, *DATA]),
         ("sample_gpt2.py", "--weights w.bin --tokenizer data/letters_tokenizer.bin".split()),
     ],
 )
@@ -134,7 +89,9 @@ def test_no_thread_left(project, program, flags):
     if gpt2.CORES > 1:
         done = run(project, program, *flags, python=within(NO_THREADS), OMP_NUM_THREADS="2")
         *_, line = done.stderr.splitlines()
-        assert done.returncode == 1 and line.startswith(f"{program}: "), done.stderr
+        assert done.returncode == 1 and line.startswith(f"{os.path.basename(program)}: "), (
+            done.stderr
+        )
         assert "can't start new thread" in line and LIMIT in line and "OMP_NUM_THREADS=1" in line
         assert "Traceback" not in done.stderr
     one = run(project, program, *flags, python=within(NO_THREADS), OMP_NUM_THREADS="1")
@@ -144,35 +101,23 @@ def test_no_thread_left(project, program, flags):
 def test_no_process_left(project, tmp_path):
     """Where the default files are to be made."""
     empty = make_project(tmp_path / "empty")
-    failed(run(empty, "train_gpt2.py", python=within(NO_PROCESSES)), LIMIT)
+    failed(run(empty, LONG, python=within(NO_PROCESSES)), LIMIT)
 
 
 # ----------------------------------------------------------------------------
 # Terminals
 
 
-def on_terminal(folder, program, *flags):
-    """Run a program with its output and its errors on a terminal -> status, what that showed."""
-    pty = pytest.importorskip("pty", reason="needs the terminals of POSIX")
-    ours, theirs = pty.openpty()
-    with start(folder, program, *flags, streams={"stdout": theirs, "stderr": theirs}) as process:
-        os.close(theirs)
-        shown = shown_on(ours)
-    return process.returncode, shown
-
-
 SAMPLE = ["--weights", "w.bin", "--tokenizer", "data/letters_tokenizer.bin", "--samples", "9"]
-TRAIN = [*FAST, *DATA, *DRIVER, "--sample-every", "1", "--steps", "1", "--no-save"]
+TRAIN = [*FAST, *DATA, "--sample-every", "1", "--steps", "1", "--no-save"]
 
 
-@pytest.mark.parametrize(
-    "program, flags", [("sample_gpt2.py", SAMPLE), ("train_gpt2.py", TRAIN)], ids=str
-)
+@pytest.mark.parametrize("program, flags", [("sample_gpt2.py", SAMPLE), (LONG, TRAIN)], ids=str)
 def test_tokens_steer_no_terminal(project, program, flags):
     """They are spelled out there, and come as they are where a pipe takes them."""
-    status, shown = on_terminal(project, program, *flags)
-    assert status == 0 and rb"\x1b[31m\x07\x1b[31m\x07" in shown, shown
-    assert b"\x07" not in shown and b"\x1b[31m" not in shown
+    shown, status, _ = on_terminal(project, program, *flags)
+    assert status == 0 and r"\x1b[31m\x07\x1b[31m\x07" in shown, shown
+    assert "\x07" not in shown and "\x1b[31m" not in shown
     done = run(project, program, *flags)
     assert done.returncode == 0 and ESCAPE.decode() * 2 in done.stdout
 
@@ -180,10 +125,9 @@ def test_tokens_steer_no_terminal(project, program, flags):
 @pytest.mark.parametrize(
     "program, flags",
     [
-        ("train_gpt2.py", [*FAST, *DATA, "--init", NAME]),
-        ("train_gpt2.py", [*FAST, *DATA, *DRIVER, "--init", NAME]),
-        ("train_gpt2.py", [*FAST, *DRIVER, "--data", NAME]),
-        ("train_gpt2.py", [*FAST, *DATA, "--save", NAME]),
+        (LONG, [*FAST, *DATA, "--init", NAME]),
+        (LONG, [*FAST, "--data", NAME]),
+        (LONG, [*FAST, *DATA, "--save", NAME]),
         ("sample_gpt2.py", ["--weights", NAME]),
         ("sample_gpt2.py", [f"--{NAME}"]),
         ("prepro_text.py", ["--bytes", NAME]),
@@ -194,11 +138,11 @@ def test_tokens_steer_no_terminal(project, program, flags):
     ids=ascii,
 )
 def test_names_of_files_steer_no_terminal(project, program, flags):
-    status, shown = on_terminal(project, program, *flags)
-    assert status in (1, 2) and rb"\x1b[31m\x07" in shown, shown
-    assert not {*shown} & {*ESCAPE[:1], *ESCAPE[-1:]}, shown
-    # a terminal that doesn't say its width has 80 columns; the plain loop breaks no lines by itself
-    assert program == "train_gpt2.py" or all(len(s) <= 80 for s in shown.splitlines()), shown
+    """On one that doesn't say its width, too: that has 80 columns."""
+    shown, status, _ = on_terminal(project, program, *flags, columns=0)
+    assert status in (1, 2) and r"\x1b[31m\x07" in shown, shown
+    assert not {*shown} & {"\x1b", "\x07"}, shown
+    assert all(len(s) <= 80 for s in shown.splitlines()), shown
 
 
 def test_letters_stay_as_they_are():
@@ -206,3 +150,114 @@ def test_letters_stay_as_they_are():
     text = "naïve\t你\u3000好 \U0001f468\u200d\U0001f469\n\u2028"
     assert text.translate(console.STEERING) == text
     assert "a\rb\x9b1mc\x7f".translate(console.STEERING) == r"a\rb\x9b1mc\x7f"
+
+
+# ----------------------------------------------------------------------------
+# Messages
+
+MISTAKES = [  # one for each way in which a program says something on standard error
+    "tools/train.py --init none_of_this_name.bin --data data/letters --steps 2",  # UserError
+    "tools/train.py --resume none.bin",
+    "sample_gpt2.py --weights none_of_this_name.bin --tokenizer data/letters_tokenizer.bin",
+    "sample_gpt2.py --temperature -1",
+    "sample_gpt2.py --weights small.bin",  # of another vocabulary
+    "prepro_text.py text.txt",  # no network
+    "prepro_text.py none_of_this_name.txt --bytes --name a_dataset_of_my_own",
+    "tools/plot_log.py none_of_this_name_is_here.csv -o loss.png",
+    "tools/show_step.py --weights small.bin --data data/letters --seq-len 99",
+    "tools/train.py --wrong --flags --that --nobody --knows --but --that --are --long --enough",
+]
+
+
+@pytest.mark.parametrize("command", MISTAKES)
+def test_messages_break_between_words(project, command):
+    """On a terminal; in a pipe they are one line. No flag, file or number is cut in two."""
+    program, *flags = command.split()
+    line = run(project, program, *flags).stderr
+    assert line.count("\n") == 1 and len(line) > 80, line  # or it would show nothing
+    for only_stderr in False, True:
+        shown, status, _ = on_terminal(project, program, *flags, only_stderr=only_stderr)
+        message = shown[shown.index(line.split(":")[0]) :]
+        assert status in (1, 2, 3)
+        lines = message.removesuffix("\n").split("\n")
+        assert len(lines) > 1 and " ".join(lines) == line.removesuffix("\n")
+        assert all(len(part) <= 80 or " " not in part for part in lines), lines
+
+
+def test_command_in_a_message_stays_whole(project):
+    """It can be copied: what stands between backticks is not broken where a line can take it."""
+    shown, *_ = on_terminal(project, LONG, "--resume", "n" * 30 + ".bin", columns=70)
+    assert re.search(r"^.*`python train_gpt2\.py --save FILE`", shown, re.MULTILINE), shown
+
+
+def test_warning_of_memory_breaks_between_words(project):
+    before = "import sys; sys.path.insert(0, '.'); import tools.memory"
+    before += "; tools.memory.machine_memory = lambda: 10**6"
+    before += "; tools.memory.print_memory({'parameters': 10**10})"
+    (project / "warn.py").write_text(before)
+    shown, *_ = on_terminal(project, "warn.py", only_stderr=True)
+    lines = shown.splitlines()
+    assert len(lines) == 2 and "--batch-size" in shown and max(map(len, lines)) <= 80
+
+
+def test_commands_to_type_are_left_whole(project):
+    """A command that is longer than the terminal has no line break that copying would take."""
+    name = "a_name_that_is_long_enough_to_go_beyond_the_end_of_a_line_with_the_command.bin"
+    shown, status, _ = on_terminal(project, LONG, *FAST, *DATA, "--out", name)
+    assert status == 0, shown
+    for start in "text from it: python", "to go on: python":
+        assert re.search(rf"{start} .*{name}(?= |$)", shown, re.MULTILINE), shown
+
+
+# ----------------------------------------------------------------------------
+# The bar, and samples
+
+SLOW = ["--steps", 60, "--batch-size", 8, "--seq-len", 32]
+
+
+def test_steps_and_tokens_per_second_agree(project):
+    """Whatever the bar shows, one is the other times the tokens of a step."""
+    shown, status, _ = on_terminal(project, LONG, *FAST, *DATA, *SLOW)
+    assert status == 0, shown
+    found = re.findall(r"([\d.]+)(step/s|s/step), loss [\d.]+, (\d+) tokens/s", shown)
+    assert len(found) >= 2  # and the last, when all is done
+    for rate, unit, tokens in found:
+        steps = float(rate) if unit == "step/s" else 1 / float(rate)
+        # two digits of the rate behind the point are shown, none of the tokens
+        rounding = 0.005 / float(rate) * float(tokens) + 1
+        assert float(tokens) == pytest.approx(steps * 8 * 32, abs=rounding)
+    for line in re.split(r"[\r\n]", shown):
+        assert len(line) <= 80 or not line.strip().startswith(("0%", "100%")), line
+
+
+def test_sample_of_training_comes_as_it_is_made(project):
+    """On a terminal its tokens arrive one after the other, and no bar is amid them."""
+    before = """
+import runpy, sys
+sys.path.insert(0, ".")
+from tools import sampling as train
+
+def marked(*args, made=train.generate):
+    for token in made(*args):
+        print("[1]", end="", flush=True)
+        yield token
+
+train.generate = marked
+sys.argv[0] = "tools/train.py"
+runpy.run_path("tools/train.py", run_name="__main__")
+"""
+    (project / "marked.py").write_text(before)
+    flags = [*FAST, *DATA, "--no-save", "--sample-every", 2, "--seq-len", 8]
+    shown, status, _ = on_terminal(project, "marked.py", *flags)
+    assert status == 0, shown
+    text = shown.split(": sample\n---\n")[1].split("\n---")[0]
+    _, *pieces, _ = text.split("[1]")  # before and behind them there is the bar
+    assert len(pieces) == 255
+    assert all(len(piece) <= len("<end>") for piece in pieces)  # a token, and then the next
+
+
+def test_a_terminal_that_does_not_say_its_width(monkeypatch):
+    monkeypatch.setattr(console.sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(console.shutil, "get_terminal_size", lambda: os.terminal_size((0, 0)))
+    lines = console.fitted("word " * 40).splitlines()
+    assert len(lines) == 3 and max(map(len, lines)) <= 80

@@ -242,10 +242,10 @@ def rules():
     rng = np.random.default_rng(0)
     normal, i = rng.standard_normal, np.array([2, 0, 2])
     vector, sizes = {"x": normal(3)}, {"i": 3, "j": 3}
-    matrices = {"a": normal((2, 4)), "b": normal((4, 3))}
+    matrices = {"a": normal((2, 4)), "u": normal((4, 3))}
     chain = World(sizes, vector, {"y": lambda v: np.tanh(v["x"]) * v["x"].sum()}, normal(3))
     product = World(
-        {"i": 2, "p": 2, "k": 4, "j": 3, "q": 3}, matrices, {"y": lambda v: v["a"] @ v["b"]},
+        {"i": 2, "p": 2, "k": 4, "j": 3, "q": 3}, matrices, {"y": lambda v: v["a"] @ v["u"]},
         normal((2, 3)),
     )  # fmt: skip
     stack = {"y": lambda v: v["x"] * 1, "z": lambda v: v["x"] * 1}
@@ -258,7 +258,7 @@ def rules():
         fork,
         World({"n": 3, "c": 2}, {"x": normal((3, 2)), "b": normal(2)},
               {"y": lambda v: v["x"] + v["b"]}, normal((3, 2))),
-        World({"n": 3, "u": 4}, {"table": normal(4), "i": i}, {"y": lambda v: v["table"][i]},
+        World({"n": 3, "r": 4}, {"table": normal(4), "i": i}, {"y": lambda v: v["table"][i]},
               normal(3)),
         product, product, product,
         World(sizes, vector, {"y": lambda v: np.tanh(v["x"])}, normal(3)),

@@ -7,7 +7,8 @@ namespace for the page:
     ```python         with prompts (>>>): run by doctest; what is shown must come out
     ```python         without prompts: a definition, executed
     ```python quote   lines that stand so, one after the other, in train_gpt2.py; indentation is up
-                      to the page; a line with nothing but ... stands for lines left out
+                      to the page; a line with nothing but ... stands for lines left out. Lines of
+                      another file have its name behind "quote": ```python quote tools/sampling.py
 
 `python tests/test_doc.py` counts pages, numbers, and mutants: copies of a page, or of the lesson,
 with one sign or number changed, each of which must make the page's test fail.
@@ -49,11 +50,12 @@ HEADINGS = [  # of a layer's page, in this order
 
 # Lines that mean the same with another sign or operator; part of the line -> why
 EQUIVALENT = {
-    "x.max(-1, keepdims=True))": "softmax takes any constant off a row",
+    "x.max(-1, keepdims=True))": "softmax is the same with any constant subtracted",
 }
 
-# kind: "prompts", "definition", "quote" or "other" (not Python); line: of its first line, from 0
-Block = namedtuple("Block", "kind line lines")
+# kind: "prompts", "definition", "quote" or "other" (not Python); line: of its first line, from 0;
+# file: that a quote is from
+Block = namedtuple("Block", "kind line lines file")
 
 
 def read(page):
@@ -67,11 +69,14 @@ def fences(text):
         if opened is None and line.startswith("```"):
             opened, info, lines = number + 1, line[3:].strip(), []
         elif opened is not None and line.strip() == "```":
-            prompts = any(each.startswith(">>>") for each in lines)
-            kinds = {"python quote": "quote", "python": "prompts" if prompts else "definition"}
-            kind = kinds.get(info, "other")
-            assert kind != "other" or "py" not in info, f"line {opened}: a fence with {info!r}"
-            blocks.append(Block(kind, opened, lines))
+            prompts, quote = any(each.startswith(">>>") for each in lines), info.split(" ")
+            kind, file = "prompts" if prompts else "definition", None
+            if quote[:2] == ["python", "quote"]:
+                kind, (file,) = "quote", quote[2:] or ["train_gpt2.py"]
+            elif info != "python":
+                kind = "other"
+                assert "py" not in info, f"line {opened}: a fence with {info!r}"
+            blocks.append(Block(kind, opened, lines, file))
             opened = None
         elif opened is not None:
             lines.append(line)
@@ -129,8 +134,11 @@ def failure(text, module=gpt2, source=LESSON, quotes=True):
     with imported(module):
         for block in fences(text):
             code = "\n".join(block.lines) + "\n"
-            if block.kind == "quote" and quotes and (run := missing(block.lines, source)):
-                return f"line {block.line + 1}: not in train_gpt2.py:\n{run}"
+            if block.kind == "quote" and quotes:
+                ours = block.file == "train_gpt2.py"
+                quoted = source if ours else (HERE / block.file).read_text(encoding="utf-8")
+                if run := missing(block.lines, quoted):
+                    return f"line {block.line + 1}: not in {block.file}:\n{run}"
             if block.kind == "definition":
                 try:
                     exec(compile("\n" * block.line + code, "page", "exec"), namespace)
@@ -280,12 +288,6 @@ def test_course_is_whole():
     assert list(dict.fromkeys(name for name in listed if name in COURSE)) == COURSE
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_minutes_of_a_page(page):
-    row = re.search(rf"^\|.*\]\({page}\.md\).*\| ([0-9]+) \|$", read("README"), re.M)
-    assert abs(int(row[1]) - len(prose(read(page))) / 40) <= 5  # the start page says: 40 words
-
-
 @pytest.mark.parametrize("page", sections())
 def test_sections_and_pages_name_each_other(page):
     start, end = sections()[page]
@@ -296,9 +298,11 @@ def test_sections_and_pages_name_each_other(page):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_length_and_order(page):
+def test_length_minutes_and_order(page):
     text = read(page)
     assert 600 <= len(prose(text)) <= 1500, f"{len(prose(text))} words outside of code"
+    row = re.search(rf"^\|.*\]\({page}\.md\).*\| ([0-9]+) \|$", read("README"), re.M)
+    assert abs(int(row[1]) - len(prose(text)) / 40) <= 5  # the start page says: 40 words a minute
     assert not [line for line in text.splitlines() if len(line) > 100 and line[0] not in "|!"]
     found = [name for name in re.findall(r"^## (.*)$", text, re.M) if name in HEADINGS]
     assert found == [name for name in HEADINGS if name in found]
@@ -369,10 +373,14 @@ def test_harness_sees_what_is_wrong():
     assert "Expected" in failure(start + ">>> gpt2.TILE + 1\n5\n```\n")
     assert "NameError" in failure(start + ">>> f()\n5\n```\n")
     assert "ZeroDivisionError" in failure("```python\n1 / 0\n```\n")
-    quote = "```python quote\n    dx = np.empty_like(x)\n...\n    return dx\n```\n"
+    quote = "```python quote\n    t, HS = q.shape[2:]\n...\n    return att @ v, att\n```\n"
     assert failure(quote) is None
-    assert "not in train_gpt2.py" in failure(quote.replace("empty", "zeros"))
-    assert "not in train_gpt2.py" in failure(quote.replace("dx\n```", "(dx)\n```"))
+    assert "not in train_gpt2.py" in failure(quote.replace("t, HS", "T, HS"))
+    assert "not in train_gpt2.py" in failure(quote.replace("att\n```", "(att)\n```"))
+    assert "not in tests/test_doc.py" in failure(quote.replace("quote", "quote tests/test_doc.py"))
+    quote = '```python quote tests/test_doc.py\nDOC = HERE / "doc"\n```\n'
+    assert failure(quote) is None
+    assert "not in train_gpt2.py" in failure(quote.replace(" tests/test_doc.py", ""))
     with pytest.raises(AssertionError):
         fences("```pycon\n>>> 1\n1\n```\n")
     assert len(prose("# One two\n\n```python\n>>> 1\n```\n\n[three](four.md) = 5\n")) == 4

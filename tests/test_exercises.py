@@ -32,6 +32,7 @@ from hints import HINTS  # noqa: E402
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch):
     monkeypatch.setattr(gpt2, "THREADS", 1)  # as grade.py's main does: the arrays are small
+    monkeypatch.setattr(gpt2, "POOL", cases.NO_POOL)
 
 
 EMPTY = "    raise NotImplementedError  # your lines take the place of this one\n"
@@ -69,8 +70,10 @@ zeros first
 == layernorm_backward
 
 one channel at a time
-- np.einsum("nc,nc->c", dout, norm, out=dw)
-+ dw[:] = [sum(dout[:, c] * norm[:, c]) for c in range(len(dw))]
+- (dout * norm).sum(0)
++ [sum(dout[:, c] * norm[:, c]) for c in range(len(dw))]
+
+== normalize_backward
 
 sums times 1 / C
 - dnorm.mean(-1, keepdims=True)
@@ -79,14 +82,14 @@ sums times 1 / C
 one row at a time, with the whole Jacobian
 - along_norm = (dnorm * norm).mean(-1, keepdims=True)  # (N, 1)
 + for d, n in zip(dnorm, norm): d -= ((1 + np.outer(n, n)) / len(n)) @ d
-- dx[:] = (dnorm - dnorm.mean(-1, keepdims=True) - norm * along_norm) * rstd
-+ dx[:] = dnorm * rstd
+- return (dnorm - dnorm.mean(-1, keepdims=True) - norm * along_norm) * rstd
++ return dnorm * rstd
 
 in place
-- dx[:] = (dnorm - dnorm.mean(-1, keepdims=True) - norm * along_norm) * rstd
-+ dx[:] = dnorm; dx -= dnorm.mean(-1, keepdims=True); dx -= norm * along_norm; dx *= rstd
+- return (dnorm - dnorm.mean(-1, keepdims=True) - norm * along_norm) * rstd
++ dx = dnorm - dnorm.mean(-1, keepdims=True); dx -= norm * along_norm; dx *= rstd; return dx
 
-== attention_backward
+== attend_backward
 
 an einsum
 - dpreatt = att * (datt - (datt * att).sum(-1, keepdims=True))
@@ -94,17 +97,17 @@ an einsum
 
 the whole Jacobian
 - dpreatt = att * (datt - (datt * att).sum(-1, keepdims=True))
-+ eye = np.eye(att.shape[-1], dtype=att.dtype)
-- dpreatt /= math.sqrt(HS)
-+ dpreatt = (att[..., None] * (eye - att[..., None, :]) @ datt[..., None])[..., 0] / math.sqrt(HS)
++ eye, HS = np.eye(att.shape[-1], dtype=att.dtype), q.shape[-1]
+- dpreatt /= math.sqrt(q.shape[-1])
++ dpreatt = (att[..., None] * (eye - att[..., None, :]) @ datt[..., None])[..., 0] / HS**0.5
 
 the factor later
-- dpreatt /= math.sqrt(HS)
-+ pass
-- dpreatt @ k[:, :, :S]
-+ (dpreatt @ k[:, :, :S]) * HS**-0.5
-- dpreatt.mT @ q[:, :, tile]
-+ dpreatt.mT @ (q[:, :, tile] / HS**0.5)
+- dpreatt /= math.sqrt(q.shape[-1])
++ HS = q.shape[-1]
+- dpreatt @ k
++ (dpreatt @ k) * HS**-0.5
+- dpreatt.mT @ q
++ dpreatt.mT @ (q / HS**0.5)
 
 == gelu_backward
 
@@ -115,10 +118,10 @@ the factor later
 == head_backward
 
 rows of ones
-- - wte[targets]
-+ - np.eye(len(wte), dtype=wte.dtype)[targets] @ wte
+- dlogits[np.arange(N), targets] -= 1
++ dlogits -= np.eye(len(wte), dtype=wte.dtype)[targets]
 
-== adamw_update
+== adamw
 
 the mean first
 - m *= beta1
@@ -131,7 +134,8 @@ towards the gradient
 + m /= beta1; m += (1 - beta1) * (g - m)
 """
 
-# The mutants of tests/test_mutants.py that are about layers and that mistakes.py doesn't have
+# The mutants of tests/test_mutants.py that are about layers and that mistakes.py doesn't have; what
+# it has of the forward pass, for hunt.py alone, is tried with them
 MUTANTS = r"""
 == embedding_forward
 
@@ -139,17 +143,13 @@ no positions
 - + wpe[:T]
 + + 0 * wpe[:T]
 
-positions one off
-- wpe[:T]
-+ np.roll(wpe, -1, 0)[:T]
-
 == embedding_backward
 
 left from the step before
 - dwpe[T:] = 0
 + pass
 
-== layernorm_forward
+== normalize
 
 not centered
 - x - x.mean(-1, keepdims=True)
@@ -160,12 +160,10 @@ mean over rows
 + x - x.mean(0, keepdims=True)
 
 eps outside the root
-- 1 / np.sqrt(variance + LAYERNORM_EPS)
-+ 1 / (np.sqrt(variance) + LAYERNORM_EPS)
+- np.sqrt(np.square(centered).mean(-1, keepdims=True) + LAYERNORM_EPS)
++ (np.sqrt(np.square(centered).mean(-1, keepdims=True)) + LAYERNORM_EPS)
 
-unbiased variance
-- np.square(centered).mean(-1, keepdims=True)
-+ np.square(centered).sum(-1, keepdims=True) / (x.shape[-1] - 1)
+== layernorm_forward
 
 no bias
 - norm * w + b
@@ -174,16 +172,8 @@ no bias
 == layernorm_backward
 
 db a mean
-- dout.sum(0, out=db)
-+ dout.mean(0, out=db)
-
-no w in dx
-- dnorm = dout * w
-+ dnorm = dout * 1
-
-no rstd in dx
-- along_norm) * rstd
-+ along_norm)
+- db[:] = dout.sum(0)
++ db[:] = dout.mean(0)
 
 == linear_backward
 
@@ -191,65 +181,37 @@ dx of x
 - return matmul(dout, w)
 + return 0.5 * matmul(dout, w)
 
-db a mean
-- dout.sum(0, out=db)
-+ dout.mean(0, out=db)
-
-dw added to what was there
-- matmul(dout.T, x, out=dw)
-+ dw += dout.T @ x
-
-== softmax
-
-sum over the wrong axis
-- weights / weights.sum(-1, keepdims=True)
-+ weights / weights.sum(-2, keepdims=True)
-
-== attention_forward
-
-no 1/sqrt(HS)
-- .mT / math.sqrt(HS)
-+ .mT
+== attend
 
 sqrt(C)
 - .mT / math.sqrt(HS)
-+ .mT / math.sqrt(NH * HS)
-
-mask off by one
-- -np.inf, q.dtype), 1)
-+ -np.inf, q.dtype), 2)
++ .mT / math.sqrt(len(q) * HS)
 
 no mask
 - -np.inf, q.dtype), 1)
 + 0, q.dtype), 1)
 
--1 for -inf
-- -np.inf, q.dtype), 1)
-+ -1, q.dtype), 1)
-
 keys shifted
-- @ k[:, :, :S].mT / math
-+ @ np.roll(k[:, :, :S], 1, 2).mT / math
+- @ k.mT / math
++ @ np.roll(k, 1, 2).mT / math
 
 values shifted
-- = att @ v[:, :, :S]
-+ = att @ np.roll(v[:, :, :S], 1, 2)
+- att @ v
++ att @ np.roll(v, 1, 2)
+
+== attention_forward
 
 q and k swapped
-- q, k, v = split_heads
-+ k, q, v = split_heads
+- q, k, v = qkv
++ k, q, v = qkv
 
-== gelu_forward
+== gelu
 
 erf
 - (1 + gelu_tanh(x))
 + (1 + np.vectorize(math.erf)(x / 2**0.5))
 
 == gelu_backward
-
-x squared for cubed
-- tanh = gelu_tanh(x)
-+ tanh = np.tanh(GELU_SCALE * (x + GELU_CUBIC * (x * x)))
 
 a constant a little off
 - tanh = gelu_tanh(x)
@@ -269,31 +231,33 @@ sum for mean
 - losses.mean()
 + losses.sum()
 
+== softmax_in_place
+
 wrong sign
-- = -probs[np.arange
-+ = probs[np.arange
+- - target_logits
++ + target_logits
 
 no logarithm of the sum
 - np.log(total[:, 0])
 + total[:, 0]
 
 maximum over rows
-- probs -= probs.max(-1, keepdims=True)
-+ probs -= probs.max(0, keepdims=True) / 2
+- logits -= logits.max(-1, keepdims=True)
++ logits -= logits.max(0, keepdims=True) / 2
 
 == head_backward
 
 no 1/(B*T)
-- - wte[targets]) * (dloss / len(x))
-+ - wte[targets]) * dloss
+- dlogits *= dloss / N
++ dlogits *= dloss
 
 no 1/(B*T) at the target
-- - wte[targets]) * (dloss / len(x))
-+ - wte[targets] * len(x)) * (dloss / len(x))
+- dlogits[np.arange(N), targets] -= 1
++ dlogits[np.arange(N), targets] -= N
 
 1/T for 1/(B*T)
-- - wte[targets]) * (dloss / len(x))
-+ - wte[targets]) * (dloss / (len(x) // 3))
+- dlogits *= dloss / N
++ dlogits *= dloss / (N // 3)
 
 == block_forward
 
@@ -309,43 +273,11 @@ residual around norm
 - out = mid + fcproj
 + out = ln2 + fcproj
 
-== block_backward
-
-residual past the middle
-- return dmid + layernorm_backward
-+ return dout + layernorm_backward
-
 == gpt2_forward
 
 no last layernorm
 - x, lnf_cache = layernorm_forward(x, params["lnfw"], params["lnfb"])
 + lnf_cache = layernorm_forward(x, params["lnfw"], params["lnfb"])[1]
-
-== gpt2_backward
-
-head's gradient missing
-- dx = head_backward(dloss, head_cache, grads["wte"])
-+ dx = head_backward(dloss, head_cache, grads["wte"]); grads["wte"][:] = 0
-
-== adamw_update
-
-step off by one
-- beta1**step
-+ beta1 ** (step + 1)
-
-uphill
-- p -= (lr
-+ p += (lr
-
-m and v swapped
-- * m / (np.sqrt(v_scale * v) + eps)
-+ * v / (np.sqrt(v_scale * abs(m)) + eps)
-
-decay coupled (L2)
-- m *= beta1
-+ g = g + weight_decay * p * bool(decay); m *= beta1
-- p *= 1 - decay
-+ pass
 """
 
 # Answers of learners: exercise | what the report should have in it
@@ -528,26 +460,29 @@ LEARNERS = r"""
     d = att * (datt - (datt * att).sum(1, keepdims=True)) / math.sqrt(q.shape[1])
     return d @ k, d @ q, att.T @ dout
 == attention | heads and channels are mixed up
-    dout = split_heads(dout, B, 1, NH)[0]
+    dout = dout.reshape(B, T, NH, HS).transpose(2, 0, 1, 3)
     datt = dout @ v.mT
     d = att * (datt - (datt * att).sum(-1, keepdims=True)) / math.sqrt(HS)
     return np.stack((d @ k, d.mT @ q, att.mT @ dout)).reshape(B * T, -1)
 == attention | dq and dk are swapped
-    dout, dqkv = split_heads(dout, B, 1, NH)[0], np.empty((B * T, 3 * NH * HS), dout.dtype)
+    dout = dout.reshape(B, T, NH, HS).transpose(2, 0, 1, 3)
+    dqkv = np.empty((B * T, 3 * NH * HS), dout.dtype)
     datt = dout @ v.mT
     d = att * (datt - (datt * att).sum(-1, keepdims=True)) / math.sqrt(HS)
-    split_heads(dqkv, B, 3, NH)[:] = d.mT @ q, d @ k, att.mT @ dout
+    views = dqkv.reshape(B, T, 3, NH, HS).transpose(2, 3, 0, 1, 4)
+    views[:] = d.mT @ q, d @ k, att.mT @ dout
     return dqkv
 == attention | has the shape
-    dout = split_heads(dout, B, 1, NH)[0]
+    dout = dout.reshape(B, T, NH, HS).transpose(2, 0, 1, 3)
     datt = dout @ v.mT
     d = att * (datt - (datt * att).sum(-1, keepdims=True)) / math.sqrt(HS)
     return np.stack((d @ k, d.mT @ q, att.mT @ dout))
 == attention | float32 becomes float64
-    dout, dqkv = split_heads(dout, B, 1, NH)[0], np.zeros((B * T, 3 * NH * HS))
+    dout, dqkv = dout.reshape(B, T, NH, HS).transpose(2, 0, 1, 3), np.zeros((B * T, 3 * NH * HS))
     datt = dout @ v.mT
     d = att * (datt - (datt * att).sum(-1, keepdims=True)) / math.sqrt(HS)
-    split_heads(dqkv, B, 3, NH)[:] = d @ k, d.mT @ q, att.mT @ dout
+    views = dqkv.reshape(B, T, 3, NH, HS).transpose(2, 3, 0, 1, 4)
+    views[:] = d @ k, d.mT @ q, att.mT @ dout
     return dqkv
 == block | the second residual's way past the network is left out
     d = linear_backward(dout, fcproj_cache, g["fcprojw"], g["fcprojb"])
@@ -574,14 +509,16 @@ LEARNERS = r"""
     dx = head_backward(dloss, head_cache, grads["wte"])
     dx = layernorm_backward(dx, lnf_cache, grads["lnfw"], grads["lnfb"])
     for l in (1, 0)[-len(block_caches):]:
-        dx = block_backward(dx, block_caches[l], block_tensors(grads, l))
+        g = {name: grads[name][l] for name in IN_BLOCKS}
+        dx = block_backward(dx, block_caches[l], g)
     grads["wte"][:] = 0
     embedding_backward(dx, embedding_cache, grads["wte"], grads["wpe"])
 == tied | the blocks are taken in the order of the forward pass
     dx = head_backward(dloss, head_cache, grads["wte"])
     dx = layernorm_backward(dx, lnf_cache, grads["lnfw"], grads["lnfb"])
     for l, block_cache in enumerate(block_caches):
-        dx = block_backward(dx, block_cache, block_tensors(grads, l))
+        g = {name: grads[name][l] for name in IN_BLOCKS}
+        dx = block_backward(dx, block_cache, g)
     embedding_backward(dx, embedding_cache, grads["wte"], grads["wpe"])
 == adamw | the biases of m and v are not corrected
     for n, p in params.items():
@@ -772,21 +709,23 @@ LEARNERS = r"""
     dwpe[:] = 0
     dwpe[:T] = dout.reshape(B, T, -1).sum(0)
 == attention | sqrt(C) is used
-    dout = split_heads(dout, B, 1, NH)[0]
+    dout = dout.reshape(B, T, NH, HS).transpose(2, 0, 1, 3)
     dqkv = np.empty((B * T, 3 * NH * HS), dout.dtype)
     datt = dout @ v.mT
     d = att * (datt - (datt * att).sum(-1, keepdims=True)) / math.sqrt(HS * NH)
-    split_heads(dqkv, B, 3, NH)[:] = d @ k, d.mT @ q, att.mT @ dout
+    views = dqkv.reshape(B, T, 3, NH, HS).transpose(2, 3, 0, 1, 4)
+    views[:] = d @ k, d.mT @ q, att.mT @ dout
     return dqkv
 == attention | dout is cut into (B, NH
     dout = dout.reshape(B, T, NH, HS).transpose(0, 2, 1, 3)
     dqkv = np.empty((B * T, 3 * NH * HS), dout.dtype)
     datt = dout @ v.mT
     d = att * (datt - (datt * att).sum(-1, keepdims=True)) / math.sqrt(HS)
-    split_heads(dqkv, B, 3, NH)[:] = d @ k, d.mT @ q, att.mT @ dout
+    views = dqkv.reshape(B, T, 3, NH, HS).transpose(2, 3, 0, 1, 4)
+    views[:] = d @ k, d.mT @ q, att.mT @ dout
     return dqkv
 == attention | dk and dv are swapped
-    dout = split_heads(dout, B, 1, NH)[0]
+    dout = dout.reshape(B, T, NH, HS).transpose(2, 0, 1, 3)
     datt = dout @ v.mT
     d = att * (datt - (datt * att).sum(-1, keepdims=True)) / math.sqrt(HS)
     parts = [a.transpose(1, 2, 0, 3).reshape(B * T, -1) for a in (d @ k, att.mT @ dout, d.mT @ q)]
@@ -795,14 +734,16 @@ LEARNERS = r"""
     dx = head_backward(dloss, head_cache, grads["wte"])
     dx = layernorm_backward(dx, lnf_cache, grads["lnfw"], grads["lnfb"])
     for l in reversed(range(len(block_caches))):
-        dx = block_backward(dx, block_caches[l], block_tensors(grads, 0))
+        g = {name: grads[name][0] for name in IN_BLOCKS}
+        dx = block_backward(dx, block_caches[l], g)
     embedding_backward(dx, embedding_cache, grads["wte"], grads["wpe"])
 == tied | dwte: it is added to what was there
     d = np.zeros_like(grads["wte"])
     dx = head_backward(dloss, head_cache, d)
     dx = layernorm_backward(dx, lnf_cache, grads["lnfw"], grads["lnfb"])
     for l in reversed(range(len(block_caches))):
-        dx = block_backward(dx, block_caches[l], block_tensors(grads, l))
+        g = {name: grads[name][l] for name in IN_BLOCKS}
+        dx = block_backward(dx, block_caches[l], g)
     embedding_backward(dx, embedding_cache, grads["wte"], grads["wpe"])
     grads["wte"] += d
 == adamw | the decay comes after the step
@@ -1029,10 +970,12 @@ LEARNERS = r"""
     d = att * (dout - (dout * att).sum(1, keepdims=True)) / math.sqrt(q.shape[1])
     return d @ k, d.T @ q, att.T @ dout
 == attention | dq and dv are swapped
-    dout, dqkv = split_heads(dout, B, 1, NH)[0], np.empty((B * T, 3 * NH * HS), dout.dtype)
+    dout = dout.reshape(B, T, NH, HS).transpose(2, 0, 1, 3)
+    dqkv = np.empty((B * T, 3 * NH * HS), dout.dtype)
     datt = dout @ v.mT
     d = att * (datt - (datt * att).sum(-1, keepdims=True)) / math.sqrt(HS)
-    split_heads(dqkv, B, 3, NH)[:] = att.mT @ dout, d.mT @ q, d @ k
+    views = dqkv.reshape(B, T, 3, NH, HS).transpose(2, 3, 0, 1, 4)
+    views[:] = att.mT @ dout, d.mT @ q, d @ k
     return dqkv
 == adamw | there is no decay
     for n, p in params.items():
@@ -1050,7 +993,8 @@ LEARNERS = r"""
     dx = head_backward(dloss, head_cache, grads["wte"])
     layernorm_backward(dx, lnf_cache, grads["lnfw"], grads["lnfb"])
     for l in reversed(range(len(block_caches))):
-        dx = block_backward(dx, block_caches[l], block_tensors(grads, l))
+        g = {name: grads[name][l] for name in IN_BLOCKS}
+        dx = block_backward(dx, block_caches[l], g)
     embedding_backward(dx, embedding_cache, grads["wte"], grads["wpe"])
 """
 
@@ -1142,13 +1086,18 @@ def assert_in_readme(*figures):
     assert f"| {' | '.join(map(str, figures))} |" in text, f"it should say {figures}"
 
 
+FORWARD = {  # the lesson's functions of the forward pass, and the exercise that each is in
+    "embedding_forward": "embedding", "layernorm_forward": "layernorm", "normalize": "layernorm",
+    "softmax": "softmax", "attend": "attention", "attention_forward": "attention", "gelu": "gelu",
+    "softmax_in_place": "crossentropy", "head_forward": "crossentropy", "block_forward": "block",
+    "gpt2_forward": "tied",
+}  # fmt: skip
+
+
 def exercises_of(mistake):
     """The exercises that a mistake in the lesson is one of, for backward passes and forward."""
-    forward = {"embedding_forward": "embedding", "layernorm_forward": "layernorm"}
-    forward |= {"softmax": "softmax", "attention_forward": "attention", "gelu_forward": "gelu"}
-    forward |= {"head_forward": "crossentropy", "block_forward": "block", "gpt2_forward": "tied"}
-    if mistake.function in forward:
-        return [forward[mistake.function]]
+    if mistake.function in FORWARD:
+        return [FORWARD[mistake.function]]
     return [n for n, (where, _) in mistakes.WHERE.items() if re.fullmatch(where, mistake.function)]
 
 
@@ -1186,7 +1135,8 @@ def test_mistakes_that_are_known():
 
 def test_mutants_of_layers():
     counted, named, unnamed = 0, 0, []
-    for mutant in mistakes.read_mistakes(MUTANTS):
+    hunts = [mistake for mistake in mistakes.KNOWN if mistake.function in FORWARD]
+    for mutant in mistakes.read_mistakes(MUTANTS) + hunts:
         for name in exercises_of(mutant):
             functions = mistakes.lesson_with(mutant)
             if mutant.function.endswith("backward") and not differs(name, functions):
@@ -1199,7 +1149,7 @@ def test_mutants_of_layers():
             print(f"{name:<15}{mutant.name:<30}{first}")
             unnamed += [] if good else [f"{name}: {mutant.name}\n{report}"]
     print(f"\nmutants of layers: {counted}, {named} named", *unnamed, sep="\n")
-    assert counted >= 40
+    assert counted >= 30
     assert named >= 0.9 * counted
     assert_in_readme(counted, 0, named)
 
@@ -1303,7 +1253,7 @@ def test_no_answer_in_the_exercises():
 def trained(lesson):
     """The parameters and gradients of a small model after two steps with this lesson."""
     flat, config = lesson.load_weights(FOLDER.parent / "tests" / "small_weights.bin")
-    views = [lesson.tensors(a, config) for a in (flat, *np.zeros((3, len(flat)), np.float32))]
+    views = [lesson.named_views(a, config) for a in (flat, *np.zeros((3, len(flat)), np.float32))]
     params, grads, m, v = views
     tokens = np.random.default_rng(1).integers(config.V, size=(2, 3, config.maxT - 1))
     for step, x in enumerate(tokens, 1):

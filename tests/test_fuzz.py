@@ -24,7 +24,7 @@ from tools.console import UserError
 
 import numpy as np
 import pytest
-from helpers import boundaries, header, tensor_sizes
+from helpers import boundaries, header, tensor_sizes, token_bytes, tokenizer_bytes, write_tokens
 
 ROUNDS = 2000  # for each reader, besides a cut at each boundary in its files
 MEMORY = 2**20  # bytes that reading may take, besides so many times those of the file:
@@ -62,10 +62,7 @@ def good_weights(folder):
     half = np.frombuffer(full[1024:end], "<u2")[1::2].tobytes()  # as bfloat16
     return [
         (full, boundaries(*sizes, flat.nbytes, flat.nbytes)),
-        (
-            header(20240326, 5, *CONFIG, 256) + half,
-            boundaries(*tensor_sizes(CONFIG, True, 2)),
-        ),
+        (header(20240326, 5, *CONFIG, 256) + half, boundaries(*tensor_sizes(CONFIG, True, 2))),
         (
             header(20240326, 1, *CONFIG) + full[1024:wte] + full[wpe:end],
             boundaries(*tensor_sizes(CONFIG, False)),
@@ -89,7 +86,7 @@ def fitted_weights(rng):
 
 
 def read_weights(path, data):
-    """As the driver does with --resume."""
+    """As tools/train.py does with --resume."""
     about = checkpoints.read_about(path)
     if about:
         assert type(about["step"]) is int and about["step"] >= 0 and type(about["data"]) is str
@@ -98,12 +95,8 @@ def read_weights(path, data):
     flat, config = formats.load_weights(path)
     assert min(config) > 0 and config.C % config.NH == 0
     assert flat.dtype == np.float32 and flat.shape == (gpt2.num_parameters(config),)
-    (version,), (behind, moments) = (
-        struct.unpack_from("<i", data, 4),
-        struct.unpack_from("<2i", data, 32),
-    )
-    if version != 3:
-        behind = moments = 0
+    (version,) = struct.unpack_from("<i", data, 4)
+    behind, moments = struct.unpack_from("<2i", data, 32) if version == 3 else (0, 0)
     sizes = tensor_sizes(config, version != 1, 2 if version == 5 else 4)
     end = 1024 + sum(sizes)
     assert behind >= 0 and moments in (0, 2)
@@ -147,11 +140,9 @@ def read_state(path, data):
 
 def good_tokens(folder):
     tokens = np.random.default_rng(0).integers(0, 300, 500)
-    token_files.write_tokens(folder / "t.bin", 50257, [tokens])
-    (folder / "t.bin").rename(folder / "tokens_2.bin")  # the second of two shards
-    token_files.write_tokens(folder / "t.bin", 50257, [tokens[::-1]])
+    write_tokens(folder / "tokens_2.bin", tokens, 50257)  # the second of two shards
     return [
-        ((folder / "t.bin").read_bytes(), boundaries(500)),
+        (token_bytes(tokens[::-1].tolist(), 50257), boundaries(500)),
         (tokens.astype("<i4").tobytes(), [4, 500]),  # headerless
     ]
 
@@ -159,10 +150,8 @@ def good_tokens(folder):
 def fitted_tokens(rng):
     V = rng.choice((*ODD_NUMBERS, 300))
     tokens = [rng.choice((0, 1, 5, 299, 50256, 2**16 - 1)) for _ in range(rng.randint(0, 3))]
-    if rng.random() < 0.3:
-        return struct.pack(f"<{len(tokens)}i", *tokens)
-    data = struct.pack(f"<{len(tokens)}H", *tokens)
-    return header(20240520, 1, len(tokens), V) + data
+    headerless = struct.pack(f"<{len(tokens)}i", *tokens)
+    return headerless if rng.random() < 0.3 else token_bytes(tokens, V)
 
 
 def read_tokens(path, data):
@@ -175,22 +164,18 @@ def read_tokens(path, data):
 
 def good_tokenizer(folder):
     vocabulary = [bytes([i]) * (i % 9) for i in range(60)]
-    token_files.write_tokenizer(folder / "v.bin", vocabulary, 59)
-    lengths = boundaries(*(1 + len(token) for token in vocabulary))
-    return [((folder / "v.bin").read_bytes(), lengths)]
+    return [(tokenizer_bytes(vocabulary, 59), boundaries(*(1 + len(t) for t in vocabulary)))]
 
 
 def fitted_tokenizer(rng):
     vocabulary = [rng.randbytes(rng.choice((0, 1, 2, 255))) for _ in range(rng.randint(0, 4))]
-    data = b"".join(bytes([len(token)]) + token for token in vocabulary)
-    return header(20240328, 2, len(vocabulary), rng.randint(-1, 5)) + data
+    return tokenizer_bytes(vocabulary, rng.randint(-1, 5))
 
 
 def read_tokenizer(path, data):
     vocabulary, end_of_text = formats.load_tokenizer(path)
     assert 0 <= end_of_text < len(vocabulary) == struct.unpack_from("<i", data, 8)[0]
-    written = b"".join(bytes([len(token)]) + token for token in vocabulary)
-    assert written == data[1024:]
+    assert tokenizer_bytes(vocabulary, end_of_text)[1024:] == data[1024:]
 
 
 def safetensors_shapes(maxT, V, C):

@@ -21,8 +21,9 @@ import pytest
 from helpers import PROJECT, make_project, without_network
 
 SHORTER = {  # what a command has in it: the flags that it gets
-    "train_gpt2.py --init d2": "--steps 30",
+    "tools/train.py --init d2": "--steps 30",
     "--resume words.bin": "--steps 40",
+    "--save torch.bin": "--steps 3",
     "python train_gpt2.py": "--steps 3 --val-every 2 --val-batches 1 --sample-every 2",
 }
 NOT_HERE = "pip install", "pytest", "ruff"  # what CI does before, and what this is a part of
@@ -101,16 +102,8 @@ def test_each_command_works(copy):
 
 def test_the_files_that_the_guide_names_are_there(copy):
     folder, _ = copy
-    for name in (
-        "out.bin",
-        "words.bin",
-        "words_best.bin",
-        "more.bin",
-        "back.bin",
-        "torch.bin",
-        "two.bin",
-    ):
-        formats.load_weights(folder / name)
+    for name in "out", "words", "words_best", "more", "back", "torch", "two":
+        formats.load_weights(folder / f"{name}.bin")
     for name in "words.csv", "words.png", "step.html", "words_hf/model.safetensors":
         assert (folder / name).stat().st_size
 
@@ -126,8 +119,8 @@ def test_two_processes_are_one_with_two_batches(copy):
     """As the guide says of torchrun: the same losses."""
     folder, done = copy
     ((command, two),) = [(c, r) for c, _, r in done if c.startswith("torchrun")]
-    flags = command.split("--train ")[1].replace("two.bin", "one.bin") + " --grad-accum 2"
-    one = run(f"python train_gpt2.py {flags}", folder)
+    flags = command.partition("tools/train.py ")[2].replace("two.bin", "one.bin")
+    one = run(f"python tools/train.py {flags} --grad-accum 2", folder)
     found = [[float(x) for x in re.findall(r"loss ([\d.]+)", r.stdout)] for r in (one, two)]
     assert len(found[0]) >= 6 and found[0] == pytest.approx(found[1], abs=2e-5)
 

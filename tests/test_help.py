@@ -43,7 +43,7 @@ def flags_of(program):
 
 
 def test_programs_are_found():
-    assert {"train_gpt2.py", "sample_gpt2.py", "tools/driver.py"} <= set(PROGRAMS)
+    assert {"train_gpt2.py", "sample_gpt2.py", "tools/train.py"} <= set(PROGRAMS)
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

@@ -16,6 +16,10 @@ from helpers import add_data, failed, make_project, succeeded
 from running import DATA, FAST, small_weights, train
 
 
+def long_run(folder, *flags):
+    return helpers.run(folder, "tools/train.py", *flags)
+
+
 @pytest.fixture
 def project(tmp_path):
     return add_data(make_project(tmp_path / "project"))
@@ -25,19 +29,19 @@ def project(tmp_path):
 def test_weights_of_the_best_validation_loss_are_not_resumed(project, steps):
     """They may be those of the last step: then, too, they have no moments."""
     flags = ["--val-every", 3, "--val-batches", 1, "--save", "w.bin", "--steps", steps]
-    succeeded(train(project, *FAST, *DATA, *flags, "--lr", 1e-3))
-    line = failed(train(project, "--resume", "w_best.bin"), "has weights only")
+    succeeded(long_run(project, *FAST, *DATA, *flags, "--lr", 1e-3))
+    line = failed(long_run(project, "--resume", "w_best.bin"), "has weights only")
     (command,) = re.findall("`(--init .*?)`", line)
-    out = succeeded(train(project, *FAST, *DATA, *shlex.split(command)))
+    out = succeeded(long_run(project, *FAST, *DATA, *shlex.split(command)))
     assert "step 1: train loss" in out
 
 
 def test_checkpoint_at_its_end(project):
-    succeeded(train(project, *FAST, *DATA, "--save", "w.bin"))
-    failed(train(project, "--resume", "w.bin"), "has its 2 steps; a larger --steps goes on")
+    succeeded(long_run(project, *FAST, *DATA, "--save", "w.bin"))
+    failed(long_run(project, "--resume", "w.bin"), "has its 2 steps; a larger --steps goes on")
     quiet = ["--val-every", 0, "--sample-every", 0]
-    assert "step 2: train loss" in succeeded(train(project, "--resume", "w.bin", "--steps", 3))
-    assert "step 3: " in succeeded(train(project, "--resume", "w.bin", "--steps", 4, *quiet))
+    assert "step 2: train loss" in succeeded(long_run(project, "--resume", "w.bin", "--steps", 3))
+    assert "step 3: " in succeeded(long_run(project, "--resume", "w.bin", "--steps", 4, *quiet))
 
 
 @pytest.mark.parametrize("flag", ["--save", "--out"])
@@ -45,7 +49,8 @@ def test_model_of_other_tokens_in_another_copy(project, tmp_path, flag):
     """There the tokenizer is missing, and GPT-2's is of no use."""
     (project / "text.txt").write_text("abc. jihg fed. \n" * 60)
     succeeded(helpers.run(project, "prepro_text.py", "text.txt", "--bytes"))
-    succeeded(train(project, *FAST, "--data", "data/text", flag, "w.bin"))
+    run = long_run if flag == "--save" else train
+    succeeded(run(project, *FAST, "--data", "data/text", flag, "w.bin"))
     copy, weights = make_project(tmp_path / "copy"), project / "w.bin"
     done = helpers.run(copy, "sample_gpt2.py", "--weights", weights, "--tokens", 3)
     known = "text_tokenizer.bin" if flag == "--save" else "NAME_tokenizer.bin"
@@ -80,15 +85,18 @@ def test_what_is_prepared_elsewhere_is_named_as_it_is_seen_from_there(project, t
 
 def test_one_of_two_files_without_a_network(project):
     """Both are asked for, and then it needs no network."""
-    done = train(project, "--init", "d1", "--steps", 1)
-    assert "give both --data and --init or --resume" in done.stderr.splitlines()[-1]
-    assert "step 0: train loss" in succeeded(train(project, *FAST, *DATA))
+    for run, program in (train, "prepare.py"), (long_run, "train.py"):
+        done = run(project, "--init", "d1", "--steps", 1)
+        hint = f"{program}: without a network, give both --data and --init or --resume"
+        assert hint in done.stderr.splitlines() and done.returncode == 1
+        assert "Traceback" not in done.stderr
+        assert "step 0: train loss" in succeeded(run(project, *FAST, *DATA))
 
 
 PACKAGES = "requests", "tqdm", "tiktoken", "regex", "torch", "matplotlib"
 WITHOUT = {  # what a program that takes more than NumPy says where there is no more
-    "train_gpt2.py --init d1 --data data/letters --grad-accum 1": "tqdm is missing",
-    "train_gpt2.py --init d1 --data data/letters --device cpu": "PyTorch is missing",
+    "tools/train.py --init d1 --data data/letters": "tqdm is missing",
+    "tools/train.py --init d1 --data data/letters --device cpu": "PyTorch is missing",
     "sample_gpt2.py --weights w.bin --tokenizer data/letters_tokenizer.bin --prompt ab": "tiktoken",
     "prepro_text.py text.txt": "tiktoken",
     "prepro_text.py text.txt --vocab-size 300": "regex",

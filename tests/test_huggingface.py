@@ -51,9 +51,13 @@ def read_safetensors(path):
     return header, named
 
 
+def read_json(path):
+    return json.loads(path.read_text("utf-8"))
+
+
 def set_config(folder, **changes):
     path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    path.write_text(json.dumps(read_json(path) | changes))
 
 
 # What is written
@@ -74,36 +78,20 @@ def test_exported_tensors(folder):
 
 
 def test_exported_settings(folder):
-    config = json.loads((folder / "config.json").read_text())
-    assert config == {
-        "architectures": ["GPT2LMHeadModel"],
-        "model_type": "gpt2",
-        "n_positions": 19,
-        "n_ctx": 19,
-        "vocab_size": 101,
-        "n_layer": 2,
-        "n_head": 3,
-        "n_embd": 24,
-        "n_inner": None,
-        "activation_function": "gelu_new",
-        "layer_norm_epsilon": 1e-5,
-        "scale_attn_weights": True,
-        "scale_attn_by_inverse_layer_idx": False,
-        "tie_word_embeddings": True,
-        "torch_dtype": "float32",
-        "bos_token_id": None,
-        "eos_token_id": None,
-    }
-    assert json.loads((folder / "generation_config.json").read_text()) == {
-        "_from_model_config": True,
-        "bos_token_id": None,
-        "eos_token_id": None,
-    }
+    ids = {"bos_token_id": None, "eos_token_id": None}
+    assert read_json(folder / "config.json") == {
+        "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "n_positions": 19, "n_ctx": 19,
+        "vocab_size": 101, "n_layer": 2, "n_head": 3, "n_embd": 24, "n_inner": None,
+        "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "scale_attn_weights": True,
+        "scale_attn_by_inverse_layer_idx": False, "tie_word_embeddings": True,
+        "torch_dtype": "float32", **ids,
+    }  # fmt: skip
+    assert read_json(folder / "generation_config.json") == {"_from_model_config": True, **ids}
 
 
 def hf_logits(folder, x):
     """The logits of GPT2LMHeadModel, by what its documentation says of a folder."""
-    config = json.loads((folder / "config.json").read_text())
+    config = read_json(folder / "config.json")
     _, named = read_safetensors(folder / "model.safetensors")
     p = {name.removeprefix("transformer."): torch.tensor(a) for name, a in named.items()}
     C, NH, eps = config["n_embd"], config["n_head"], config["layer_norm_epsilon"]
@@ -166,7 +154,7 @@ def own(tmp_path, monkeypatch):
 def write_model(path, V, data=None):
     config = gpt2.GPT2Config(4, V, 1, 1, 2)
     if data:
-        about = {"step": 1, "data": data, "settings": {}}
+        about = {"step": 1, "data": data, "digest": "0a", "settings": {}}
         checkpoints.save(path, random_flat(config), config, about)
     else:
         formats.write_weights(path, random_flat(config), config)
@@ -175,17 +163,17 @@ def write_model(path, V, data=None):
 def test_tokenizer_of_bytes(own, capsys):
     folder = own([*BYTES, END], 256)
     assert "wrote" in capsys.readouterr().out
-    vocab = json.loads((folder / "vocab.json").read_text())
+    vocab = read_json(folder / "vocab.json")
     assert sorted(vocab.values()) == list(range(257))
     known = {"Ā": 0, "Ċ": 10, "Ġ": 32, "!": 33, "~": 126, "ġ": 127, "ł": 160, "¡": 161, "Ń": 173}
     for letter, byte in (known | {"®": 174, "ÿ": 255, "<|endoftext|>": 256}).items():
         assert vocab[letter] == byte, letter
     assert (folder / "merges.txt").read_text() == "#version: 0.2\n"
-    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings = read_json(folder / "tokenizer_config.json")
     assert settings["tokenizer_class"] == "GPT2Tokenizer" and settings["model_max_length"] == 4
     assert settings["eos_token"] == settings["bos_token"] == "<|endoftext|>"
     for name in "config.json", "generation_config.json":
-        ids = json.loads((folder / name).read_text())
+        ids = read_json(folder / name)
         assert ids["bos_token_id"] == ids["eos_token_id"] == 256
 
 
@@ -195,7 +183,7 @@ def test_merges_of_a_small_vocabulary(own):
     folder = own(vocabulary, 257)
     lines = (folder / "merges.txt").read_text().splitlines()
     assert lines == ["#version: 0.2", "a b", "ab ab", "Ġ b", "b ab", "b a"]
-    vocab = json.loads((folder / "vocab.json").read_text())
+    vocab = read_json(folder / "vocab.json")
     assert [vocab[token] for token in ("ab", "<|endoftext|>", "Ġb", "ba")] == [256, 257, 259, 261]
 
 
@@ -211,7 +199,7 @@ def test_vocabulary_that_is_no_bpe(own, capsys, vocabulary, why):
     folder = own(vocabulary, len(vocabulary) - 1)
     assert why in capsys.readouterr().out
     assert not (folder / "vocab.json").exists()
-    assert json.loads((folder / "config.json").read_text())["eos_token_id"] is None
+    assert read_json(folder / "config.json")["eos_token_id"] is None
 
 
 def test_another_model_takes_the_place_of_an_export(own, capsys):
@@ -236,8 +224,7 @@ def test_gpt2_tokenizer_is_the_published_one(tmp_path, monkeypatch):
     write_model(tmp_path / "m.bin", 50257)
     reference.main(["--export", str(tmp_path / "m.bin"), str(tmp_path / "hf")])
     assert (tmp_path / "hf" / "merges.txt").read_text("utf-8") == published[0]
-    vocab = json.loads((tmp_path / "hf" / "vocab.json").read_text())
-    assert vocab == json.loads(published[1])
+    assert read_json(tmp_path / "hf" / "vocab.json") == json.loads(published[1])
 
 
 def test_export_without_a_network(tmp_path, monkeypatch, capsys):
@@ -305,13 +292,12 @@ def shards(folder):
 def test_shards(shards):
     flat, config = huggingface.load(shards)
     assert config == SMALL and np.array_equal(flat, formats.load_weights(SMALL_FILE)[0])
-
-
-@pytest.mark.parametrize("missing", [1, 2])
-def test_missing_shard(shards, missing):
-    (shards / f"model-0000{missing}-of-00002.safetensors").unlink()
-    with pytest.raises(UserError, match="not a GPT-2|n_layer 2, but it is 1"):
-        huggingface.load(shards)
+    for missing in 1, 2:
+        path = shards / f"model-0000{missing}-of-00002.safetensors"
+        path.rename(shards / "elsewhere")
+        with pytest.raises(UserError, match="not a GPT-2|n_layer 2, but it is 1"):
+            huggingface.load(shards)
+        (shards / "elsewhere").rename(path)
 
 
 def test_only_pickles(folder):
@@ -330,24 +316,18 @@ WRONG = {
     "n_embd": (48, "48"),
     "n_positions": (1024, "1024"),
     "vocab_size": (50257, "50257"),
-    "n_head": (5, "NH=5"),
 }
+IMPOSSIBLE = [
+    ("n_head", heads, "not a GPT-2, .*n_head") for heads in (5, 0, -3, 3.0, "3", None, True)
+]
 
 
-@pytest.mark.parametrize("key", WRONG)
-def test_wrong_setting(folder, key):
-    value, why = WRONG[key]
+@pytest.mark.parametrize("key, value, why", [*((key, *WRONG[key]) for key in WRONG), *IMPOSSIBLE])
+def test_wrong_setting(folder, key, value, why):
     set_config(folder, **{key: value})
     with pytest.raises(UserError, match=why) as caught:
         huggingface.load(folder)
     assert str(folder) in str(caught.value) and key in str(caught.value)
-
-
-@pytest.mark.parametrize("heads", [0, -3, 3.0, "3", None, True])
-def test_impossible_heads(folder, heads):
-    set_config(folder, n_head=heads)
-    with pytest.raises(UserError, match="not a GPT-2"):
-        huggingface.load(folder)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "[" * 10**5, "3", '"n_head"'])
@@ -360,33 +340,28 @@ def test_damaged_settings(folder, text):
 def test_number_of_heads(folder):
     set_config(folder, n_head=6, reorder_and_upcast_attn=True, summary_type="cls_index")
     assert huggingface.load(folder)[1] == SMALL._replace(NH=6)
+    (folder / "config.json").write_text('{"n_head": 3}')  # others left out are the usual
+    assert huggingface.load(folder)[1] == SMALL
     (folder / "config.json").unlink()
     with pytest.raises(UserError, match="C / 64"):
         huggingface.load(folder)
 
 
-def test_settings_left_out_are_the_usual(folder):
-    (folder / "config.json").write_text('{"n_head": 3}')
-    assert huggingface.load(folder)[1] == SMALL
-
-
-def test_head_instead_of_wte(tmp_path):
+def test_head_and_wte(tmp_path):
+    """One is enough; where there are both, they are one matrix."""
     flat = random_flat(TINY)
     named = hf_tensors(flat, TINY)
-    named["lm_head.weight"] = named.pop("wte.weight")
+    named["lm_head.weight"] = wte = named.pop("wte.weight")
     read, config = huggingface.load(write_safetensors(tmp_path / "m", named))
     assert config == TINY and np.array_equal(read, flat)
-
-
-def test_head_of_its_own(tmp_path):
-    named = hf_tensors(random_flat(TINY), TINY)
-    named["lm_head.weight"] = named["wte.weight"].copy()
-    named["lm_head.weight"][-1, -1] += 1
-    with pytest.raises(UserError, match="lm_head.weight differs from wte.weight"):
-        huggingface.load(write_safetensors(tmp_path / "m", named))
-    named["lm_head.weight"] = named["wte.weight"][1:]
-    with pytest.raises(UserError, match=r"lm_head.weight is 'F32' \(10, 64\)"):
-        huggingface.load(write_safetensors(tmp_path / "m", named))
+    other = wte.copy()
+    other[-1, -1] += 1
+    for head, why in (other, "differs from wte"), (wte[1:], r"is 'F32' \(10, 64\)"):
+        path = write_safetensors(
+            tmp_path / "m", named | {"wte.weight": wte, "lm_head.weight": head}
+        )
+        with pytest.raises(UserError, match=f"lm_head.weight {why}"):
+            huggingface.load(path)
 
 
 # Models by name, and what the file is called

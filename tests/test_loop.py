@@ -1,5 +1,5 @@
 """
-The plain loop of train_gpt2.py: each line that it prints and the file that it writes, recomputed.
+The loop of train_gpt2.py: each line that it prints and the file that it writes, recomputed.
 
 Batches, schedule, clipping and AdamW are written down once more here, from their definitions, so
 that a mistake in what main() hands to whom is seen, and in what it prints.
@@ -8,12 +8,12 @@ that a mistake in what main() hands to whom is seen, and in what it prints.
 import itertools
 import math
 import re
+import signal
 import sys
 from types import SimpleNamespace
 
 import train_gpt2 as gpt2
 from tools import formats
-from tools.console import UserError
 
 import numpy as np
 import pytest
@@ -38,13 +38,11 @@ def train(data, tmp_path, monkeypatch, capsys):
     """Run main() with such flags -> its lines, the parameters that it has written."""
 
     def train(flags, seconds=(0.25,) * 9):
-        argv = f"train_gpt2.py {FLAGS} --data {data.name} --out {tmp_path / 'out.bin'} {flags}"
-        monkeypatch.setattr(sys, "argv", argv.split())
+        argv = f"{FLAGS} --data {data.name} --out {tmp_path / 'out.bin'} {flags}".split()
+        monkeypatch.setattr(sys, "argv", ["train_gpt2.py", *argv])
         times = itertools.accumulate(x for took in seconds for x in (100, took))  # began, ended
         monkeypatch.setattr(gpt2, "time", SimpleNamespace(perf_counter=lambda: next(times)))
-        args, others = gpt2.parse_flags()
-        assert not others
-        gpt2.main(args)
+        gpt2.main(gpt2.make_parser().parse_args(argv))
         return capsys.readouterr().out.splitlines(), formats.load_weights(tmp_path / "out.bin")[0]
 
     return train
@@ -151,56 +149,75 @@ def test_samples(data, train):
     assert [lines[i].split(":")[0] for i in at] == ["step 2", "step 4", "step 5"]
     config = gpt2.named_config("d1", V, T)
     rng = np.random.default_rng((3, 5))
-    text = "".join(gpt2.sample_text(gpt2.named_views(out, config), config, LETTERS, V - 1, rng))
+    tokens = gpt2.generate(gpt2.named_views(out, config), config, [V - 1], rng)
+    text = b"".join(LETTERS[next(tokens)] for _ in range(64)).decode()
     assert lines[at[-1] + 1 : at[-1] + 4] == ["---", text, "---"]
 
 
-def test_command_for_text_names_a_tokenizer_that_there_is(data, train, monkeypatch):
-    """That of the data, which those in GPT-2's tokens do not have."""
-    flags = "--steps 1 --val-every 0"
-    assert f" --tokenizer {data.name}_tokenizer.bin" in train(flags)[0][-1]
-    monkeypatch.setattr(gpt2, "GPT2_VOCAB_SIZE", V)
-    assert "sample_gpt2.py" in (last := train(flags)[0][-1]) and "--tokenizer" not in last
+def test_last_lines(train, tmp_path):
+    """Commands that can be typed: the second goes on with the flags of this run."""
+    lines, _ = train("--steps 1 --val-every 0")
+    out = tmp_path / "out.bin"
+    assert lines[-2] == f"wrote {out}; text from it: python sample_gpt2.py --weights {out}"
+    assert lines[-1] == f"to go on: python {' '.join(sys.argv)} --init {out}"
+
+
+@pytest.mark.parametrize("where", ["generate", "gpt2_backward", "clip_gradients", "adamw_update"])
+def test_ctrl_c_ends_the_loop_and_saves(data, train, monkeypatch, where):
+    """In the third step (a sample is drawn after the second): the weights of two steps."""
+    before, calls = getattr(gpt2, where), []
+
+    def pressed(*args, **options):
+        calls.append(1)
+        if where == "generate" or len(calls) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return before(*args, **options)
+
+    monkeypatch.setattr(gpt2, where, pressed)
+    lines, out = train("--steps 9 --val-every 0 --sample-every 2")
+    _, expected = expected_run(data, steps=2)
+    error = np.linalg.norm(out - expected[2][1])
+    assert error < 3e-3 * np.linalg.norm(expected[2][1] - expected[0][1])
+    assert lines[-3].startswith("step 1: train" if where == "generate" else "---")
+    assert lines[-2].startswith("wrote ")
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_a_loss_that_is_no_number_ends_the_run(train, tmp_path):
-    with pytest.raises(UserError, match=r"step \d: loss (nan|inf).*--lr"):
+def test_a_loss_that_is_not_finite_ends_the_run(train, tmp_path):
+    with pytest.raises(SystemExit, match=r"step \d: loss (nan|inf).*--lr"):
         train("--steps 9 --lr 1e30 --val-every 0")
     assert not (tmp_path / "out.bin").exists()
 
 
 @pytest.mark.parametrize("norm", [math.inf, math.nan])
-def test_a_gradient_that_is_no_number_ends_the_run(train, monkeypatch, norm):
+def test_a_gradient_that_is_not_finite_ends_the_run(train, monkeypatch, norm):
     """Though the loss still is one: after this step, the weights would not be."""
     monkeypatch.setattr(gpt2, "clip_gradients", lambda *_: norm)
-    with pytest.raises(UserError, match=rf"step 0: loss \d.*, gradient norm {norm}; .*--lr"):
+    with pytest.raises(SystemExit, match=rf"step 0: loss \d.*, gradient norm {norm}; .*--lr"):
         train("--steps 1 --val-every 0")
 
 
 @pytest.mark.parametrize("name, i", [("wte", 0), ("lnfb", -1)])
-def test_a_weight_that_is_no_number_is_not_saved(train, tmp_path, monkeypatch, name, i):
-    def adamw_update(params, *_):
+def test_a_weight_that_is_not_finite_is_not_saved(train, tmp_path, monkeypatch, name, i):
+    def adamw_update(params, *_, **__):
         params[name].reshape(-1)[i] = np.nan
 
     monkeypatch.setattr(gpt2, "adamw_update", adamw_update)
-    with pytest.raises(UserError, match="no numbers any more, and not saved"):
+    with pytest.raises(SystemExit, match="are not finite, and not saved"):
         train("--steps 1 --val-every 0")
     assert not (tmp_path / "out.bin").exists()
 
 
 def test_no_save(train, tmp_path):
-    with pytest.raises(UserError, match="there is no file"):  # the fixture looks for it
+    with pytest.raises(SystemExit, match="no file of this name"):  # the fixture looks for it
         train("--steps 1 --no-save --val-every 0")
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "x_tokenizer.bin", "x_train.bin", "x_val.bin",
     ]  # fmt: skip
 
 
-def test_defaults(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["train_gpt2.py"])
-    args, others = gpt2.parse_flags()
-    assert others == [] and vars(args) == {
+def test_defaults():
+    assert vars(gpt2.make_parser().parse_args([])) == {
         "init": None,
         "data": None,
         "out": "out.bin",

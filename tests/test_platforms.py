@@ -17,6 +17,7 @@ from train_gpt2 import HERE
 
 import pytest
 from helpers import PROJECT, add_data, make_project, succeeded, without_network
+from running import LESSON, LONG
 
 PROGRAMS = [
     path
@@ -88,11 +89,12 @@ def run_without(lacking, project, program, *flags):
 def test_training_resuming_and_sampling(project, system):
     lacking, data = SYSTEMS[system], ("--data", "data/letters")
     flags = "--init", "d1", "--seq-len", 16, "--steps", 2, "--val-batches", 1
-    for more in ("--out", "plain.bin"), ("--save", f"{system}.bin", "--log", f"{system}.csv"):
-        out = succeeded(run_without(lacking, project, "train_gpt2.py", *data, *flags, *more))
+    saved = "--save", f"{system}.bin", "--log", f"{system}.csv"
+    for program, *more in (LESSON, "--out", "plain.bin"), (LONG, *saved):
+        out = succeeded(run_without(lacking, project, program, *data, *flags, *more))
         assert "step 1: train loss" in out and f"wrote {more[1]}" in out
     resume = "--resume", f"{system}.bin", "--steps", 3
-    out = succeeded(run_without(lacking, project, "train_gpt2.py", *data, *resume))
+    out = succeeded(run_without(lacking, project, LONG, *data, *resume))
     assert "step 2: train loss" in out
     sample = "--weights", f"{system}.bin", "--tokenizer", "data/letters_tokenizer.bin"
     done = run_without(lacking, project, "sample_gpt2.py", *sample, "--tokens", 5)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import sample_gpt2 as sample
 import train_gpt2 as gpt2
-from tools import checkpoints, console, formats
+from tools import checkpoints, console, encoding, formats, sampling
 from tools.console import UserError
 from tools.sampling import picker
 
@@ -24,6 +24,7 @@ PROJECT = Path(__file__).parent.parent
 BYTES = [bytes([i]) for i in range(256)] + [b"<|endoftext|>"]
 LETTERS = [bytes([c]) for c in b"abcdefghij. "] + [b"<end>"]
 MAX_T = 12
+ABOUT = {"step": 3, "data": "data/x", "digest": "0" * 32, "settings": {"shuffle": True}}
 
 
 def model(vocabulary):
@@ -73,7 +74,7 @@ def expected(start, count, seed=1337, i=0, vocabulary=BYTES, **how):
     """The text that generate() goes on with, alone."""
     flat, config = model(vocabulary)
     pick = picker([np.random.default_rng((seed, i))], **how)
-    tokens = gpt2.generate(gpt2.named_views(flat, config), config, np.array([start]), pick)
+    tokens = sampling.generate(gpt2.named_views(flat, config), config, np.array([start]), pick)
     tokens = [token for [token] in itertools.islice(tokens, count)]
     assert len(vocabulary) - 1 not in tokens
     return b"".join(vocabulary[token] for token in tokens).decode("utf-8", "replace")
@@ -163,14 +164,14 @@ def test_characters_are_never_cut():
 
 def test_a_character_that_is_not_at_its_end(monkeypatch):
     """Half of it was drawn last: it is shown as what it is, no letter."""
-    monkeypatch.setattr(gpt2, "generate", lambda *_: iter([[0], [1]]))
+    monkeypatch.setattr(sampling, "generate", lambda *_: iter([[0], [1]]))
     text = sample.Text("a", [b"b", "é".encode()[:1], b"<end>"], 2)
     shown = [text.shown for _ in sample.generate(None, None, [2], [text], None, 2)]
     assert shown == ["ab", "ab", "ab\ufffd"]
 
 
 def test_a_text_that_ends_before_the_others(monkeypatch):
-    monkeypatch.setattr(gpt2, "generate", lambda *_: iter([[1, 0], [0, 0], [0, 1], [0, 0]]))
+    monkeypatch.setattr(sampling, "generate", lambda *_: iter([[1, 0], [0, 0], [0, 1], [0, 0]]))
     texts = [sample.Text("", [b"b", b"<end>"], 1) for _ in range(2)]
     for _ in sample.generate(None, None, [1], texts, None, 9):  # until all have ended
         pass
@@ -185,7 +186,7 @@ def test_a_token_is_out_before_the_next_is_drawn(run, monkeypatch):
             assert file.getvalue() == b"ab" + b"x" * i
             yield [ord("x")]
 
-    monkeypatch.setattr(gpt2, "generate", generate)
+    monkeypatch.setattr(sampling, "generate", generate)
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(file, "utf-8", line_buffering=True))
     run("--prompt", "ab", "--tokens", 5)
     assert file.getvalue() == b"abxxxxx\n"
@@ -193,8 +194,8 @@ def test_a_token_is_out_before_the_next_is_drawn(run, monkeypatch):
 
 def test_tokens_of_several_letters():
     vocabulary = [*BYTES[:-1], b"ab", b"abc", b"<end>"]
-    assert sample.encode("abcab abd", vocabulary, 258) == [257, 256, 32, 256, ord("d")]
-    assert sample.encode("<end>", vocabulary, 258) == list(b"<end>")  # text, as any other
+    assert encoding.encode("abcab abd", vocabulary, 258) == [257, 256, 32, 256, ord("d")]
+    assert encoding.encode("<end>", vocabulary, 258) == list(b"<end>")  # text, as any other
 
 
 # ----------------------------------------------------------------------------
@@ -212,17 +213,13 @@ def standard_input(monkeypatch, data):
         (b"a\0b", "a\0b"),
         (b"\xef\xbb\xbfa\r\nb\n", "a\nb\n"),  # as prepro_text.py reads a file
         (b"a ", "a "),
+        (b"", ""),  # no prompt
     ],
 )
 def test_prompt_from_standard_input(run, monkeypatch, data, text):
     standard_input(monkeypatch, data)
-    more = expected(list(text.encode()), 5)
+    more = expected(list(text.encode()) or [256], 5)
     assert run("--prompt", "-", "--tokens", 5) == f"{text}{more}\n"
-
-
-def test_empty_standard_input_is_no_prompt(run, monkeypatch):
-    standard_input(monkeypatch, b"")
-    assert run("--prompt", "-", "--tokens", 5) == expected([256], 5) + "\n"
 
 
 def test_prompt_that_is_not_utf8(run, monkeypatch):
@@ -230,10 +227,6 @@ def test_prompt_that_is_not_utf8(run, monkeypatch):
     for prompt in "-", os.fsdecode(b"a\xff"):
         with pytest.raises(UserError, match=r"--prompt: not UTF-8 text \(invalid start byte\)"):
             run("--prompt", prompt)
-
-
-def test_prompt_beyond_ascii_in_a_locale_without(run):
-    assert run("--prompt", "é".encode().decode("ascii", "surrogateescape"), "--tokens", 0) == "é\n"
 
 
 @pytest.mark.parametrize("longer", ["", "m", "xyz" * 99])
@@ -250,9 +243,11 @@ def test_longest_prompt(run, capsys, longer):
     assert err.endswith(cut) if longer else cut not in err
 
 
-@pytest.mark.parametrize("prompt", ["--", "-- ", "---", "-x", "--tokens"])
+@pytest.mark.parametrize("prompt", ["--", "-- ", "---", "-x", "--tokens", "é"])
 def test_prompt_that_looks_like_a_flag(run, prompt):
-    assert run(f"--prompt={prompt}", "--tokens", 0) == f"{prompt}\n"
+    """Or is in the bytes of another locale."""
+    typed = prompt.encode().decode("ascii", "surrogateescape")
+    assert run(f"--prompt={typed}", "--tokens", 0) == f"{prompt}\n"
 
 
 def test_vocabulary_that_lacks_letters(run, capsys):
@@ -264,7 +259,7 @@ def test_vocabulary_that_lacks_letters(run, capsys):
             run("--prompt", prompt, vocabulary=LETTERS)
     assert capsys.readouterr() == ("", "")
     with pytest.raises(UserError, match="lack 'b'"):
-        sample.encode("ab", [b"a", b"b"], end_of_text=1)
+        encoding.encode("ab", [b"a", b"b"], end_of_text=1)
 
 
 # ----------------------------------------------------------------------------
@@ -276,14 +271,13 @@ def test_says_what_it_loaded(tmp_path, capsys):
     count = f"{gpt2.num_parameters(model(BYTES)[1]):,}"
     sample.main(["--weights", str(write(tmp_path)), *flags])
     assert capsys.readouterr() == ("a\n", f"out.bin: {count} parameters\n")
-    path = write(tmp_path, about={"step": 40, "data": "data/x", "settings": {}}, name="more.bin")
+    path = write(tmp_path, about=ABOUT | {"step": 40}, name="more.bin")
     sample.main(["--weights", str(path), *flags])
     assert capsys.readouterr() == ("a\n", f"more.bin: {count} parameters, step 40\n")
 
 
-@pytest.mark.parametrize("old", [False, True])
-def test_tokenizer_of_the_training_data(tmp_path, gpt2_tokenizer, capsys, monkeypatch, old):
-    """It is used without a flag only from the project's own data folder. Old: with flags."""
+def test_tokenizer_of_the_training_data(tmp_path, gpt2_tokenizer, capsys, monkeypatch):
+    """It is used without a flag only from the project's own data folder."""
     monkeypatch.setattr(checkpoints, "HERE", tmp_path)
     (tmp_path / "data").mkdir()
     own, elsewhere = tmp_path / "data" / "own", tmp_path / "own"
@@ -291,17 +285,13 @@ def test_tokenizer_of_the_training_data(tmp_path, gpt2_tokenizer, capsys, monkey
     write_tokenizer(f"{own}_tokenizer.bin", LETTERS)
     text = expected([12], 9, vocabulary=LETTERS)
     for data, shown in ("data/own", text), (own, text), (elsewhere, text.upper()):
-        settings = {"steps": 3, "shuffle": True}
-        about = {"step": 3, "data": str(data), "settings": settings}
-        if old:
-            about = {"step": 3, "train_tokens": 9, "flags": ["--steps=3", f"--data={data}"]}
-        path = write(tmp_path, LETTERS, about=about)
+        path = write(tmp_path, LETTERS, about=ABOUT | {"data": str(data)})
         sample.main(["--weights", str(path), "--tokens", "9"])
         assert capsys.readouterr().out == f"{shown}\n"
         other = ["--tokenizer", str(gpt2_tokenizer)]
         sample.main(["--weights", str(path), "--tokens", "9", *other])
         assert capsys.readouterr().out == f"{text.upper()}\n" != f"{text}\n"
-    path = write(tmp_path, LETTERS, about={"step": 3, "data": "data/own", "settings": {}})
+    path = write(tmp_path, LETTERS, about=ABOUT | {"data": "data/own"})
     Path(f"{own}_tokenizer.bin").unlink()
     sample.main(["--weights", str(path), "--tokens", "9"])
     assert capsys.readouterr().out == f"{text.upper()}\n"
@@ -331,7 +321,7 @@ def test_weights_of_no_use(tmp_path):
 def test_defaults():
     """As --help says them."""
     assert vars(sample.parse_args([])) == {
-        "weights": gpt2.WEIGHTS_FILE,
+        "weights": PROJECT / "gpt2_124M.bin",
         "prompt": "",
         "tokens": 100,
         "temperature": 1.0,
@@ -341,10 +331,6 @@ def test_defaults():
         "samples": 1,
         "tokenizer": None,
     }
-
-
-def test_default_weights_are_those_of_the_project():
-    assert sample.parse_args([]).weights == PROJECT / "gpt2_124M.bin"
 
 
 @pytest.mark.parametrize(
@@ -382,13 +368,13 @@ def test_samples_together_are_those_one_by_one(run, monkeypatch, count):
 
 
 def test_samples_go_through_the_model_together(run, monkeypatch):
-    shapes, generate = [], gpt2.generate
+    shapes, generate = [], sampling.generate
 
     def seen(params, config, tokens, pick):
         shapes.append(tokens.shape)
         return generate(params, config, tokens, pick)
 
-    monkeypatch.setattr(gpt2, "generate", seen)
+    monkeypatch.setattr(sampling, "generate", seen)
     run("--prompt", "abc", "--tokens", 2, "--samples", 20)
     assert shapes == [(16, 3), (4, 3)]
     monkeypatch.setattr(sample, "TOGETHER_TOKENS", 7)  # of prompts, at a time

@@ -1,20 +1,23 @@
-"""tools/sampling.py: from logits to a token, by temperature, top-k and top-p."""
+"""tools/sampling.py: a token by temperature, top-k and top-p; keys and values that are kept."""
 
+import itertools
 import math
 
 import train_gpt2 as gpt2
+from test_gpt2 import logits_of
 from tools import sampling
 from tools.console import UserError
-from tools.sampling import next_token, picker
+from tools.sampling import generate, next_token, picker, product
 
 import numpy as np
 import pytest
+from helpers import assert_close, cut, random_params
 
 SCORES = np.array([1.0, 3.0, -2.0, 0.5, 3.0, 2.0, 0.0, -9.0], np.float32)
 
 
 def chances(temperature=1.0, top_k=0, top_p=1.0):
-    """The probabilities by which next_token() is to draw from SCORES, one by one."""
+    """The probabilities by which next_token() must draw from SCORES, one by one."""
     p = {i: math.exp(float(score) / temperature) for i, score in enumerate(SCORES)}
     p = {i: x / sum(p.values()) for i, x in p.items()}
     likely = sorted(p, key=lambda i: -p[i])
@@ -95,7 +98,7 @@ def test_top_k_of_a_large_vocabulary():
 
 @pytest.mark.parametrize("bad", [[np.nan, 0], [np.inf, 0], [-np.inf, -np.inf]], ids=str)
 @pytest.mark.parametrize("temperature", [0, 1])
-def test_logits_that_are_no_numbers(bad, temperature):
+def test_logits_that_are_not_finite(bad, temperature):
     with pytest.raises(UserError, match="not finite"):
         next_token(np.array(bad, np.float32), np.random.default_rng(0), temperature)
 
@@ -116,11 +119,10 @@ def test_each_text_draws_from_its_own_generator():
 def test_products_of_a_few_rows(m, k, n):
     rng = np.random.default_rng(m * k)
     a, w = rng.standard_normal((m, k), np.float32), rng.standard_normal((n, k), np.float32)
-    found, right = sampling.matmul(a, w.T), a.astype(np.float64) @ w.T.astype(np.float64)
+    found, right = product(a, w), a.astype(np.float64) @ w.T.astype(np.float64)
     assert found.dtype == np.float32 and found.shape == right.shape
     assert np.abs(found - right).max() <= 2e-6 * np.abs(a).max() * np.abs(w).max() * k
-    out = np.full((m, n), np.nan, np.float32)
-    assert sampling.matmul(a, w.T, out=out) is out and np.allclose(out, right, atol=1e-3)
+    assert found.flags.c_contiguous
 
 
 def test_draws_are_those_of_choice():
@@ -129,3 +131,88 @@ def test_draws_are_those_of_choice():
     for _ in range(500):
         token = theirs.choice(len(logits), p=gpt2.softmax(logits))
         assert sampling.next_token(logits, ours) == token
+
+
+# ----------------------------------------------------------------------------
+# The model, for new tokens alone
+
+
+def logits_after(params, config, tokens):
+    """Return the logits (B, V) that follow tokens (B, T), by the lesson's forward pass of all."""
+    _, cache = gpt2.gpt2_forward(params, config, tokens, tokens)
+    return logits_of(cache).reshape(*tokens.shape, -1)[:, -1]
+
+
+WHOLE, CUT_UP = (2, 2**18, 128), (3, 8, 2)
+LENGTHS = [(1, WHOLE), (4, WHOLE), (9, CUT_UP), (12, WHOLE)]  # of a prompt; maxT is 9
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n, setting", LENGTHS)
+@pytest.mark.parametrize("B, L", [(1, 2), (3, 2), (1, 10), (17, 1)])
+def test_logits_are_those_of_the_whole_forward_pass(B, L, n, setting, dtype):
+    """At every position, and after the older half was forgotten."""
+    config = gpt2.GPT2Config(maxT=9, V=13, L=L, NH=2, C=8)
+    _, params = random_params(config, dtype=dtype)
+    text, seen = np.random.default_rng(3).integers(config.V, size=(B, 40)), []
+
+    def pick(logits):
+        seen.append(logits)
+        return text[:, n + len(seen) - 1]
+
+    with cut(*setting):
+        tokens = generate(params, config, text[:, :n], pick)
+        found = np.stack(list(itertools.islice(tokens, 25)), 1)
+    assert np.array_equal(found, text[:, n : n + 25])
+    known = text[:, :n]
+    for i, logits in enumerate(seen):
+        assert logits.dtype == dtype  # keys and values of float64 would show here
+        if known.shape[1] > config.maxT:
+            known = known[:, -4:]
+        allowed = 4e-6 if dtype == np.float32 else 1e-14  # measured: 4.1e-7
+        assert_close(logits, logits_after(params, config, known), allowed, name=f"token {i}")
+        known = np.append(known, text[:, n + i, None], 1)
+
+
+@pytest.mark.parametrize("maxT", [1, 2, 7])
+def test_what_is_forgotten_leaves_at_least_one_token(maxT):
+    config = gpt2.GPT2Config(maxT, V=13, L=1, NH=1, C=4)
+    _, params = random_params(config, dtype=np.float64)
+    seen, known = [], [*range(9)]
+    tokens = generate(params, config, [known], lambda logits: seen.append(logits) or [5])
+    list(itertools.islice(tokens, 3 * maxT))
+    for logits in seen:
+        known = known if len(known) <= maxT else known[-max(1, maxT // 2) :]
+        assert_close(logits, logits_after(params, config, np.array([known])), 1e-14)
+        known = [*known, 5]
+
+
+def test_greedy_text_is_the_lessons():
+    """The likeliest token each time, as by train_gpt2.generate() with the draw replaced."""
+    config = gpt2.GPT2Config(maxT=24, V=31, L=2, NH=2, C=8)
+    _, params = random_params(config, dtype=np.float64)
+
+    class Likeliest:
+        def choice(self, n, p):
+            return p.argmax()
+
+    theirs = gpt2.generate(params, config, [3, 1, 2], Likeliest())
+    ours = generate(params, config, [[3, 1, 2]], lambda logits: [next_token(logits[0], None, 0)])
+    count = config.maxT - 3 + 1  # the lesson then forgets one token at a time
+    assert [token for [token] in itertools.islice(ours, count)] == [
+        *itertools.islice(theirs, count)
+    ]
+
+
+def test_only_new_tokens_are_computed(monkeypatch):
+    """After the prompt a row for each text, but once where the older half is forgotten."""
+    config = gpt2.GPT2Config(maxT=6, V=13, L=1, NH=1, C=4)
+    _, params = random_params(config)
+    rows, embed = [], sampling.embedding_forward
+    monkeypatch.setattr(
+        sampling, "embedding_forward", lambda x, *args: rows.append(x.size) or embed(x, *args)
+    )
+    prompt = np.ones((2, 4), int)
+    list(itertools.islice(generate(params, config, prompt, lambda logits: [1, 2]), 9))
+    assert rows == [8, 2, 2, 6, 2, 2, 2, 6, 2]
+    assert prompt.tolist() == [[1] * 4] * 2

@@ -1,4 +1,4 @@
-"""tools/torch_engine.py: the steps that PyTorch takes for the driver, beside those of NumPy."""
+"""tools/torch_engine.py: the steps that PyTorch takes for tools/train.py, beside those of NumPy."""
 
 import os
 import subprocess
@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-from tools import driver, torch_engine  # noqa: E402
+from tools import torch_engine  # noqa: E402
+from tools import train as house  # noqa: E402
 from tools.torch_engine import TorchEngine  # noqa: E402
 
 PROJECT = Path(__file__).parent.parent
@@ -26,7 +27,7 @@ distributed = pytest.mark.skipif(
 
 
 def flags(**given):
-    return SimpleNamespace(**driver.DEFAULTS | {"lr": 1e-2, "weight_decay": 0.1} | given)
+    return SimpleNamespace(**house.DEFAULTS | {"lr": 1e-2, "weight_decay": 0.1} | given)
 
 
 def batches(count, config, seed=0):
@@ -152,7 +153,7 @@ def test_environment_of_a_process(monkeypatch):
     ],
 )
 def test_mistake_in_the_environment_is_one_line(environment, why):
-    command = [sys.executable, PROJECT / "reference_gpt2.py", "--train", "--data", "x"]
+    command = [sys.executable, PROJECT / "tools" / "train.py", "--device", "cpu", "--data", "x"]
     known = {k: v for k, v in os.environ.items() if k not in ("RANK", "MASTER_ADDR")}
     done = subprocess.run(
         command, env=known | environment, capture_output=True, text=True, timeout=60

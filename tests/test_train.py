@@ -1,11 +1,10 @@
-"""train_gpt2.py as its users run it: its output, its files, and what it says to a mistake."""
+"""Both programs of training as their users run them: output, files, what they say to a mistake."""
 
 import io
 import math
 import os
 import re
 import shutil
-import struct
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import train_gpt2 as gpt2
 from tools import formats, log, memory, prepare
+from tools.console import UserError
 
 import helpers
 import numpy as np
@@ -24,19 +24,22 @@ from helpers import (
     add_data,
     failed,
     make_project,
+    run,
     succeeded,
     write_tokenizer,
     write_tokens,
 )
 from running import (
+    BOTH,
     DATA,
-    DRIVER,
     FAST,
-    LOOPS,
+    LESSON,
+    LONG,
+    long_run,
     losses,
-    shown_on,
+    mistake,
+    on_terminal,
     small_weights,
-    start_training,
     train,
     within,
 )
@@ -59,24 +62,23 @@ def bare(tmp_path):
 NUMBER = r"\d+\.\d{6}"
 
 
-@LOOPS
-def test_output_layout(project, loop):
+@BOTH
+def test_output_layout(project, program):
     flags = "--init d1 --seq-len 16 --batch-size 4 --steps 4 --val-every 2 --sample-every 3".split()
-    out = succeeded(train(project, *flags, *DATA, "--val-batches", 3, *loop))
+    out = succeeded(run(project, program, *flags, *DATA, "--val-batches", 3))
     val = [rf"step {i}: val loss {NUMBER}\n" for i in range(5)]
     steps = [
         rf"step {i}: train loss {NUMBER} \(took {NUMBER} ms, \d+ tokens/s\)\n" for i in range(4)
     ]
-    letters = r"---\n(?:[abcdefghij. ]|<end>){256,1280}\n---\n"
-    maxT = int(re.search(r"maxT=(\d+)", out)[1])
-    assert maxT >= 16
-    parameters = (maxT + V) * 64 + 12 * 64 * 64 + 13 * 64 + 2 * 64
-    size = rf"GPT2Config\(maxT={maxT}, V={V}, L=1, NH=1, C=64\)"
+    count = 256 if program == LONG else 64
+    letters = rf"---\n(?:[abcdefghij. ]|<end>){{{count}}}\n---\n"
+    parameters = (16 + V) * 64 + 12 * 64 * 64 + 13 * 64 + 2 * 64
+    size = rf"GPT2Config\(maxT=16, V={V}, L=1, NH=1, C=64\)"
     memory = r"memory: \d+ MB \(parameters \d+, gradients \d+, moments \d+, activations \d+\)\n"
     assert re.fullmatch(
         rf"weights: d1, {parameters:,} parameters, {size}\n"
         r"data: data/letters, 901 tokens, and 451 for validation\n"
-        rf"{memory if loop else ''}"
+        rf"{memory if program == LONG else ''}"
         rf"{val[0]}{steps[0]}{steps[1]}{val[2]}{steps[2]}step 3: sample\n{letters}{steps[3]}"
         rf"{val[4]}step 4: sample\n{letters}wrote out.bin[;\n].*\n.*\n",
         out,
@@ -84,8 +86,9 @@ def test_output_layout(project, loop):
 
 
 def without_times(out):
-    """Return the output without what differs between equal runs, and between the two loops."""
+    """Return the output without what differs between equal runs, and between the two programs."""
     out = re.sub(r" \(took .*\)|memory: .*\n", "", out)
+    out = re.sub(r"---\n((?:[abcdefghij. ]|<end>){16}).*\n---", r"---\n\1\n---", out)
     return out[: out.index("wrote ")] if "wrote " in out else out
 
 
@@ -101,26 +104,24 @@ COMMON = {
 
 
 @pytest.mark.parametrize("flags", COMMON)
-def test_the_driver_does_what_the_plain_loop_does(project, flags):
-    """The same lines, and the same bytes in out.bin."""
+def test_a_long_run_does_what_the_lesson_does(project, flags):
+    """The same lines, samples until they are longer than maxT, and the same bytes in out.bin."""
     small_weights(project / "w.bin", 16)
     flags = [*FAST, *DATA, "--steps", 5, "--val-every", 2, "--sample-every", 3, *COMMON[flags]]
     found = []
-    for more in [], DRIVER, ["--log", project / "both.csv"]:
-        (project / "both.csv").unlink(missing_ok=True)
-        out = succeeded(train(project, *flags, *more))
-        assert ("memory: " in out) is bool(more)  # the one has it, the other does not
+    for program in LESSON, LONG:
+        out = succeeded(run(project, program, *flags))
         found.append((without_times(out), (project / "out.bin").read_bytes()))
         (project / "out.bin").unlink()
-    assert found[0] == found[1] == found[2]
-    assert found[0][0].count("train loss") >= 5
+    assert found[0] == found[1]
+    assert found[0][0].count("train loss") >= 5 and ": sample" in found[0][0]
 
 
-@LOOPS
-def test_nothing_but_steps(bare, loop):
+@BOTH
+def test_nothing_but_steps(bare, program):
     add_data(bare)
     before = sorted(bare.rglob("*.bin"))
-    lines = succeeded(train(bare, *FAST, *DATA, "--no-save", *loop)).splitlines()
+    lines = succeeded(run(bare, program, *FAST, *DATA, "--no-save")).splitlines()
     assert [line.split(":")[0] for line in lines[-2:]] == ["step 0", "step 1"]
     assert not [line for line in lines if re.search("val loss|sample|wrote|python", line)]
     assert sorted(bare.rglob("*.bin")) == before
@@ -135,69 +136,43 @@ def mean_loss(path, weights, batches, B=4, T=16):
     return gpt2.gpt2_forward(params, config, x.reshape(-1, T), y.reshape(-1, T))[0]
 
 
-@LOOPS
-def test_losses_are_those_of_the_right_tokens(project, tmp_path, loop):
+@BOTH
+def test_losses_are_those_of_the_right_tokens(project, tmp_path, program):
     saved = tmp_path / "w.bin"
-    flags = [*FAST, *DATA, "--val-every", 1, "--val-batches", 3, "--lr", 1e-2]
-    succeeded(train(project, *flags, "--save", saved))
-    out = succeeded(train(project, *flags, *loop, "--init", saved))
+    flags = [*FAST, *DATA, "--val-every", 1, "--val-batches", 3, "--lr", 1e-2, "--out", saved]
+    succeeded(run(project, program, *flags))
     data = project / "data"
     val = mean_loss(data / "letters_val.bin", saved, 3)
     first = mean_loss(data / "letters_train.bin", saved, 1)
     assert abs(val - first) > 1e-3  # they can be told apart
+    out = succeeded(run(project, program, *flags, "--init", saved))
     assert losses(out, "val")[0] == pytest.approx(val, abs=2e-6)
     assert losses(out, "train")[0] == pytest.approx(first, abs=2e-6)
 
 
-@pytest.mark.parametrize("steps", [1, 3])
-def test_learning_rate_of_0_changes_nothing(project, tmp_path, steps):
-    """Nor does the seed, unless weights are made or tokens drawn with it."""
-    weights, saved = small_weights(tmp_path / "w.bin", 16), tmp_path / "saved.bin"
-    flags = [*FAST, *DATA, "--init", weights, "--lr", 0, "--steps", steps, "--seed", steps]
-    succeeded(train(project, *flags, "--weight-decay", 0.1, "--save", saved))
-    assert np.array_equal(formats.load_weights(saved)[0], formats.load_weights(weights)[0])
-
-
-@LOOPS
-def test_flags_reach_adamw(project, tmp_path, loop):
-    """What it saves is what three steps made here come to."""
-    weights, saved = small_weights(tmp_path / "w.bin", 16), tmp_path / "saved.bin"
-    flags = "--lr 0.02 --weight-decay 0.3 --warmup 1 --min-lr-frac 0.5 --steps 3".split()
-    succeeded(train(project, *FAST, *DATA, "--init", weights, *flags, *loop, "--out", saved))
-    flat, config = formats.load_weights(weights)
-    tokens, _ = formats.load_tokens(project / "data" / "letters_train.bin")
-    params, grads, m, v = (
-        gpt2.named_views(array, config) for array in (flat, *np.zeros((3, flat.size), np.float32))
-    )
-    for step, lr in enumerate([0.02, 0.02, 0.015]):  # half a cosine, from 0.02 down to 0.01
-        _, cache = gpt2.gpt2_forward(params, config, *gpt2.get_batch(tokens, step, 4, 16))
-        gpt2.gpt2_backward(1.0, cache, grads)
-        gpt2.adamw_update(params, grads, m, v, step + 1, lr, weight_decay=0.3)
-    assert np.abs(formats.load_weights(saved)[0] - flat).max() < 1e-6
-
-
-def test_one_token_at_a_time(project):
+@BOTH
+def test_one_token_at_a_time(project, program):
     flags = "--seq-len 1 --batch-size 64 --sample-every 2".split()
-    assert succeeded(train(project, *FAST, *DATA, *flags)).count(": sample") == 1
+    assert succeeded(run(project, program, *FAST, *DATA, *flags)).count(": sample") == 1
 
 
-@pytest.mark.parametrize("shuffle", [[], ["--shuffle"]])
-def test_loss_falls(project, shuffle):
+@pytest.mark.parametrize("program, more, words", [(LESSON, [], 5), (LONG, ["--shuffle"], 20)])
+def test_loss_falls(project, program, more, words):
     flags = "--init d1 --seq-len 16 --batch-size 4 --steps 80 --lr 3e-3 --warmup 5".split()
     flags += "--min-lr-frac 0.1 --val-every 80 --sample-every 80".split()
-    out = succeeded(train(project, *flags, *DATA, *shuffle))
+    out = succeeded(run(project, program, *flags, *DATA, *more))
     first, last = losses(out, "val")
     assert abs(first - math.log(V)) < 0.3 and last < 0.1, (first, last)
     assert losses(out, "train")[0] == pytest.approx(first, abs=0.3)
     assert losses(out, "train")[-1] < 0.15
     sample = re.search(r"---\n(.*)\n---", out, re.DOTALL)[1]
-    # it looks like the text, of which 256 tokens have 51 words; at random there would be none
-    assert sum(sample.count(word) for word in ("abc. ", "jihg ", "fed. ")) >= 20
+    # it looks like the text, of which 5 tokens have a word; at random there would be none
+    assert sum(sample.count(word) for word in ("abc. ", "jihg ", "fed. ")) >= words
 
 
-@LOOPS
-def test_samples_differ_from_step_to_step(project, loop):
-    out = succeeded(train(project, *FAST, *DATA, "--lr", 0, "--sample-every", 1, *loop))
+@BOTH
+def test_samples_differ_from_step_to_step(project, program):
+    out = succeeded(run(project, program, *FAST, *DATA, "--lr", 0, "--sample-every", 1))
     one, other = re.findall(r"---\n(.*?)\n---", out, re.DOTALL)
     assert one != other
 
@@ -205,8 +180,8 @@ def test_samples_differ_from_step_to_step(project, loop):
 def test_batches_of_accumulated_steps(project):
     """One after the other: the loss of a step is the mean of as many, and none is taken twice."""
     flags = [*FAST, *DATA, "--lr", 0, "--no-save"]
-    each = losses(succeeded(train(project, *flags, "--steps", 6)), "train")
-    means = losses(succeeded(train(project, *flags, "--steps", 2, "--grad-accum", 3)), "train")
+    each = losses(succeeded(long_run(project, *flags, "--steps", 6)), "train")
+    means = losses(succeeded(long_run(project, *flags, "--steps", 2, "--grad-accum", 3)), "train")
     assert len(set(each)) == 6
     assert means == pytest.approx([sum(each[:3]) / 3, sum(each[3:]) / 3], abs=2e-6)
 
@@ -214,19 +189,19 @@ def test_batches_of_accumulated_steps(project):
 def test_order_of_shuffled_batches_follows_the_seed(project, tmp_path):
     weights = small_weights(tmp_path / "w.bin", 16)
     flags = [*FAST, *DATA, "--lr", 0, "--no-save", "--init", weights, "--shuffle", "--seed"]
-    one, same, other = (losses(succeeded(train(project, *flags, s)), "train") for s in (1, 1, 2))
+    one, same, other = (losses(succeeded(long_run(project, *flags, s)), "train") for s in (1, 1, 2))
     assert one == same != other
 
 
 def test_save_and_start_from_it(project, tmp_path):
     saved = tmp_path / "saved.bin"
     first = FAST + "--val-every 2 --lr 3e-3".split()
-    out = succeeded(train(project, *first, *DATA, "--save", saved))
+    out = succeeded(long_run(project, *first, *DATA, "--save", saved))
     assert f"\nwrote {saved}\nstep 2: val loss " in out
     flat, config = formats.load_weights(saved)
     assert config[1:] == (V, 1, 1, 64) and config.maxT >= 16
     assert not np.array_equal(flat, gpt2.init_weights(config, 1337))
-    again = succeeded(train(project, *first, *DATA, "--init", saved))
+    again = succeeded(long_run(project, *first, *DATA, "--init", saved))
     # the last loss of the one is the first of the other, to the digit
     assert losses(again, "val")[0] == losses(out, "val")[-1] < losses(out, "val")[0]
 
@@ -238,22 +213,22 @@ def test_one_seed_gives_the_same_bytes(project, tmp_path):
     add_data(project, "longer", 3 * 2048)
     files, texts = [tmp_path / name for name in ("1.bin", "2.bin", "3.bin")], []
     for path, seed in zip(files, (5, 5, 6), strict=True):
-        done = train(project, *flags.split(), seed, "--data", "data/longer", "--save", path)
+        done = long_run(project, *flags.split(), seed, "--data", "data/longer", "--save", path)
         texts.append(without_times(succeeded(done)))
     assert files[0].read_bytes() == files[1].read_bytes() != files[2].read_bytes()
     assert texts[0] == texts[1] != texts[2]
 
 
-@LOOPS
-def test_default_files_are_the_projects(bare, tmp_path, loop):
+@BOTH
+def test_default_files_are_the_projects(bare, tmp_path, program):
     """Without --init and --data, wherever one stands; what is there is not made anew."""
     add_data(bare, "tiny_shakespeare")
     shutil.move(bare / "data" / "tiny_shakespeare_tokenizer.bin", bare / "gpt2_tokenizer.bin")
     config = gpt2.GPT2Config(16, V, 1, 2, 8)
     formats.write_weights(bare / "gpt2_124M.bin", gpt2.init_weights(config), config)
     before = sorted(path.name for path in bare.rglob("*.bin"))
-    flags = [*"--steps 2 --seq-len 16 --sample-every 2".split(), *loop]
-    out = succeeded(train(bare, *flags, cwd=tmp_path))
+    flags = "--steps 2 --seq-len 16 --sample-every 2".split()
+    out = succeeded(run(bare, program, *flags, cwd=tmp_path))
     weights, data = (re.search(rf"{name}: (.*?), ", out)[1] for name in ("weights", "data"))
     assert tmp_path / weights == bare / "gpt2_124M.bin" and "(maxT=16, " in out
     assert tmp_path / data == bare / "data" / "tiny_shakespeare"
@@ -262,14 +237,14 @@ def test_default_files_are_the_projects(bare, tmp_path, loop):
     assert formats.load_weights(tmp_path / "out.bin")[1] == config
 
 
-@LOOPS
+@BOTH
 @pytest.mark.parametrize("name", ["a folder with spaces", "Öl und 数据"])
-def test_odd_folders(tmp_path, name, loop):
+def test_odd_folders(tmp_path, name, program):
     folder = add_data(make_project(tmp_path / name))
     (tmp_path / "elsewhere").mkdir()
     data, saved = f"../{name}/data/letters", tmp_path / name / "säve d.bin"
-    flags = [*FAST, "--sample-every", 1, "--data", data, "--out", saved, *loop]
-    out = succeeded(train(folder, *flags, cwd=tmp_path / "elsewhere"))
+    flags = [*FAST, "--sample-every", 1, "--data", data, "--out", saved]
+    out = succeeded(run(folder, program, *flags, cwd=tmp_path / "elsewhere"))
     assert f"\nwrote {saved}" in out and out.count(": sample") == 2
     assert formats.load_weights(saved)[1].V == V
     assert not list((tmp_path / "elsewhere").iterdir())
@@ -286,40 +261,37 @@ def test_read_only_project():
         folder.chmod(0o555)
         before = sorted(folder.iterdir())
         # root may write anywhere, so it becomes nobody, who can't read what is not imported by then
-        modules = "os, mmap, locale, pkgutil, numpy.random, tqdm, tools.driver"
+        modules = "os, mmap, locale, pkgutil, numpy.random, tqdm, tools.train"
         nobody = f"import {modules}; os.geteuid() or os.setresuid(*[{helpers.NOBODY}] * 3)"
         how = {"python": within(nobody), "PYTHONDONTWRITEBYTECODE": "1"}
         data = ["--data", elsewhere / "letters"]
-        for flag, loop in ("--out", []), ("--save", []), ("--out", DRIVER):
-            succeeded(train(folder, *FAST, *data, flag, elsewhere / "w.bin", *loop, **how))
-            assert formats.load_weights(elsewhere / "w.bin")[1].V == V
+        for program, flag in (LESSON, "--out"), (LONG, "--save"), (LONG, "--out"):
+            out = elsewhere / "w.bin"
+            succeeded(run(folder, program, *FAST, *data, flag, out, **how))
+            assert formats.load_weights(out)[1].V == V
             assert sorted(folder.iterdir()) == before
-            for name in "w.bin", elsewhere / "none" / "w.bin":
-                done = train(folder, *FAST, *data, flag, name, *loop, **how)
-                assert flag in failed(done) and "step 0" not in done.stdout
-        for loop in [], DRIVER:  # where it stands by default
-            done = train(folder, *FAST, *data, *loop, **how)
-            assert "--out out.bin: " in failed(done) and "step 0" not in done.stdout
+            for more in [flag, "w.bin"], [flag, elsewhere / "none" / "w.bin"], []:
+                done = run(folder, program, *FAST, *data, *more, **how)
+                mistake(done, f"{flag} " if more else "--out out.bin: ")
+                assert "step 0" not in done.stdout
         folder.chmod(0o755)
 
 
-@LOOPS
-def test_lines_come_at_once(project, loop):
+def test_lines_come_at_once(project):
     """Also in a pipe, where Python by itself would keep them until there are some thousand."""
     before = "import atexit; atexit.register(lambda: print(sys.stdout.line_buffering))"
-    out = succeeded(train(project, *FAST, *DATA, *loop, python=within(before)))
+    out = succeeded(long_run(project, *FAST, *DATA, python=within(before)))
     assert out.splitlines()[-1] == "True"
 
 
-@LOOPS
-def test_output_that_cannot_show_every_character(project, loop):
+def test_output_that_cannot_show_every_character(project):
     """As on Windows, or in a terminal of 1990: a sample's odd bytes are no reason to stop."""
     tokens = np.arange(900) % 4
     for split in "train", "val":
         write_tokens(project / "data" / f"odd_{split}.bin", tokens, 4)
     write_tokenizer(project / "data" / "odd_tokenizer.bin", [b"\xff", "é".encode(), b"x", b"<end>"])
-    flags = [*FAST, "--sample-every", 1, "--data", "data/odd", *loop]
-    out = succeeded(train(project, *flags, PYTHONIOENCODING="ascii"))
+    flags = [*FAST, "--sample-every", 1, "--data", "data/odd"]
+    out = succeeded(long_run(project, *flags, PYTHONIOENCODING="ascii"))
     assert out.count(": sample") == 2
 
 
@@ -347,37 +319,17 @@ def block(folder, *names):
     return str(folder)
 
 
-OTHER_PACKAGES = "torch", "tiktoken", "requests", "urllib3"
-
-
-def test_driver_needs_numpy_and_tqdm_alone(project, tmp_path):
-    path, saved = block(tmp_path, *OTHER_PACKAGES), tmp_path / "w.bin"
+def test_a_long_run_needs_numpy_and_tqdm_alone(project, tmp_path):
+    path = block(tmp_path, "torch", "tiktoken", "requests", "urllib3")
+    saved = tmp_path / "w.bin"
     flags = [*FAST, *DATA, "--val-every", 1, "--sample-every", 2, "--save", saved]
-    assert "step 1: " in succeeded(train(project, *flags, PYTHONPATH=path))
+    assert "step 1: " in succeeded(long_run(project, *flags, PYTHONPATH=path))
     goes_on = ["--resume", saved, "--steps", 3, "--val-every", 0]
-    assert "step 2: " in succeeded(train(project, *goes_on, PYTHONPATH=path))
+    assert "step 2: " in succeeded(long_run(project, *goes_on, PYTHONPATH=path))
 
 
-@pytest.mark.parametrize("alone", [False, True])
-def test_lesson_needs_numpy_alone(project, tmp_path, alone):
-    """And no other file of the project, which is then not beside it."""
-    path, folder = block(tmp_path, *OTHER_PACKAGES, "tqdm"), project
-    if alone:
-        folder = tmp_path / "alone"
-        folder.mkdir()
-        shutil.copy(project / "train_gpt2.py", add_data(folder))
-    flags = [*FAST, *DATA, "--val-every", 1, "--sample-every", 2]
-    first = succeeded(train(folder, *flags, PYTHONPATH=path))
-    assert "step 1: train loss" in first and "step 2: sample" in first
-    again = succeeded(train(folder, *flags, "--init", "out.bin", PYTHONPATH=path))
-    assert losses(again, "val")[0] == losses(first, "val")[-1]
-    if alone:
-        line = failed(train(folder, *flags, "--grad-accum", 2, PYTHONPATH=path))
-        assert "--grad-accum 2: there is no such flag" in line
-
-
-def test_driver_without_tqdm(project, tmp_path):
-    done = train(project, *FAST, *DATA, *DRIVER, PYTHONPATH=block(tmp_path, "tqdm"))
+def test_a_long_run_without_tqdm(project, tmp_path):
+    done = long_run(project, *FAST, *DATA, PYTHONPATH=block(tmp_path, "tqdm"))
     failed(done, "tqdm", "pip install")
 
 
@@ -404,10 +356,9 @@ def test_memory_is_what_it_takes(project):
         pytest.skip("needs /proc, which says how much memory a process took")
     peak = "import re; print(re.search(r'VmHWM:.*', open('/proc/self/status').read())[0])"
 
-    def run(*flags):
+    def measured(*flags):
         few = "--steps 1 --val-batches 1 --sample-every 0 --data data/long".split()
-        flags = [*DRIVER, *flags, *few]
-        out = succeeded(train(project, *flags, python=within("", peak)))
+        out = succeeded(long_run(project, *flags, *few, python=within("", peak)))
         line = re.search(r"memory: (.*) MB \((.*)\)", out)
         parts = [int(part.split()[1]) for part in line[2].split(", ")]
         assert int(line[1]) == pytest.approx(sum(parts), abs=2)  # each is rounded
@@ -415,10 +366,10 @@ def test_memory_is_what_it_takes(project):
         return taken - int(line[1]), taken, parts
 
     add_data(project, "long", 3000)
-    python, _, _ = run("--init", "d1", "--seq-len", 4, "--batch-size", 1)
+    python, _, _ = measured("--init", "d1", "--seq-len", 4, "--batch-size", 1)
     d6 = ["--init", "d6", "--batch-size", 4]  # 10.7 million parameters
     for T, accum, gradients in (64, 1, 43), (64, 2, 85), (224, 1, 43):
-        beyond, taken, parts = run(*d6, "--seq-len", T, "--grad-accum", accum)
+        beyond, taken, parts = measured(*d6, "--seq-len", T, "--grad-accum", accum)
         assert parts[:3] == pytest.approx([43, gradients, 85], abs=1)
         # measured: 0.03
         assert abs(beyond - python) <= 0.25 * (taken - python)
@@ -427,10 +378,10 @@ def test_memory_is_what_it_takes(project):
 @pytest.mark.parametrize("have, warned", [(10**6, True), (10**9, False)])
 def test_warning_where_memory_is_short(project, have, warned):
     patch = within(f"import tools.memory; tools.memory.machine_memory = lambda: {have}")
-    done = train(project, *FAST, *DATA, *DRIVER, python=patch)
+    done = long_run(project, *FAST, *DATA, python=patch)
     assert done.returncode == 0 and "step 1: " in done.stdout  # it may know better
     assert done.stderr.count("\n") == warned
-    assert not warned or re.match(r"train_gpt2\.py: warning: .*--batch-size.*\n", done.stderr)
+    assert not warned or re.match(r"train\.py: warning: .*--batch-size.*\n", done.stderr)
 
 
 def test_machine_memory():
@@ -474,32 +425,15 @@ def test_bar_of_a_resumed_run():
 # The bar on a terminal
 
 
-def on_terminal(project, *flags, stdout_too):
-    """Run it with its stderr, and maybe stdout, a terminal -> what that showed, what came else."""
-    pty = pytest.importorskip("pty", reason="needs the terminals of POSIX")
-    import fcntl
-    import termios
-
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 120, 0, 0))
-    streams = {"stderr": theirs} | ({"stdout": theirs} if stdout_too else {})
-    with start_training(project, *flags, streams=streams) as process:
-        os.close(theirs)
-        shown = shown_on(ours)
-        out = "" if stdout_too else process.stdout.read()
-    assert process.returncode == 0, shown
-    return shown.decode(), out
-
-
 BAR = r"100%\|█+\| 30/30 \[.*, loss \d\.\d{4}, \d+ tokens/s\]"
-BAR_FLAGS = [*FAST, *DATA, *DRIVER, "--steps", 30, "--val-every", 10]
+BAR_FLAGS = [LONG, *FAST, *DATA, "--steps", 30, "--val-every", 10]
 
 
 def test_bar_and_lines(project):
     """stderr a terminal, stdout a file or a pipe: one has the bar, the other all the lines."""
-    shown, out = on_terminal(project, *BAR_FLAGS, stdout_too=False)
+    shown, status, out = on_terminal(project, *BAR_FLAGS, columns=120, only_stderr=True)
     steps = [line.split(":")[0] for line in out.splitlines() if "train loss" in line]
-    assert steps == [f"step {i}" for i in range(30)]
+    assert status == 0 and steps == [f"step {i}" for i in range(30)]
     assert len(losses(out, "val")) == 4 and "tokens/s" in out and "█" not in out
     assert re.search(BAR, shown), shown
     assert "step 1:" not in shown and "train loss" not in shown and "val loss" not in shown
@@ -507,8 +441,8 @@ def test_bar_and_lines(project):
 
 def test_bar_alone(project):
     """Both a terminal: no line for each step, but those that are rare."""
-    shown, _ = on_terminal(project, *BAR_FLAGS, stdout_too=True)
-    assert re.search(BAR, shown), shown
+    shown, status, _ = on_terminal(project, *BAR_FLAGS, columns=120)
+    assert status == 0 and re.search(BAR, shown), shown
     assert "train loss" not in shown and len(losses(shown, "val")) == 4
     assert shown.startswith("weights: d1, ")
 
@@ -517,9 +451,34 @@ def test_bar_alone(project):
 # Mistakes; those that take one bad file or flag are in test_bad_input.py
 
 
-@LOOPS
-def test_just_enough_tokens(project, loop):
-    assert "step 1: " in succeeded(train(project, *FAST, *DATA, "--batch-size", 28, *loop))
+def test_a_flag_of_long_runs(project):
+    done = train(project, *FAST, *DATA, "--resume", "x")
+    mistake(done, "train_gpt2.py: error: --resume x: ", "tools/train.py", status=2)
+
+
+@BOTH
+def test_a_loss_that_is_not_finite(project, program):
+    flags = ["--lr", 1e20, "--steps", 9, "--no-save"]
+    mistake(run(project, program, *FAST, *DATA, *flags), "step 1: loss ", "--lr")
+
+
+@BOTH
+def test_a_learners_own_error_keeps_its_traceback(bare, program):
+    add_data(bare)
+    path = bare / "train_gpt2.py"
+    text, line = path.read_text(encoding="utf-8"), "    return matmul(x, w.T) + b, (x, w)\n"
+    assert text.count(line) == 1
+    path.write_text(text.replace(line, line.replace("w.T", "w")), encoding="utf-8")
+    done = run(bare, program, *FAST, *DATA)
+    assert done.returncode == 1 and done.stderr.startswith("Traceback (most recent call last)")
+    assert "in linear_forward\n    return matmul(x, w) + b" in done.stderr
+    assert re.search(r"\nValueError: matmul: .*mismatch", done.stderr)
+
+
+@BOTH
+def test_just_enough_tokens(project, program):
+    out = succeeded(run(project, program, *FAST, *DATA, "--batch-size", 28))
+    assert "step 1: " in out
 
 
 @pytest.fixture
@@ -530,20 +489,20 @@ def letters(project, tmp_path):
     return [*FAST, "--data", tmp_path / "x", "--sample-every", 1], tmp_path / "x_tokenizer.bin"
 
 
-@LOOPS
-def test_missing_tokenizer(project, letters, loop):
+def test_missing_tokenizer(project, letters):
     flags, _ = letters
-    failed(train(project, *flags, *loop), "tokenizer.bin", "no file of this name")
-    done = train(project, *flags, *loop, "--sample-every", 0)  # not asked for
+    mistake(train(project, *flags), "gpt2_tokenizer.bin", "No such file")
+    mistake(long_run(project, *flags), "tokenizer.bin", "no file of this name")
+    done = long_run(project, *flags, "--sample-every", 0)  # not asked for
     assert "step 1: " in succeeded(done)
 
 
+@BOTH
 @pytest.mark.parametrize("vocabulary", [LETTERS[:-3], [*LETTERS, b"more"]], ids=["less", "more"])
-def test_tokenizer_of_another_vocabulary(project, letters, vocabulary):
+def test_tokenizer_of_another_vocabulary(project, letters, vocabulary, program):
     flags, own = letters
     write_tokenizer(own, vocabulary)
-    for loop in [], DRIVER:
-        failed(train(project, *flags, *loop), "x_tokenizer.bin", f" {len(vocabulary)} ", f" {V}")
+    mistake(run(project, program, *flags), str(own.parent / "x"), f" {len(vocabulary)} ", f" {V}")
 
 
 # ----------------------------------------------------------------------------
@@ -556,55 +515,58 @@ def test_what_is_missing_is_made_and_nothing_else(tmp_path, monkeypatch, online)
         for name in "SHAKESPEARE", "WEIGHTS_FILE", "PYTHON_DOCS":
             monkeypatch.setattr(prepare, name, tmp_path / ("there" if name in there else "none"))
         calls.clear()
-        result = prepare.make_defaults(*given)
-        assert result is (online or not calls)
-        return [call[0] for call in calls]
+        flags = prepare.missing_flags(*given)
+        assert bool(flags) is (not online and bool(calls))
+        data = flags[flags.index("--data") + 1 :] if "--data" in flags else []
+        return [call[0] for call in calls], data
 
     calls, shakespeare, weights = [], "prepro_tinyshakespeare.py", "reference_gpt2.py"
+    docs = "prepro_pythondocs.py"
     monkeypatch.setattr(prepare, "run_script", lambda *call: calls.append(call) or online)
+    monkeypatch.setattr(prepare, "shown", str)
     for name in "there", "there_train.bin":
         (tmp_path / name).touch()
-    assert made(["SHAKESPEARE", "WEIGHTS_FILE"], None, None) == []
-    assert made([], "x", "y") == []
-    # without a network for the data, no weights are asked for, which would take another while
-    assert made([], None, None) == [shakespeare] + [weights] * online
-    assert made(["SHAKESPEARE"], None, None) == [weights]
+    assert made(["SHAKESPEARE", "WEIGHTS_FILE"], None, None) == ([], [])
+    assert made([], "x", "y") == ([], [])
     if online:
-        assert made([], None, "y") == [shakespeare]
-        assert made([], "x", None) == [weights]
-    for there in [], ["PYTHON_DOCS"]:
-        made(there, "x", "y")
-        prepare.offline()
-        assert calls == [("prepro_pythondocs.py",)] * (not there)
+        assert made([], None, None) == ([shakespeare, weights], [])
+        assert made([], None, "y") == ([shakespeare], [])
+        assert made([], "x", None) == ([weights], [])
+        return
+    # without a network for the data, no weights are asked for, which would take another while
+    assert made([], None, None) == ([shakespeare, docs], [str(tmp_path / "none")])
+    assert made(["PYTHON_DOCS"], None, None) == ([shakespeare], [str(tmp_path / "there")])
+    assert made(["SHAKESPEARE"], None, None) == ([weights], [])
+    for given in ("x", None), (None, "y"):
+        with pytest.raises(UserError, match="give both --data and --init"):
+            made([], *given)
 
 
-def test_explicit_files_never_fall_back(bare):
+@BOTH
+def test_explicit_files_never_fall_back(bare, program):
     pytest.importorskip("torch")  # or that is what reference_gpt2.py misses first
     add_data(bare)
     for flags in ["--init", "none.bin", *DATA], ["--init", "d1", "--data", "data/none"]:
-        done = train(bare, *flags)
-        failed(done, "none", "no file of this name")
+        done = run(bare, program, *flags)
+        mistake(done, "none")
         assert done.stdout == ""
     # one of the two is left to the default, which takes a network
-    for flags in ["--init", "d1"], ["--init", "none.bin"], DATA, ["--data", "data/none"]:
-        start = time.monotonic()
-        done = train(bare, *flags, "--steps", 1)
-        assert time.monotonic() - start < 10
+    for flags in ["--init", "d1"], DATA, ["--data", "data/none"]:
+        done = run(bare, program, *flags, "--steps", 1, timeout=10)
         assert done.returncode == 1 and "Traceback" not in done.stderr
         assert "cannot reach" in done.stderr and "weights: " not in done.stdout
     assert not list((bare / "data").glob("python_docs*"))
 
 
-def test_offline_fallback(bare, tmp_path):
+@BOTH
+def test_offline_fallback(bare, tmp_path, program):
     pytest.importorskip("pydoc_data.topics", reason="this Python comes without its documentation")
     (tmp_path / "elsewhere").mkdir()
-    start = time.monotonic()
-    done = train(bare, "--steps", 2, "--val-batches", 1, cwd=tmp_path / "elsewhere")
-    assert time.monotonic() - start < 30
+    few = ["--steps", 2, "--val-batches", 1]
+    done = run(bare, program, *few, cwd=tmp_path / "elsewhere", timeout=30)
     assert done.returncode == 0, done.stderr
-    (line,) = done.stderr.splitlines()
-    assert "cannot reach raw.githubusercontent.com" in line
-    (shown,) = re.findall(r"instead: python \S*train_gpt2\.py (--.*)", done.stdout)
+    assert "cannot reach raw.githubusercontent.com" in done.stderr
+    (shown,) = re.findall(r"from scratch: python \S*train_gpt2\.py (--.*)", done.stderr)
     assert "weights: d2, " in done.stdout and "V=257, L=2, " in done.stdout
     first, last = losses(done.stdout, "val")
     assert abs(first - math.log(257)) < 0.2 and last < first
@@ -614,13 +576,11 @@ def test_offline_fallback(bare, tmp_path):
     assert made == [f"python_docs_{kind}.bin" for kind in ("tokenizer", "train", "val")]
 
     # what it showed is the equivalent command: with the same flags behind it, the same losses
-    flags = [*shown.split(), "--steps", 2, "--val-batches", 1]
-    explicit = succeeded(train(bare, *flags))
+    explicit = succeeded(run(bare, program, *shown.split(), *few))
     assert losses(explicit, "val") == [first, last]
     assert losses(explicit, "train") == losses(done.stdout, "train")
-    assert "preparing" not in explicit
 
     # the second time, the data are there
-    again = train(bare, "--steps", 0, "--val-every", 0)
-    assert again.returncode == 0 and "prepro_pythondocs.py" not in again.stdout
-    assert "prepro_pythondocs.py" in done.stdout
+    again = run(bare, program, "--steps", 0, "--val-every", 0)
+    assert again.returncode == 0 and "prepro_pythondocs.py" not in again.stderr
+    assert "prepro_pythondocs.py" in done.stderr

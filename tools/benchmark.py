@@ -19,10 +19,8 @@ The products are a step's matrix products with weights and nothing else, not eve
 NumPy, whose BLAS has all threads, and by train_gpt2.py's matmul(). Cores are those kept busy in a
 step, processor time / time; GB are the peak of resident memory.
 
---sample has generate() take turns with the one of Hugging Face's transformers, if that is
-installed: both keep keys and values, and draw from all tokens.
-
-What may enter: contenders that do the same work, and how they are timed.
+--sample has generate() of tools/sampling.py take turns with the one of Hugging Face's
+transformers, if that is installed: both keep keys and values, and draw from all tokens.
 """
 
 import argparse
@@ -164,10 +162,9 @@ def our_sample(config, tokens, samples=1):
     config = gpt2.GPT2Config(*config)
     params = gpt2.named_views(gpt2.init_weights(config), config)
     pick = sampling.picker([np.random.default_rng((1337, i)) for i in range(samples)])
-    gpt2.matmul = sampling.matmul  # as sample_gpt2.py has it
 
     def turn(lap):
-        texts = gpt2.generate(params, config, np.zeros((samples, 1), int), pick)
+        texts = sampling.generate(params, config, np.zeros((samples, 1), int), pick)
         for _ in itertools.islice(texts, tokens):
             pass
         lap("forward")
@@ -415,7 +412,9 @@ def main():
     add("--seq-len", type=length, default=64, help="tokens of a sequence (default: 64)")
     add("--runs", type=positive, default=5, help="rounds that count (default: 5)")
     add("--compile", action="store_true", help="also PyTorch with torch.compile")
-    add("--torch-malloc", action="store_true", help="also PyTorch with our settings of malloc")
+    add(
+        "--torch-malloc", action="store_true", help="also PyTorch, malloc tuned as in train_gpt2.py"
+    )
     add("--sample", action="store_true", help="time generate() and Hugging Face's, no training")
     tokens = bounded(int, 1, 1024)  # from one token on, so that none is forgotten
     add("--tokens", type=tokens, default=64, help="tokens of --sample (default: 64)")

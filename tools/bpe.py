@@ -7,8 +7,6 @@ BPE starts from single bytes and makes, again and again, one new token of the tw
 side most often (Sennrich et al. 2016, section 3.2), within words only (Radford et al. 2019,
 section 2.2). It needs the words only once each, with how often they occur. A merge then visits just
 the places where its pair stands, so the time grows with the distinct words, not with the text.
-
-What may enter: how a vocabulary is made. Encoding by one is tools/encoding.py.
 """
 
 import heapq

@@ -4,8 +4,6 @@ Checkpoints: a weight file with AdamW's moments behind the weights, and a text a
 The text is JSON, a dict of known keys whose types and ranges are checked: it is data from whoever
 made the file, and never command-line text. It names no file to write. The one name that it has is
 that of the data; unless this is in the project's data folder, the user has to confirm it by --data.
-
-What may enter: what is written into a checkpoint, and what may be believed of one.
 """
 
 import hashlib

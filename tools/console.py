@@ -1,8 +1,5 @@
 """
 The edge between a program and its user: flags, errors in one line, Ctrl-C.
-
-What may enter: what every program needs to behave at a prompt and in a pipe, whatever it does.
-Files, training and networks have modules of their own.
 """
 
 import argparse
@@ -99,8 +96,6 @@ def run_program(main):
         sys.stdout = Terminal(sys.stdout.buffer, *how, line_buffering=True)
     warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's, of numbers that training stops at
     try:
-        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as it is amid a program's imports
-            signal.signal(signal.SIGINT, signal.default_int_handler)
         main()
     except BrokenPipeError:  # `| head` has read enough
         drop_output()
@@ -211,7 +206,7 @@ def check_writable(path, flag=""):
         if folder.stat().st_mode & stat.S_ISVTX and os.geteuid() not in owners:
             what = "belongs to another user, in a folder where nobody can replace others' files"
             raise UserError(f"{path_is}: {what}; give another name")
-    part = Path(f"{target}.{os.getpid()}.part")  # as train_gpt2.replacing() makes it
+    part = Path(f"{target}.{os.getpid()}.part")  # as formats.replacing() makes it
     try:
         part.unlink(missing_ok=True)  # of a run that had this number, and was killed
         part.touch(exist_ok=False)

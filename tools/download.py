@@ -5,11 +5,8 @@ The bytes are kept beside the path, in PATH.ID.part, and get its name once all o
 stands for the address, so that no file of the user has this name by chance. PATH.ID.note.part says
 of what version of the file they are, by the validator of the server (RFC 9110, section 8.8), and is
 locked while a download runs. A later one goes on where it broke off.
-
-What may enter: what brings one file here whole. Which file, and what it is for, others know.
 """
 
-import contextlib
 import errno
 import hashlib
 import os
@@ -30,7 +27,7 @@ from tqdm import tqdm
 
 CONNECT_SECONDS = 5  # for one address of a host
 ANSWER_SECONDS = 9  # from asking for a name to the first line of the answer
-STALL_SECONDS, STALL_BYTES = 30, 2**15  # a transfer with fewer bytes in these seconds is given up
+STALL_SECONDS = 30  # without a byte, until a transfer is given up
 PAUSES = (1, 2, 4, 8)  # seconds before the second try, the third, ...
 CHUNK = 2**16  # bytes held at a time, at most
 ID_LETTERS = 16
@@ -115,17 +112,11 @@ def version_of(response):
 
 def receive(response, f, total):
     """Append the body of a response to f, total bytes then if that is known. Raises Broken."""
-    since, had = time.monotonic(), f.tell()
-    with tqdm(total=total, initial=had, unit="B", unit_scale=True, disable=None) as bar:
+    with tqdm(total=total, initial=f.tell(), unit="B", unit_scale=True, disable=None) as bar:
         try:
             while chunk := response.raw.read1(CHUNK, decode_content=False):
                 f.write(chunk)
                 bar.update(len(chunk))
-                if time.monotonic() - since > STALL_SECONDS:
-                    if f.tell() - had < STALL_BYTES:
-                        slow = f"{f.tell() - had:,} bytes in {STALL_SECONDS} seconds"
-                        raise Broken(f"the transfer is too slow, {slow}")
-                    since, had = time.monotonic(), f.tell()
         except urllib3.exceptions.HTTPError as error:
             raise Broken(f"the transfer broke: {error}") from error
         finally:
@@ -217,19 +208,6 @@ def bring(url, part, note, size, sha256):
             time.sleep(pause)
 
 
-@contextlib.contextmanager
-def making(folder):
-    """Make a folder, with those above it; what is still empty in the end is removed again."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        yield
-    finally:
-        for path in missing:
-            with contextlib.suppress(OSError):  # there is something in it
-                path.rmdir()
-
-
 def download(url, path, size=None, sha256=None):
     """
     Download url to path, which appears there only once it is whole; size in bytes, sha256 in hex.
@@ -241,7 +219,8 @@ def download(url, path, size=None, sha256=None):
     part, note_path = Path(f"{own}.part"), Path(f"{own}.note.part")
     print(f"downloading {url}", flush=True)
     try:
-        with making(part.parent), locked(note_path) as note:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        with locked(note_path) as note:
             try:
                 bring(url, part, note, size, sha256)
                 os.replace(part, path)

@@ -1,9 +1,8 @@
 """
 From text to tokens and back: GPT-2's vocabulary, any other of its kind, and plain bytes.
 
-What may enter: what turns a text, or a file of text, into the ids of tokens. How these lie in files
-is in tools/token_files.py, how a vocabulary is trained in tools/bpe.py. Packages other than NumPy
-are loaded where they are used, because bytes need none of them.
+How tokens lie in files is in tools/token_files.py, how a vocabulary is trained in tools/bpe.py.
+Packages other than NumPy are loaded where they are used, because bytes need none of them.
 """
 
 import functools

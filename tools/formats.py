@@ -8,6 +8,7 @@ target, which it replaces once it is whole on the disk (doc/files.md).
 """
 
 import contextlib
+import json
 import os
 from pathlib import Path
 
@@ -59,6 +60,16 @@ def replacing(path):
         raise UserError(f"cannot write {path}: {error.strerror}; give another place") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_page(path, template, data):
+    """Write a page: a template, HTML with "{{data}}" in a script, and finite data. UserError."""
+    # All that could end the script is "</" or "<!--", so no "<" of the data stays one: a text of
+    # the user's can't become markup (HTML Living Standard, 4.12.1.3).
+    text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", r"\u003c")
+    before, after = template.read_text(encoding="utf-8").split("{{data}}")
+    with replacing(path) as f:
+        f.write((before + text + after).encode())
 
 
 def wte_padding(config, version=FLOAT32):

@@ -1,8 +1,5 @@
 """
 GPT-2 as Hugging Face keeps it: a folder with model.safetensors, config.json, and a tokenizer.
-
-What may enter: the names and layouts of the transformers library, in and out, and where its GPT-2s
-and their tokenizer are to be had. The safetensors format itself is in tools/tensor_file.py.
 """
 
 import itertools

@@ -3,8 +3,6 @@ One at a time: a file that a process holds a lock on, and what a killed process 
 
 A lock is the system's (flock, or Windows' own), so that it ends with its process, however that
 ends; the file that it is on, which may stay then, says nothing by being there.
-
-What may enter: how processes keep out of each other's way. What for, the callers know.
 """
 
 import contextlib
@@ -71,7 +69,7 @@ def runs(pid):
 
 
 def remove_left_parts(path):
-    """Remove what train_gpt2.replacing() was writing beside path when its process was killed."""
+    """Remove what formats.replacing() was writing beside path when its process was killed."""
     if os.name == "nt":
         return  # where os.kill() kills
     target = os.path.realpath(path)

@@ -1,7 +1,5 @@
 """
 What a long run shows of itself: lines, a bar on a terminal, and a CSV log.
-
-What may enter: printing and logging of a run's figures. Which figures they are, the driver decides.
 """
 
 import contextlib

@@ -1,7 +1,5 @@
 """
 How much memory a training run takes, and how much this machine has.
-
-What may enter: estimates and readings of memory; nothing that allocates it.
 """
 
 import contextlib

@@ -1,8 +1,4 @@
-"""
-A training step by the lesson's functions, for the driver of long runs.
-
-What may enter: what turns batches into a step in NumPy. tools/torch_engine.py is its twin.
-"""
+"""A step of training by the lesson's functions: one of the two engines of tools/train.py."""
 
 import math
 

@@ -1,30 +1,25 @@
 """
 The curves of one or more training logs, as a picture, or as a page in which one can zoom.
 
-    python train_gpt2.py --log log.csv
+    python tools/train.py --log log.csv
     python tools/plot_log.py log.csv -o loss.html          # a page; needs no network
     python tools/plot_log.py a.csv b.csv -o loss.png       # or .svg, .pdf; needs matplotlib
 
 Above, the loss: of each training batch; if these are many, their running mean, drawn at the middle
 of its steps; and of the validation data. Below, the learning rate and the norm of the gradient. A
 log may be that of a training which is still going on.
-
-What may enter: how the figures of a log look. What is in a log, tools/log.py decides.
 """
 
 import os
-import signal
 import sys
 
-if __name__ == "__main__":  # Ctrl-C in the middle of an import: no traceback
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 from pathlib import Path
 
 from tools.console import Parser, UserError, check_writable, run_program
-from tools.formats import replacing
+from tools.formats import replacing, write_page
 from tools.log import COLUMNS as LOG_COLUMNS
-from tools.page import write_page
 
 import numpy as np
 
@@ -34,7 +29,7 @@ TEMPLATE = Path(__file__).with_suffix(".html")
 
 def read_log(path):
     """Read a log -> column name -> its values, nan where a cell is empty. Raises UserError."""
-    hint = "`python train_gpt2.py --log FILE` writes a log"
+    hint = "`python tools/train.py --log FILE` writes a log"
     header, columns, rows = LOG_COLUMNS + "\n", LOG_COLUMNS.split(","), []
     try:
         with open(path, encoding="utf-8", errors="replace") as f:
@@ -141,7 +136,7 @@ def page_data(logs):
 
 def main():
     parser = Parser(description="Draw the curves of training logs.")
-    parser.add_argument("logs", nargs="+", metavar="log.csv", help="written by train_gpt2.py --log")
+    parser.add_argument("logs", nargs="+", metavar="log.csv", help="from tools/train.py --log")
     help = f"the page or picture to write; its format is its suffix: {', '.join(FORMATS)}"
     parser.add_argument("-o", dest="output", required=True, metavar="loss.png", help=help)
     args = parser.parse_args()

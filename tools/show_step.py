@@ -7,16 +7,12 @@ A training step to look at: one page with what went forward, what flowed back, a
 
 The page needs no network and no other file. The numbers are those of train_gpt2.py: its functions
 run one forward and one backward pass, and we write down what they had (doc/see.md).
-
-What may enter: what one step has to show. How a page is made of it is tools/page.py.
 """
 
 import os
-import signal
 import sys
 
-if __name__ == "__main__":  # Ctrl-C in the middle of an import: no traceback
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 import base64
 import inspect
@@ -31,7 +27,7 @@ from tools import formats
 from tools.console import Parser, UserError, bounded, check_writable, file_name, run_program
 from tools.encoding import encoding_of
 from tools.memory import memory_needed, print_memory
-from tools.page import write_page
+from tools.tracing import watch
 
 import numpy as np
 
@@ -62,41 +58,11 @@ OTHERS = {
     "lnf": ("dx", "layernorm", "lnf_cache"),
     "logits": (None, "head", "head_cache"),
 }
+# The functions whose variables we keep
+WATCHED = ("block_forward", "head_forward", "head_backward", "layernorm_backward")
+WATCHED += ("attend_backward", "block_backward", "gpt2_backward")
 LINKS = r"!?\[([^]]*)\]\([^)]*\)|https?://"  # in Markdown; what we show of them is the text
 SUMS = {"mid": r"mid = x|mid was|dmid =", "out": r"out = mid|return dmid"}  # their lines
-
-
-def watch(function, *args):
-    """
-    Return function(*args), and what functions of train_gpt2.py had when they returned.
-
-    That is name -> [(local variables, what was returned)], in the order of the calls. Python calls
-    a profiler when a function returns, and there its variables still have their names and values.
-    """
-    seen, before = {}, sys.getprofile()
-
-    def profiler(frame, event, returned):
-        if event == "return" and frame.f_globals is vars(gpt2):
-            seen.setdefault(frame.f_code.co_name, []).append((dict(frame.f_locals), returned))
-
-    sys.setprofile(profiler)
-    try:
-        return function(*args), seen
-    finally:
-        sys.setprofile(before)
-
-
-def attention_gradients(datty, att_cache):
-    """
-    Return att, datt and dpreatt, each (NH, B, T, T), by the lines of attention_backward.
-
-    It keeps none of them. datty is (B*T, C), and T at most TILE, so that there is one tile.
-    """
-    q, _, v, (att,) = att_cache
-    NH, B = q.shape[:2]
-    dout = gpt2.split_heads(datty, B, 1, NH)[0]  # (NH, B, T, HS)
-    datt = dout @ v.mT
-    return att, datt, att * (datt - (datt * att).sum(-1, keepdims=True))
 
 
 def norm(x):
@@ -114,30 +80,17 @@ def step_data(flat, config, x, y, vocabulary):
     """Return what a step on tokens x, with targets y, both (B, T), has for the page. UserError."""
     params = gpt2.named_views(flat, config)
     grads = gpt2.named_views(np.zeros_like(flat), config)
-    (loss, cache), forward = watch(gpt2.gpt2_forward, params, config, x, y)
-    _, backward = watch(gpt2.gpt2_backward, 1.0, cache, grads)
-    if not math.isfinite(loss + sum(map(norm, grads.values()))):
-        raise UserError(f"the loss is {loss}, or its gradient not finite; take other weights")
+    seen = {name: [] for name in WATCHED}
 
-    head, _ = forward["head_forward"][0]
-    last = forward["gpt2_forward"][0][0]["x"]  # the head's input
-    dlogits = head["probs"] / y.size  # d loss / d logit: probability, less 1 at the target
-    np.subtract.at(dlogits, (np.arange(y.size), y.reshape(-1)), np.float32(1 / y.size))
-    _, (embedded, _) = forward["embedding_forward"][0]
-    dembedded = backward["gpt2_backward"][0][0]["dx"]
-    places, matrices = [place("x", 0, embedded, dembedded)], []
-    for l in range(config.L):
-        there, (back, _) = forward["block_forward"][l][0], backward["block_backward"][-1 - l]
-        places += [place(name, l, there[name], back[d]) for name, (d, *_) in PLACES.items()]
-        places.append(place("out", l, there["out"], back["dout"]))
-        matrices.append(attention_gradients(back["datty"], there["att_cache"]))
-    places.append(place("lnf", config.L, last, backward["head_backward"][0][1]))
-    logits = gpt2.matmul(last, params["wte"].T)
-    places.append(place("logits", config.L, logits, dlogits))
+    def note(name, variables, _):
+        if name in seen:
+            seen[name].append(variables)
 
-    rows = zip(x.reshape(-1), y.reshape(-1), head["losses"], head["probs"], dembedded, strict=True)
-    tokens = []
-    for token, target, row_loss, probs, row in rows:
+    loss, cache = watch(note, gpt2.gpt2_forward, params, config, x, y)
+    (head,), tokens = seen["head_forward"], []
+    # what it predicts, before the backward pass, which overwrites probs
+    rows = zip(x.reshape(-1), y.reshape(-1), head["losses"], head["probs"], strict=True)
+    for token, target, row_loss, probs in rows:
         likeliest = np.argsort(-probs, kind="stable")[:LIKELIEST]
         tokens.append(
             {
@@ -146,12 +99,29 @@ def step_data(flat, config, x, y, vocabulary):
                 "loss": float(row_loss),
                 "prob": float(probs[target]),
                 "likeliest": [(token_text(vocabulary[i]), float(probs[i])) for i in likeliest],
-                "gradient": norm(row),
             }
         )
-    # (L, 3, NH, T, T) of the first sequence; of each matrix the part that is not masked
-    matrices = np.array([[matrix[:, 0] for matrix in layer] for layer in matrices], "<f4")
-    matrices = matrices[(..., *np.tril_indices(x.shape[1]))]
+    watch(note, gpt2.gpt2_backward, 1.0, cache, grads)
+    if not math.isfinite(loss + sum(map(norm, grads.values()))):
+        raise UserError(f"the loss is {loss}, or its gradient not finite; take other weights")
+
+    dembedded = seen["gpt2_backward"][0]["dx"]
+    for token, row in zip(tokens, dembedded, strict=True):
+        token["gradient"] = norm(row)
+    places, matrices = [place("x", 0, seen["block_forward"][0]["x"], dembedded)], []
+    for l in range(config.L):
+        there, back = seen["block_forward"][l], seen["block_backward"][-1 - l]
+        places += [place(name, l, there[name], back[d]) for name, (d, *_) in PLACES.items()]
+        places.append(place("out", l, there["out"], back["dout"]))
+        attend = seen["attend_backward"][-1 - l]  # once a block: T is at most TILE
+        # of the first sequence, (NH, T, T); there dpreatt has become the gradient of q @ k.mT
+        att, datt, dpreatt = (attend[name][:, 0] for name in ("att", "datt", "dpreatt"))
+        matrices.append((att, datt, dpreatt * math.sqrt(config.C // config.NH)))
+    places.append(place("lnf", config.L, head["x"], seen["layernorm_backward"][0]["dout"]))
+    logits = gpt2.matmul(head["x"], params["wte"].T)
+    places.append(place("logits", config.L, logits, seen["head_backward"][0]["dlogits"]))
+    # (L, 3, NH, T, T); of each matrix the part that is not masked
+    matrices = np.array(matrices, "<f4")[(..., *np.tril_indices(x.shape[1]))]
     data = {
         "loss": float(loss),
         "sum": math.fsum(head["losses"].tolist()),
@@ -180,7 +150,7 @@ def load_moments(path, flat, config):
     A file without moments gives zeros, and 0: AdamW would begin with it.
     """
     header = np.fromfile(path, "<i4", 256).tolist()
-    if header[1] != gpt2.FLOAT32 or header[9] != 2:
+    if header[1] != formats.FLOAT32 or header[9] != 2:
         return np.zeros_like(flat), np.zeros_like(flat), 0
     start = gpt2.HEADER_BYTES + 4 * (len(flat) + formats.wte_padding(config))
     with open(path, "rb") as f:
@@ -216,6 +186,14 @@ def parameter_rows(params, grads, m, v, step, lr, weight_decay):
 # What the lesson says
 
 
+def source_of(name):
+    """Return the source of a function of the lesson, behind that of the functions that it calls."""
+    source = inspect.getsource(getattr(gpt2, name))
+    found = dict.fromkeys(re.findall(r"(?<!def )\b(\w+)\(", source))  # each once
+    called = [f for f in found if f != "matmul" and inspect.isfunction(getattr(gpt2, f, None))]
+    return "\n\n\n".join([*map(source_of, called), source.rstrip()])
+
+
 def lesson():
     """Return for each place its lines, functions and page of doc/, as train_gpt2.py has them."""
     source = Path(gpt2.__file__).read_text(encoding="utf-8")
@@ -233,8 +211,7 @@ def lesson():
         for way, code, call in zip(("forward", "backward"), passes, calls, strict=True):
             wanted = SUMS.get(name, call)
             lines = [line.strip() for line in code.splitlines() if re.search(wanted, line)]
-            function = getattr(gpt2, f"{layer}_{way}", None)
-            whole = inspect.getsource(function) if function else ""
+            whole = source_of(f"{layer}_{way}") if layer else ""
             said[name][way] = {"lines": lines, "function": whole}
     return said
 
@@ -316,7 +293,7 @@ def main():
     print_memory(sizes | {"weights after the step": (8 + 3 * 4) * largest})
     flat, _ = formats.load_weights(args.weights)
     *moments, step = load_moments(args.weights, flat, config)
-    data, params, grads = step_data(flat, config, x, y, vocabulary)
+    shown, params, grads = step_data(flat, config, x, y, vocabulary)
     m, v = (gpt2.named_views(moment, config) for moment in moments)
     about = {
         "model": Path(args.weights).name,
@@ -330,7 +307,8 @@ def main():
         "decay": args.weight_decay,
     }
     rows = parameter_rows(params, grads, m, v, step, args.lr, args.weight_decay)
-    write_page(args.output, TEMPLATE, {**about, **data, "parameters": rows, "lesson": lesson()})
+    data = {**about, **shown, "parameters": rows, "lesson": lesson()}
+    formats.write_page(args.output, TEMPLATE, data)
     size = os.path.getsize(args.output) / 1e6
     print(f"loss {data['loss']:f}; wrote {args.output} ({size:.1f} MB); open it in a browser")
 

@@ -4,8 +4,7 @@ Files of tensors in the safetensors format (github.com/huggingface/safetensors):
 A file is the length of a JSON text (8 bytes, little-endian); the text, which says of each tensor
 its dtype, its shape, and where it begins and ends, counted from the text's end; the tensors.
 
-What may enter: the format, whatever the tensors are. What they mean to a GPT-2 is
-tools/huggingface.py's.
+What the tensors mean to a GPT-2 is in tools/huggingface.py.
 """
 
 import json

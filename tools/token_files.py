@@ -1,8 +1,7 @@
 """
 Token files and the tokenizers that go with them: where they lie, writing them, and batches of many.
 
-What may enter: what writes llm.c's token and tokenizer files, or reads several token files as one
-text. The readers of a single file are in train_gpt2.py; text becomes tokens in tools/encoding.py.
+The readers of a single file are in tools/formats.py; text becomes tokens in tools/encoding.py.
 """
 
 import argparse
@@ -134,13 +133,6 @@ def fill_tokens(f, path, V, chunks):
     f.seek(0)
     f.write(header(gpt2.TOKENS_MAGIC, 1, count, V))
     return count
-
-
-def write_tokens(path, V, chunks):
-    """Write a token file from an iterable of arrays (or lists) of ids, one in memory at a time."""
-    with replacing(path) as f:
-        count = fill_tokens(f, path, V, chunks)
-    print(f"wrote {count:,} tokens to {shown(path)}", flush=True)
 
 
 def write_splits(prefix, vocabulary, end_of_text, splits):

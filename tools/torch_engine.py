@@ -1,9 +1,9 @@
 """
 A step of training in PyTorch, on any device, in as many processes as torchrun starts: one of the
-two engines of tools/driver.py, which has the loop (tools/numpy_engine.py is the other).
+two engines of tools/train.py, which has the loop (tools/numpy_engine.py is the other).
 
-What may enter: what PyTorch has to be told so that it computes as the flags say. The model is that
-of reference_gpt2.py. Batches, files, messages and the decision to stop are the driver's.
+The model is that of reference_gpt2.py. Batches, files, messages and the decision to stop are
+tools/train.py's.
 """
 
 import contextlib
@@ -126,7 +126,7 @@ class TorchEngine:
     because DistributedDataParallel averages the gradients.
 
     flat, m and v are flat float32 vectors, which are copied; without m and v, these begin as zeros.
-    step is the number of steps taken before; args has the driver's flags.
+    step is the number of steps taken before; args has the flags of tools/train.py.
     """
 
     def __init__(self, args, flat, config, m=None, v=None, step=0, *, device):

@@ -96,7 +96,8 @@ def given_flags(parser, argv):
         if value == "":
             parser.error(f"argument {flag}: has no name behind it")
         if isinstance(value, int | float):
-            least, most = checkpoints.SETTINGS.get(name, 0), checkpoints.MOST.get(name, 2**63)
+            greatest = 2**63 if isinstance(value, int) else sys.float_info.max
+            least, most = checkpoints.SETTINGS.get(name, 0), checkpoints.MOST.get(name, greatest)
             if not least <= value <= most:
                 parser.error(f"argument {flag}: {value} is not a number from {least} to {most}")
     return given
