@@ -149,7 +149,7 @@ def attend_backward(dout, q, k, v, att):
     # out = att @ v. As in linear_backward, y = a @ u has da = dy @ u.mT and du = a.mT @ dy.
     datt = dout @ v.mT  # (NH, B, t, S)
     dv = att.mT @ dout
-    # One preatt_j changes every att_m = exp(preatt_m) / sum_i exp(preatt_i) of its query:
+    # One preatt_j changes every att_m = exp(preatt_m) / total, a sum, of its query:
     # d att_m / d preatt_j = att_m * ((1 if m = j, else 0) - att_j). Times datt_m, summed over m:
     # dpreatt_j = att_j * (datt_j - sum_m datt_m * att_m). Where masked, att_j = 0 makes it 0.
     dpreatt = att * (datt - (datt * att).sum(-1, keepdims=True))
@@ -249,7 +249,7 @@ def head_backward(dloss, cache, dwte):
     """dloss, a number -> dx (N, C). Fills dwte (V, C). Overwrites probs, in the cache."""
     probs, targets, x, wte = cache
     N = len(x)
-    # The loss of a row is log(sum_j exp(z_j)) - z_target, z being its logits. So its gradient with
+    # The loss of a row is log(sum_i exp(z_i)) - z_target, z being its logits. So its gradient with
     # respect to z_j is exp(z_j) / sum, a probability, less 1 if j is the target.
     dlogits = probs  # in their place
     dlogits[np.arange(N), targets] -= 1
@@ -429,7 +429,7 @@ CHUNK = 2**18  # numbers of the largest array in a chunk (doc/speed.md has times
 def in_chunks(f, arrays, options):
     """Return f(*arrays, **options), f being decorated with by_rows, from chunks of the arrays."""
     n, chunks = len(arrays[0]), math.ceil(max(a.size for a in arrays) / CHUNK)
-    if n == 1 or chunks == 1:
+    if n < 2 or chunks < 2:
         return f(*arrays, **options)
     chunks += -chunks % THREADS  # up to a multiple of THREADS, so that none of them waits
     size = math.ceil(n / chunks)

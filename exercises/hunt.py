@@ -24,7 +24,8 @@ TESTED_WITH = (
     "tests/small_state.bin",
 )
 # the layers of functions that have other names
-LAYERS = {"attend": "attention", "gpt2": "model", "normalize": "layernorm"}
+LAYERS = {"attend": "attention", "attend_in_tiles": "attention", "normalize": "layernorm"}
+LAYERS |= {"gpt2": "model"}
 
 
 def hunted_file(number):

@@ -341,7 +341,7 @@ only the first row counts
 
 == attend_backward
 
-* dq and dk are swapped
+dq and dk are swapped
 - return dpreatt @ k, dpreatt.mT @ q, dv
 + return dpreatt.mT @ q, dpreatt @ k, dv
 
@@ -492,6 +492,12 @@ the keys are used, where the values belong
 the values are not transposed
 - dout @ v.mT
 + dout @ v
+
+== attend_in_tiles_backward
+
+* dq and dk are swapped
+- return dq, dk, dv
++ return dk, dq, dv
 
 == attention_backward
 

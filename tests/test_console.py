@@ -11,7 +11,7 @@ import train_gpt2 as gpt2
 from tools import console
 
 import pytest
-from helpers import add_data, failed, make_project, run, succeeded, write_tokenizer
+from helpers import add_data, make_project, run, succeeded, write_tokenizer
 from running import DATA, FAST, LONG, on_terminal, posix, small_weights, train, within
 
 PROGRAMS = [
@@ -59,14 +59,20 @@ def test_programs_find_their_modules(project, tmp_path, program, how):
 # ----------------------------------------------------------------------------
 # No threads, no processes
 
-NO_THREADS = """
+ONE_THREAD = """
 import _thread, threading
-def start(*_, **__):
-    raise RuntimeError("can't start new thread")
+started = []
+def limited(start):
+    def start_one(*args, **kwargs):
+        if started:
+            raise RuntimeError("can't start new thread")
+        started.append(1)
+        return start(*args, **kwargs)
+    return start_one
 for module, name in (_thread, "start_new_thread"), (threading, "_start_new_thread"), (
     threading, "_start_joinable_thread"):
     if hasattr(module, name):
-        setattr(module, name, start)
+        setattr(module, name, limited(getattr(module, name)))
 """
 NO_PROCESSES = """
 import errno, os, subprocess
@@ -87,21 +93,24 @@ LIMIT = "ulimit -u"
 def test_no_thread_left(project, program, flags):
     """One line; and what it says helps."""
     if gpt2.CORES > 1:
-        done = run(project, program, *flags, python=within(NO_THREADS), OMP_NUM_THREADS="2")
+        done = run(project, program, *flags, python=within(ONE_THREAD), OMP_NUM_THREADS="2")
         *_, line = done.stderr.splitlines()
         assert done.returncode == 1 and line.startswith(f"{os.path.basename(program)}: "), (
             done.stderr
         )
         assert "can't start new thread" in line and LIMIT in line and "OMP_NUM_THREADS=1" in line
         assert "Traceback" not in done.stderr
-    one = run(project, program, *flags, python=within(NO_THREADS), OMP_NUM_THREADS="1")
+    one = run(project, program, *flags, python=within(ONE_THREAD), OMP_NUM_THREADS="1")
     assert one.returncode == 0 and one.stdout, one.stderr
 
 
 def test_no_process_left(project, tmp_path):
     """Where the default files are to be made."""
     empty = make_project(tmp_path / "empty")
-    failed(run(empty, LONG, python=within(NO_PROCESSES)), LIMIT)
+    done = run(empty, LONG, python=within(NO_PROCESSES))
+    *before, line = done.stderr.splitlines()
+    assert done.returncode == 1 and line.startswith("train.py: ") and LIMIT in line
+    assert all(text.startswith("preparing: ") for text in before)
 
 
 # ----------------------------------------------------------------------------
@@ -187,7 +196,7 @@ def test_messages_break_between_words(project, command):
 def test_command_in_a_message_stays_whole(project):
     """It can be copied: what stands between backticks is not broken where a line can take it."""
     shown, *_ = on_terminal(project, LONG, "--resume", "n" * 30 + ".bin", columns=70)
-    assert re.search(r"^.*`python train_gpt2\.py --save FILE`", shown, re.MULTILINE), shown
+    assert re.search(r"^.*`python tools/train\.py --save FILE`", shown, re.MULTILINE), shown
 
 
 def test_warning_of_memory_breaks_between_words(project):
@@ -253,7 +262,9 @@ runpy.run_path("tools/train.py", run_name="__main__")
     text = shown.split(": sample\n---\n")[1].split("\n---")[0]
     _, *pieces, _ = text.split("[1]")  # before and behind them there is the bar
     assert len(pieces) == 255
-    assert all(len(piece) <= len("<end>") for piece in pieces)  # a token, and then the next
+    assert all(
+        piece in (r"\x1b[31m\x07", "<end>") for piece in pieces
+    )  # a token, and then the next
 
 
 def test_a_terminal_that_does_not_say_its_width(monkeypatch):

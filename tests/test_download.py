@@ -353,6 +353,14 @@ def test_a_transfer_that_stalls_is_given_up(server, tmp_path, monkeypatch):
     assert part_of(url, path).read_bytes() == BODY[:100_000]
 
 
+def test_a_folder_made_for_a_download_that_fails_is_removed(tmp_path):
+    (tmp_path / "old").mkdir()
+    for folder in "new", "new/newer", "old/newer":
+        with pytest.raises(NoNetwork):
+            download(f"https://127.0.0.1:{closed_port()}/", tmp_path / folder / "file")
+        assert [path.name for path in tmp_path.rglob("*")] == ["old"]
+
+
 def test_an_unreachable_host_is_told_at_once(tmp_path):
     start = time.perf_counter()
     with pytest.raises(NoNetwork, match=r"cannot reach 127\.0\.0\.1: .*refused; check"):

@@ -148,18 +148,24 @@ def test_samples(data, train):
     at = [i for i, line in enumerate(lines) if line.endswith(": sample")]
     assert [lines[i].split(":")[0] for i in at] == ["step 2", "step 4", "step 5"]
     config = gpt2.named_config("d1", V, T)
-    rng = np.random.default_rng((3, 5))
+    rng = np.random.default_rng(3)
     tokens = gpt2.generate(gpt2.named_views(out, config), config, [V - 1], rng)
     text = b"".join(LETTERS[next(tokens)] for _ in range(64)).decode()
     assert lines[at[-1] + 1 : at[-1] + 4] == ["---", text, "---"]
 
 
-def test_last_lines(train, tmp_path):
-    """Commands that can be typed: the second goes on with the flags of this run."""
+def test_last_lines(train, tmp_path, monkeypatch):
+    """Commands that can be typed: the first goes on with the flags of this run."""
     lines, _ = train("--steps 1 --val-every 0")
-    out = tmp_path / "out.bin"
-    assert lines[-2] == f"wrote {out}; text from it: python sample_gpt2.py --weights {out}"
-    assert lines[-1] == f"to go on: python {' '.join(sys.argv)} --init {out}"
+    out, own = tmp_path / "out.bin", tmp_path / "x_tokenizer.bin"
+    assert lines[-2] == f"wrote {out}; to go on: python {' '.join(sys.argv)} --init {out}"
+    text = f"text from it: python sample_gpt2.py --weights {out} --tokenizer"
+    assert lines[-1] == f"{text} {own}"
+
+    own.rename(tmp_path / "gpt2_tokenizer.bin")  # data in GPT-2's tokens have none of their own
+    monkeypatch.setattr(gpt2, "GPT2_VOCAB_SIZE", V)
+    monkeypatch.setattr(gpt2, "TOKENIZER_FILE", tmp_path / "gpt2_tokenizer.bin")
+    assert train("--steps 1 --val-every 0")[0][-1] == f"{text} {gpt2.TOKENIZER_FILE}"
 
 
 @pytest.mark.parametrize("where", ["generate", "gpt2_backward", "clip_gradients", "adamw_update"])

@@ -226,7 +226,7 @@ def test_interrupt_of_the_lesson_saves(project, tmp_path):
         project, LESSON, *flags, "--steps", 10**6, "--out", out, at="step 30: train"
     )
     assert (status, err) == (0, "")
-    assert text.splitlines()[-2].startswith(f"wrote {out}; text from it: ")
+    assert text.splitlines()[-2].startswith(f"wrote {out}; to go on: ")
     assert os.listdir(tmp_path) == ["stopped.bin"]
     done = succeeded(train(project, *flags, "--init", out, "--steps", 0, "--no-save"))
     assert losses(done, "val")[0] < losses(text, "val")[0] - 0.5

@@ -88,7 +88,7 @@ def test_output_layout(project, program):
 def without_times(out):
     """Return the output without what differs between equal runs, and between the two programs."""
     out = re.sub(r" \(took .*\)|memory: .*\n", "", out)
-    out = re.sub(r"---\n((?:[abcdefghij. ]|<end>){16}).*\n---", r"---\n\1\n---", out)
+    out = re.sub(r"(?s)---\n.*?\n---", "---", out)  # a long run draws others
     return out[: out.index("wrote ")] if "wrote " in out else out
 
 
@@ -105,7 +105,7 @@ COMMON = {
 
 @pytest.mark.parametrize("flags", COMMON)
 def test_a_long_run_does_what_the_lesson_does(project, flags):
-    """The same lines, samples until they are longer than maxT, and the same bytes in out.bin."""
+    """The same lines but for the text of samples, and the same bytes in out.bin."""
     small_weights(project / "w.bin", 16)
     flags = [*FAST, *DATA, "--steps", 5, "--val-every", 2, "--sample-every", 3, *COMMON[flags]]
     found = []
@@ -170,9 +170,8 @@ def test_loss_falls(project, program, more, words):
     assert sum(sample.count(word) for word in ("abc. ", "jihg ", "fed. ")) >= words
 
 
-@BOTH
-def test_samples_differ_from_step_to_step(project, program):
-    out = succeeded(run(project, program, *FAST, *DATA, "--lr", 0, "--sample-every", 1))
+def test_samples_differ_from_step_to_step(project):
+    out = succeeded(long_run(project, *FAST, *DATA, "--lr", 0, "--sample-every", 1))
     one, other = re.findall(r"---\n(.*?)\n---", out, re.DOTALL)
     assert one != other
 
@@ -453,13 +452,19 @@ def test_bar_alone(project):
 
 def test_a_flag_of_long_runs(project):
     done = train(project, *FAST, *DATA, "--resume", "x")
-    mistake(done, "train_gpt2.py: error: --resume x: ", "tools/train.py", status=2)
+    mistake(done, "train_gpt2.py", "tools/train.py", "--resume x", status=2)
 
 
 @BOTH
 def test_a_loss_that_is_not_finite(project, program):
     flags = ["--lr", 1e20, "--steps", 9, "--no-save"]
-    mistake(run(project, program, *FAST, *DATA, *flags), "step 1: loss ", "--lr")
+    done = run(project, program, *FAST, *DATA, *flags)
+    *before, line = done.stderr.splitlines()
+    assert done.returncode == 1 and "step 1: loss " in line and "--lr" in line
+    assert "Traceback" not in done.stderr
+    # the lesson leaves NumPy its warnings, each two lines
+    warnings = [text for text in before if "RuntimeWarning: " in text]
+    assert len(before) == 2 * len(warnings) * (program == LESSON)
 
 
 @BOTH
@@ -491,7 +496,7 @@ def letters(project, tmp_path):
 
 def test_missing_tokenizer(project, letters):
     flags, _ = letters
-    mistake(train(project, *flags), "gpt2_tokenizer.bin", "No such file")
+    mistake(train(project, *flags), "x_tokenizer.bin", "No such file")
     mistake(long_run(project, *flags), "tokenizer.bin", "no file of this name")
     done = long_run(project, *flags, "--sample-every", 0)  # not asked for
     assert "step 1: " in succeeded(done)

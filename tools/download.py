@@ -7,6 +7,7 @@ of what version of the file they are, by the validator of the server (RFC 9110, 
 locked while a download runs. A later one goes on where it broke off.
 """
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -208,6 +209,19 @@ def bring(url, part, note, size, sha256):
             time.sleep(pause)
 
 
+@contextlib.contextmanager
+def making(folder):
+    """Make a folder, with those above it; what is still empty in the end is removed again."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        for path in missing:
+            with contextlib.suppress(OSError):  # there is something in it
+                path.rmdir()
+
+
 def download(url, path, size=None, sha256=None):
     """
     Download url to path, which appears there only once it is whole; size in bytes, sha256 in hex.
@@ -219,8 +233,7 @@ def download(url, path, size=None, sha256=None):
     part, note_path = Path(f"{own}.part"), Path(f"{own}.note.part")
     print(f"downloading {url}", flush=True)
     try:
-        part.parent.mkdir(parents=True, exist_ok=True)
-        with locked(note_path) as note:
+        with making(part.parent), locked(note_path) as note:
             try:
                 bring(url, part, note, size, sha256)
                 os.replace(part, path)

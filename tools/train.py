@@ -484,7 +484,7 @@ def main(argv=None):
     args, switches = parse(argv)
     if args.no_write or args.inference_only:
         args.save, args.log, args.no_save = None, None, True
-    if not switches:
+    if not switches and os.environ.get("WORLD_SIZE", "1") == "1":  # torchrun sets it
         more = prepare.missing_flags(args.data, args.init or args.resume)
         if more:
             args, _ = parse([*more, *argv])
