@@ -586,7 +586,7 @@ def main(args):
     B, T, init, data = args.batch_size, args.seq_len, args.init, args.data
     (train, V), (val, val_V) = (load_tokens(f"{data}_{part}.bin") for part in ("train", "val"))
     tokenizer = TOKENIZER_FILE if V == GPT2_VOCAB_SIZE else f"{data}_tokenizer.bin"
-    vocabulary, end_of_text = load_tokenizer(tokenizer)
+    vocabulary, end = load_tokenizer(tokenizer)
     config = named_config(init, V, T)  # maxT is T, so that no position stays untrained
     flat, config = (init_weights(config, args.seed), config) if config else load_weights(init)
     if not config.V == V == val_V == len(vocabulary):
@@ -611,7 +611,7 @@ def main(args):
             if (last or sampling) and not np.isfinite(flat).all():
                 sys.exit("the weights are not finite, and not saved; try a lower --lr")
             if sampling:
-                tokens = generate(params, config, [end_of_text], np.random.default_rng(args.seed))
+                tokens = generate(params, config, [end], np.random.default_rng((args.seed, step)))
                 text = b"".join(vocabulary[next(tokens)] for _ in range(SAMPLE_TOKENS))
                 print(f"step {step}: sample\n---\n{text.decode('utf-8', 'replace')}\n---")
             if last:

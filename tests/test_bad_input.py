@@ -397,7 +397,7 @@ FILES = [
     (LESSON, f"{X_TRAIN}: last_token 13", "x_train.bin: damaged, .* all below 13"),
     (LESSON, f"{X_VAL}: field 2 0", "x_val.bin: damaged, .* 0 tokens"),
     (LESSON, f"{X_VAL}: field 3 14", f"w.bin, data/x: {DIFFER}"),
-    (LESSON, f"{X_TOKENIZER}: missing", f"w.bin, data/x: {DIFFER}"),
+    (LESSON, f"{X_TOKENIZER}: missing", f"No such file or directory: .{X_TOKENIZER}"),
     (f"{LESSON} --data data/y", "", f"w.bin, data/y: {DIFFER}"),
     (f"{LESSON} --data data/none", "", "No such file or directory: 'data/none_train.bin'"),
     (f"{LESSON} --batch-size 29", "", NOT_FOR),

@@ -101,7 +101,7 @@ def test_steps_begin_where_the_moments_are_empty():
 
 @pytest.mark.filterwarnings("ignore:invalid value")
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_nothing_is_updated_by_a_loss_that_is_no_number(bad):
+def test_nothing_is_updated_by_a_loss_that_is_not_finite(bad):
     parts, _ = batches_of(2)
     ours, _ = engine()
     ours.parameters()[-1] = bad

@@ -143,15 +143,18 @@ def test_time_and_speed(train):
     assert found == [(250, 60), (2000, 8), (1.5, 10000)]  # of B * T = 15 tokens each
 
 
-def test_samples(data, train):
+def test_samples(data, train, monkeypatch):
+    starts, generate = [], gpt2.generate
+    monkeypatch.setattr(gpt2, "generate", lambda *a: starts.append(a[2]) or generate(*a))
     lines, out = train("--steps 5 --val-every 0 --sample-every 2 --seed 3")
     at = [i for i, line in enumerate(lines) if line.endswith(": sample")]
     assert [lines[i].split(":")[0] for i in at] == ["step 2", "step 4", "step 5"]
     config = gpt2.named_config("d1", V, T)
-    rng = np.random.default_rng(3)
-    tokens = gpt2.generate(gpt2.named_views(out, config), config, [V - 1], rng)
+    rng = np.random.default_rng((3, 5))
+    tokens = generate(gpt2.named_views(out, config), config, [V - 1], rng)
     text = b"".join(LETTERS[next(tokens)] for _ in range(64)).decode()
     assert lines[at[-1] + 1 : at[-1] + 4] == ["---", text, "---"]
+    assert starts == [[V - 1]] * 3
 
 
 def test_last_lines(train, tmp_path, monkeypatch):

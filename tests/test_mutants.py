@@ -1078,12 +1078,17 @@ loop: only the first weights have to be finite
 
 loop: samples of one seed
 ? test_loop.py -k test_samples
-- np.random.default_rng(args.seed)
-+ np.random.default_rng(1337)
+- default_rng((args.seed, step))
++ default_rng((1337, step))
+
+loop: the same draws in every sample
+? test_loop.py -k test_samples
+- default_rng((args.seed, step))
++ default_rng((args.seed, 0))
 
 loop: samples begin with token 0
 ? test_loop.py -k test_samples
-- [end_of_text], np
+- [end], np
 + [0], np
 
 loop: samples of 63 tokens

@@ -48,7 +48,7 @@ def init(self, name, *args, **kwargs):
     "/" in name  # as ctypes has there: a TypeError for None
     load(self, name, *args, **kwargs)
 ctypes.CDLL.__init__ = init
-import numpy.random, tqdm
+import numpy.random, tqdm, concurrent.futures.process, multiprocessing.pool
 sys.platform = "win32"
 """
 MACOS = """

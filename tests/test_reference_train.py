@@ -167,7 +167,7 @@ def test_interrupt(given, tmp_path, monkeypatch):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_loss_that_is_no_number(given, tmp_path):
+def test_loss_that_is_not_finite(given, tmp_path):
     saved = tmp_path / "w.bin"
     with pytest.raises(UserError, match="step 1: .*batch 1 of .*x_train; .*--lr"):
         in_pytorch(*given, *RUN, "--lr", 1e38, "--save", saved)

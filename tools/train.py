@@ -6,10 +6,10 @@ Long runs: training as train_gpt2.py does it, with what they need besides.
     python tools/train.py --device cuda --dtype bfloat16                  # the same in PyTorch
     torchrun --nproc-per-node=2 tools/train.py --device cuda              # in two processes
 
-It takes the flags of train_gpt2.py, prints the same lines and writes the same files. A step is
-taken by an engine, NumPy's or PyTorch's; everything else about a run (data in several files,
-shuffling, accumulation, checkpoints, log, bar, Ctrl-C) is here once, in the order in which the
-parts of a run are called. The parts are modules of tools/.
+It takes the flags of train_gpt2.py, prints the same lines (its samples, from kept keys and values,
+are longer) and writes the same files. A step is taken by an engine, NumPy's or PyTorch's. All else
+about a run (data in several files, shuffling, accumulation, checkpoints, log, bar, Ctrl-C) is here
+once, in the order in which the parts of a run are called. The parts are modules of tools/.
 """
 
 import argparse
