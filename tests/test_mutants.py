@@ -1132,7 +1132,7 @@ prepare: data that are given are made, too
 - if data is None and not
 + if not
 """
-BY_PARITY, BY_TESTS = 104, 128  # how many there are
+BY_PARITY, BY_TESTS = 104, 129  # how many there are
 
 # A process that runs mutants, one after the other, in children of itself, so that NumPy, pytest and
 # hypothesis are imported once. A line of its input is a JSON list: where its output goes; nothing,
