@@ -640,9 +640,9 @@ if __name__ == "__main__":
     args = parser.parse_args()
     has_data = args.data or os.path.exists(f"{SHAKESPEARE}_train.bin")
     if not (has_data and (args.init or WEIGHTS_FILE.exists())):  # this makes what is missing
-        prepare = [sys.executable, HERE / "tools" / "prepare.py", *sys.argv[1:]]
-        flags = subprocess.run(prepare, stdout=subprocess.PIPE, text=True).stdout.splitlines()
-        args = parser.parse_args([*flags, *sys.argv[1:]])
+        call = [sys.executable, HERE / "tools" / "prepare.py", *sys.argv[1:]]
+        sys.argv[1:1] = subprocess.run(call, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+        args = parser.parse_args()
     args.init, args.data = args.init or str(WEIGHTS_FILE), args.data or str(SHAKESPEARE)
     try:
         main(args)

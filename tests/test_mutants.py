@@ -1118,13 +1118,13 @@ defaults: a batch of 8
 
 prepare: what it prints is lost
 ? test_train.py -k offline_fallback
-- [*flags, *sys.argv[1:]]
-+ sys.argv[1:]
+- sys.argv[1:1] = subprocess
++ _ = subprocess
 
 prepare: its flags before the user's
 ? test_train.py -k offline_fallback
-- [*flags, *sys.argv[1:]]
-+ [*sys.argv[1:], *flags]
+- sys.argv[1:1] = subprocess
++ sys.argv += subprocess
 
 prepare: data that are given are made, too
 ? test_train.py -k what_is_missing

@@ -21,8 +21,8 @@ from train_gpt2 import HERE, SHAKESPEARE, WEIGHTS_FILE
 
 PYTHON_DOCS = HERE / "data" / "python_docs"
 FROM_SCRATCH = (
-    "--init d2 --steps 1500 --batch-size 16 --lr 1.5e-3"
-    " --warmup 20 --min-lr-frac 0.1 --val-every 300 --sample-every 500"
+    "--init d2 --steps 2000 --batch-size 16 --lr 4e-3 --warmup 50 --min-lr-frac 0.1"
+    " --grad-clip 1 --val-every 500 --sample-every 500"
 )
 
 
@@ -41,8 +41,8 @@ def missing_flags(data, init):
     Make what is missing of the default files -> the flags that a run needs besides, a list.
 
     data and init are those of the command line; None: the default. Where the default files take a
-    network and there is none, the flags are those of a small model, from scratch: on Shakespeare
-    if its tokens are here, or else on the documentation of Python. Raises UserError.
+    network and there is none, the flags are those of a small model, from scratch, on the
+    documentation of Python. Raises UserError.
     """
     okay = True
     if data is None and not Path(f"{SHAKESPEARE}_train.bin").exists():
@@ -53,11 +53,9 @@ def missing_flags(data, init):
         return []
     if data or init:
         raise UserError("without a network, give both --data and --init or --resume")
-    flags = FROM_SCRATCH.split()
-    if not Path(f"{SHAKESPEARE}_train.bin").exists():
-        flags += ["--data", shown(PYTHON_DOCS)]
-        if not Path(f"{PYTHON_DOCS}_train.bin").exists():
-            run_script("prepro_pythondocs.py")
+    if not Path(f"{PYTHON_DOCS}_train.bin").exists():
+        run_script("prepro_pythondocs.py")
+    flags = [*FROM_SCRATCH.split(), "--data", shown(PYTHON_DOCS)]
     command = shlex.join(["python", shown(HERE / "train_gpt2.py"), *flags])
     print_error(f"without a network, a small model from scratch: {command}")
     return flags
