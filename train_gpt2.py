@@ -17,7 +17,7 @@ A layer is a pair of functions; w and b are its parameters, and x and out have a
 
 dx is the gradient of the loss with respect to x. A backward pass is the forward pass read upwards,
 by the chain rule; the cache holds what it needs from there. It fills dw and db, which it is given,
-and changes nothing else (two exceptions say so). Pages in doc/ derive each of them. A block, where
+and changes nothing else (but for embedding and head). Pages in doc/ derive them all. A block, where
 ln is a layernorm, and qkv, attproj, fc and fcproj are linear layers:
 
     x ──┬── ln1 ── qkv ── attention ── attproj ── + ──┬── ln2 ── fc ── gelu ── fcproj ── + ── out
@@ -45,7 +45,7 @@ import numpy as np  # noqa: E402
 
 
 def by_rows(f):
-    """Decorate f, which treats each row by itself: in_chunks calls it with some rows at a time."""
+    """Decorate f, which treats each row (of the first axis) alone: it gets some rows at a time."""
     return functools.wraps(f)(lambda *arrays, **options: in_chunks(f, arrays, options))
 
 
@@ -114,8 +114,8 @@ def linear_forward(x, w, b):
 def linear_backward(dout, cache, dw, db):
     """dout (N, OC) -> dx (N, C). Fills dw (OC, C) and db (OC,)."""
     x, w = cache
-    # A product y = a @ u, y_ij = sum_k a_ik * u_kj, has da = dy @ u.T and du = a.T @ dy: a_ik is in
-    # y_ij for every j, which the sum is over, and u_kj for every i. Here a = x, u = w.T, dw = du.T.
+    # A product y = a @ u, y_ij = sum_k a_ik * u_kj, has da_ik = sum_j dy_ij * u_kj: da = dy @ u.T.
+    # And du_kj = sum_i a_ik * dy_ij: du = a.T @ dy. Here a = x, u = w.T, dw = du.T.
     matmul(dout.T, x, out=dw)
     db[:] = dout.sum(0)
     return matmul(dout, w)
@@ -125,7 +125,7 @@ def linear_backward(dout, cache, dw, db):
 # Attention: a token's row qkv has a query for each head, then the keys, then the values, of HS
 # numbers each. Its out has for each head a mean of the values of all tokens up to it: the better
 # its query matches a key, the more that value weighs (Vaswani et al. 2017, 3.2; doc/attention.md)
-TILE = 128  # queries in a call of attend: at T = 1024, a step takes 0.7 of the time with T of them
+TILE = 128  # queries in a call of attend; later keys are left out: 0.7 of the time at T = 1024
 
 
 def softmax(x):
@@ -138,7 +138,7 @@ def attend(q, k, v):
     """q (NH, B, t, HS) of the last t of S tokens, k and v (NH, B, S, HS) -> out like q, and att."""
     t, HS = q.shape[2:]
     preatt = q @ k.mT / math.sqrt(HS)  # (NH, B, t, S): how well each query matches each key
-    # the last t keys are those of the same tokens as the queries: -inf where it comes after a query
+    # the last t keys are those of the same tokens as the queries: -inf where a key is later
     preatt[..., -t:] += np.triu(np.full((t, t), -np.inf, q.dtype), 1)
     att = softmax(preatt)
     return att @ v, att
@@ -149,7 +149,7 @@ def attend_backward(dout, q, k, v, att):
     # out = att @ v. As in linear_backward, y = a @ u has da = dy @ u.mT and du = a.mT @ dy.
     datt = dout @ v.mT  # (NH, B, t, S)
     dv = att.mT @ dout
-    # One preatt_j changes every att_m = exp(preatt_m) / total, a sum, of its query:
+    # One preatt_j changes every att_m = exp(preatt_m) / total, the sum over its query's keys:
     # d att_m / d preatt_j = att_m * ((1 if m = j, else 0) - att_j). Times datt_m, summed over m:
     # dpreatt_j = att_j * (datt_j - sum_m datt_m * att_m). Where masked, att_j = 0 makes it 0.
     dpreatt = att * (datt - (datt * att).sum(-1, keepdims=True))
@@ -431,7 +431,7 @@ def in_chunks(f, arrays, options):
     n, chunks = len(arrays[0]), math.ceil(max(a.size for a in arrays) / CHUNK)
     if n < 2 or chunks < 2:
         return f(*arrays, **options)
-    chunks += -chunks % THREADS  # up to a multiple of THREADS, so that none of them waits
+    chunks += -chunks % THREADS  # up to a multiple of THREADS, so that all have as many
     size = math.ceil(n / chunks)
 
     def results(rows):
