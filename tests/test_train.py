@@ -542,7 +542,7 @@ def test_what_is_missing_is_made_and_nothing_else(tmp_path, monkeypatch, online)
     # without a network for the data, no weights are asked for, which would take another while
     assert made([], None, None) == ([shakespeare, docs], [str(tmp_path / "none")])
     assert made(["PYTHON_DOCS"], None, None) == ([shakespeare], [str(tmp_path / "there")])
-    assert made(["SHAKESPEARE"], None, None) == ([weights], [])
+    assert made(["SHAKESPEARE"], None, None) == ([weights, docs], [str(tmp_path / "none")])
     for given in ("x", None), (None, "y"):
         with pytest.raises(UserError, match="give both --data and --init"):
             made([], *given)
