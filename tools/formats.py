@@ -12,11 +12,11 @@ import json
 import os
 from pathlib import Path
 
+import train_gpt2 as gpt2
 from tools.console import UserError
 from train_gpt2 import (
     GPT2_VOCAB_SIZE,
     HEADER_BYTES,
-    TOKENIZER_FILE,
     TOKENIZER_MAGIC,
     TOKENS_MAGIC,
     WEIGHTS_MAGIC,
@@ -146,7 +146,7 @@ def load_tokenizer(path):
 def load_vocabulary(data, V):
     """Read the tokenizer of the token files named data: theirs, or else GPT-2's. UserError."""
     own = Path(f"{data}_tokenizer.bin")
-    path = own if own.exists() else TOKENIZER_FILE
+    path = own if own.exists() else gpt2.TOKENIZER_FILE
     vocabulary, end_of_text = load_tokenizer(path)
     if len(vocabulary) != V:
         hint = f"tokens of another kind need a {own} of their own"

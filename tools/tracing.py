@@ -2,6 +2,7 @@
 What the functions of train_gpt2.py compute on their way, for the pages that show one step.
 """
 
+import inspect
 import sys
 
 import train_gpt2 as gpt2
@@ -17,9 +18,11 @@ def watch(note, function, *args):
     """
 
     def profiler(frame, event, returned):
-        name = frame.f_code.co_name
+        name, is_generator = frame.f_code.co_name, frame.f_code.co_flags & inspect.CO_GENERATOR
+        # not of a <lambda>; nor of a generator, which may be an old one that is thrown away now
         if event == "return" and frame.f_globals is vars(gpt2) and name.isidentifier():
-            note(name, dict(frame.f_locals), returned)  # not of a <lambda>, or a <genexpr>
+            if not is_generator:
+                note(name, dict(frame.f_locals), returned)
 
     before = sys.getprofile(), gpt2.CHUNK
     gpt2.CHUNK = sys.maxsize
