@@ -732,9 +732,8 @@ CASES = [
 
 
 IMPORTS = {  # here, and not only in its forks, where NOBODY may not be allowed to read them
-    "train_gpt2.py": ["pkgutil"],
-    "tools/train.py": ["pkgutil", "tqdm", "tools.train"],
-    "prepro_text.py": ["pkgutil", "encodings.utf_8_sig"],
+    "tools/train.py": ["tqdm", "tools.train"],
+    "prepro_text.py": ["encodings.utf_8_sig"],
     "prepro_pythondocs.py": ["pydoc_data.topics"],
     "tools/plot_log.py": ["matplotlib.backends.backend_agg", "matplotlib.figure"],
     "reference_gpt2.py": ["torch._dynamo", "reference_gpt2"],
@@ -830,7 +829,8 @@ def drive(good, work, rows):
         program, *flags = shlex.split(command)
         file, damage, *how = what.replace(": ", " ").split() if what else ("", "")
         try:
-            for name in [*IMPORTS.get(program, ()), *["torch._dynamo"] * ("--device" in flags)]:
+            torch = ["torch._dynamo"] * ("--device" in flags)
+            for name in ["pkgutil", *IMPORTS.get(program, ()), *torch]:
                 importlib.import_module(name)
         except ImportError:
             results[i] = f"needs {name}"
