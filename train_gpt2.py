@@ -373,18 +373,18 @@ def init_weights(config, seed=1337):
 
 
 # ----------------------------------------------------------------------------
-# AdamW: a parameter moves by -lr * m_hat / sqrt(v_hat), running means of its gradient g and g * g
-# (Kingma & Ba 2015, algorithm 1); weight decay makes it a little smaller (Loshchilov & Hutter 2019;
-# doc/adamw.md). Then the learning rate of a step, and the norm of the gradient (doc/schedule.md)
+# AdamW: a parameter moves by -lr * m_hat / sqrt(v_hat), weighted means of its gradients and of
+# their squares (Kingma & Ba 2015); weight decay makes it a little smaller (Loshchilov & Hutter
+# 2019; doc/adamw.md). Then a step's learning rate, and the gradient's norm (doc/schedule.md)
 @by_rows
 def adamw(p, g, m, v, *, step, lr, beta1, beta2, eps, weight_decay):
     """Update parameters p, with gradient g, and their m and v in place. Each number is a row."""
     m *= beta1
-    m += (1 - beta1) * g
+    m += g  # so the gradient of i steps ago weighs beta1**i
     v *= beta2
-    v += (1 - beta2) * (g * g)
-    m_hat = m / (1 - beta1**step)  # m and v start at 0: this undoes their bias towards it
-    v_hat = v / (1 - beta2**step)
+    v += g * g
+    m_hat = m / ((1 - beta1**step) / (1 - beta1))  # over 1 + beta1 + ... + beta1**(step - 1)
+    v_hat = v / ((1 - beta2**step) / (1 - beta2))
     if weight_decay:
         p *= 1 - lr * weight_decay
     p -= lr * m_hat / (np.sqrt(v_hat) + eps)

@@ -1,8 +1,9 @@
 """
 Exercise 12 of 13: AdamW (doc/adamw.md).
 
-No gradient to derive: one step of the optimizer, in place. m is the running mean of the gradient, v
-that of its square; both start at 0, which is corrected for. Weight decay is for the tensors that
+No gradient to derive: one step of the optimizer, in place. m is a sum of all gradients so far, in
+which that of i steps ago weighs beta1**i; v is such a sum of their squares, with beta2. Divided by
+the sum of its weights, each is a mean: the step takes these. Weight decay is for the tensors that
 DECAYING names, is scaled by lr, and does not go through m and v.
 
     python exercises/check.py adamw

@@ -81,12 +81,12 @@ HINTS = {
         "pass read upwards is just right.",
     ),
     "adamw": (
-        "m becomes beta1 * m + (1 - beta1) * g, v the same with beta2 and g * g; both in place, so "
-        "with *= and +=, or [:] =.",
-        "After `step` steps, m is too small by 1 - beta1**step; divide by it, but do not store "
-        "that. The same for v.",
-        "The step is lr * (corrected m) / (sqrt of the corrected v, plus eps). Where DECAYING has "
-        "the name, p loses lr * weight_decay * p as well.",
+        "m becomes beta1 * m + g, v the same with beta2 and g * g; both in place, so with *= and "
+        "+=, or [:] =.",
+        "After `step` steps, the weights in m add up to 1 + beta1 + ... + beta1**(step - 1); "
+        "divide by that, but do not store it. The same for v.",
+        "The step is lr * (the mean from m) / (sqrt of the mean from v, plus eps). Where DECAYING "
+        "has the name, p loses lr * weight_decay * p as well.",
     ),
     "accumulate": (
         "The gradient of a mean of losses is the mean of their gradients.",

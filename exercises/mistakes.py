@@ -789,19 +789,43 @@ every block has the gradients of one of them
 
 == adamw
 
-* the bias of m is not corrected
-- m_hat = m / (1 - beta1**step)
-+ m_hat = m
+* m is not divided by the sum of its weights
+- m / ((1 - beta1**step) / (1 - beta1))
++ m + 0
 
-the bias of v is not corrected
-- v_hat = v / (1 - beta2**step)
-+ v_hat = v
+v is not divided by the sum of its weights
+- v / ((1 - beta2**step) / (1 - beta2))
++ v + 0
 
-the biases of m and v are not corrected
-- m_hat = m / (1 - beta1**step)
-+ m_hat = m
-- v_hat = v / (1 - beta2**step)
-+ v_hat = v
+m and v are not divided by the sums of their weights
+- m / ((1 - beta1**step) / (1 - beta1))
++ m + 0
+- v / ((1 - beta2**step) / (1 - beta2))
++ v + 0
+
+the sum of the weights of m is that of endlessly many steps, 1 / (1 - beta1)
+- m / ((1 - beta1**step) / (1 - beta1))
++ m * (1 - beta1)
+
+the sum of the weights of v is that of endlessly many steps, 1 / (1 - beta2)
+- v / ((1 - beta2**step) / (1 - beta2))
++ v * (1 - beta2)
+
+the sums of the weights are those of endlessly many steps, 1 / (1 - beta)
+- m / ((1 - beta1**step) / (1 - beta1))
++ m * (1 - beta1)
+- v / ((1 - beta2**step) / (1 - beta2))
++ v * (1 - beta2)
+
+m is divided by 1 - beta1**step, right only where g has the factor 1 - beta1
+- ((1 - beta1**step) / (1 - beta1))
++ (1 - beta1**step)
+
+m and v are divided by 1 - beta**step, right only where g has the factor 1 - beta
+- ((1 - beta1**step) / (1 - beta1))
++ (1 - beta1**step)
+- ((1 - beta2**step) / (1 - beta2))
++ (1 - beta2**step)
 
 the step is one too large
 - beta1**step
@@ -809,29 +833,29 @@ the step is one too large
 - beta2**step
 + beta2 ** (step + 1)
 
-the step is one too large where m is corrected
+the step is one too large where m is divided by the sum of its weights
 - beta1**step
 + beta1 ** (step + 1)
 
-both biases are corrected with beta1
-- beta2**step
-+ beta1**step
+both are divided by the sum of the weights of m
+- ((1 - beta2**step) / (1 - beta2))
++ ((1 - beta1**step) / (1 - beta1))
 
-both biases are corrected with beta2
-- beta1**step
-+ beta2**step
+both are divided by the sum of the weights of v
+- ((1 - beta1**step) / (1 - beta1))
++ ((1 - beta2**step) / (1 - beta2))
 
-the correction of v is outside the root
+v is divided by the sum of its weights outside the root
 - np.sqrt(v_hat)
-+ np.sqrt(v) / (1 - beta2**step)
++ np.sqrt(v) / ((1 - beta2**step) / (1 - beta2))
 
 eps is inside the root
 - (np.sqrt(v_hat) + eps)
 + np.sqrt(v_hat + eps)
 
-eps is added before the bias of v is corrected
+eps is added before v is divided by the sum of its weights
 - (np.sqrt(v_hat) + eps)
-+ ((np.sqrt(v) + eps) / math.sqrt(1 - beta2**step))
++ ((np.sqrt(v) + eps) / math.sqrt((1 - beta2**step) / (1 - beta2)))
 
 eps is left out
 - + eps)
@@ -869,79 +893,73 @@ the decay is divided by sqrt(v), where it should go past it
 - p *= 1 - lr * weight_decay
 + m_hat += weight_decay * p
 
-it is the gradient, without its running mean, that moves the parameters
-- m_hat = m / (1
-+ m_hat = g / (1
+it is the gradient, without those before, that moves the parameters
+- m_hat = m / ((1 - beta1**step) / (1 - beta1))
++ m_hat = g
 
-the new value of m has no factor (1 - beta1)
-- (1 - beta1) * g
-+ g
+m has the factor 1 - beta1 of the paper, where it should be the sum without it
+- m += g
++ m += (1 - beta1) * g
 
-the new value of v has no factor (1 - beta2)
-- (1 - beta2) * (g * g)
-+ g * g
+m and v have the factors 1 - beta of the paper, where they should be the sums without them
+- m += g
++ m += (1 - beta1) * g
+- v += g * g
++ v += (1 - beta2) * (g * g)
+- m / ((1 - beta1**step) / (1 - beta1))
++ m / (1 - beta1**step)
+- v / ((1 - beta2**step) / (1 - beta2))
++ v / (1 - beta2**step)
+
+v has the factor 1 - beta2 of the paper, where it should be the sum without it
+- v += g * g
++ v += (1 - beta2) * (g * g)
 
 beta2 is used for m
 - m *= beta1
 + m *= beta2
-- (1 - beta1) * g
-+ (1 - beta2) * g
 
-* v decays with beta1
+* beta1 is used for v
 - v *= beta2
 + v *= beta1
-
-beta1 is used for v
-- v *= beta2
-+ v *= beta1
-- (1 - beta2) * (g
-+ (1 - beta1) * (g
 
 the betas are swapped
 - m *= beta1
 + m *= beta2
-- (1 - beta1) * g
-+ (1 - beta2) * g
 - v *= beta2
 + v *= beta1
-- (1 - beta2) * (g
-+ (1 - beta1) * (g
 
 the gradient is not squared
-- (g * g)
+- g * g
 + g
 
 the gradient's size is taken, not its square
-- (g * g)
+- g * g
 + abs(g)
 
-it is only the last gradient, not a running mean
+it is only the last gradient, not a sum
 - m *= beta1
 + m *= 0
-- (1 - beta1) * g
-+ g
 
-it is only the last gradient's square, not a running mean
+it is only the last gradient's square, not a sum
 - v *= beta2
 + v *= 0
-- (1 - beta2) * (g * g)
-+ g * g
 
 the parameters move with the gradient, where they should move against it
 - p -= lr
 + p += lr
 
 m and v are swapped
-- m_hat = m / (1
-+ m_hat = v / (1
-- v_hat = v / (1
-+ v_hat = abs(m) / (1
+- m_hat = m / (
++ m_hat = v / (
+- v_hat = v / (
++ v_hat = abs(m) / (
 
-the corrected value is stored, where the running mean should stay
-- m_hat = m / (1 - beta1**step)
-+ m /= 1 - beta1**step; m_hat = m
-- v_hat = v / (1 - beta2**step)
-+ v /= 1 - beta2**step; v_hat = v
+the mean is stored, where the sum should stay
+- m_hat = m / ((1 - beta1**step) / (1 - beta1))
++ m /= (1 - beta1**step) / (1 - beta1); m_hat = m
+- v_hat = v / ((1 - beta2**step) / (1 - beta2))
++ v /= (1 - beta2**step) / (1 - beta2); v_hat = v
 
 == adamw_update
 

@@ -2,16 +2,19 @@
 A headless Chromium for tests, driven by its DevTools protocol through two pipes.
 
 It can reach no network, and remembers what was asked for and what went wrong. Needs no package.
+Below it: the fixtures of the tests of pages, and what is in the file of a page.
 """
 
-import base64
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
 import time
+
+import pytest
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -101,15 +104,10 @@ class Browser:
             raise RuntimeError(f"{method}: {message['error']}")
         return message["result"]
 
-    def open(self, path, width=1000, scheme="light", scale=1):
+    def open(self, path, width=1000, scheme="light"):
         """Open a file in a window of that width, and wait until its script has run."""
-        self.call(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=900,
-            deviceScaleFactor=scale,
-            mobile=False,
-        )
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        self.call("Emulation.setDeviceMetricsOverride", **size)
         feature = {"name": "prefers-color-scheme", "value": scheme}
         self.call("Emulation.setEmulatedMedia", features=[feature])
         self.js("window.before = true")  # to tell the page that was here, if it is opened again
@@ -166,12 +164,43 @@ class Browser:
         self.call("Input.dispatchKeyEvent", type=down, **code, **text)
         self.call("Input.dispatchKeyEvent", type="keyUp", **code)
 
-    def picture(self, path, selector=None):
-        """Write a PNG of the page, or of an element."""
-        found = f"document.querySelector({json.dumps(selector or 'html')})"
-        box = self.js(
-            f"(({{x, y, width, height}}) => ({{x: x + scrollX, y: y + scrollY, width, height,"
-            f" scale: 1}}))({found}.getBoundingClientRect())"
-        )
-        shot = self.call("Page.captureScreenshot", captureBeyondViewport=True, clip=box)
-        path.write_bytes(base64.b64decode(shot["data"]))
+
+# ----------------------------------------------------------------------------
+# Fixtures, to be imported where they are needed; and the page as a file
+
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt install chromium")
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A browser for the tests of a module."""
+    browser = Browser()
+    yield browser
+    browser.close()
+
+
+@pytest.fixture(name="browser")
+def without_errors(chromium):
+    """The browser; no test may leave an error in it."""
+    chromium.errors.clear()
+    chromium.requests.clear()
+    yield chromium
+    assert chromium.errors == []
+
+
+@pytest.fixture(name="opened")
+def with_page(browser, page):
+    """The browser with the module's page, which may ask for nothing else."""
+    browser.open(page)
+    yield browser
+    assert browser.requests == [page.as_uri()]
+
+
+def data_of(page):
+    """Return what is in a page's script of data; no address of anything else is in the page."""
+    text = page.read_text(encoding="utf-8")
+    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)
+    assert "<" not in data  # or a text of the user's could become markup
+    for address in "http:", "https:", "src=", "url(", "import(", "fetch(", "XMLHttpRequest":
+        assert address not in text.replace(r"\u003cimg src=", "")  # which is a hostile text's
+    return json.loads(data)

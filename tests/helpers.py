@@ -7,17 +7,20 @@ and a writer of ours have in common is seen.
 """
 
 import contextlib
+import json
 import os
 import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import train_gpt2 as gpt2
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 PROJECT = Path(__file__).parent.parent
 SMALL_WEIGHTS = PROJECT / "tests" / "small_weights.bin"
@@ -303,3 +306,48 @@ def torch_gpt2(params, config, x, y):
     loss.backward()
     grads = {name: array.grad.numpy() for name, array in p.items()}
     return logits.detach().numpy(), loss.item(), grads
+
+
+# ----------------------------------------------------------------------------
+# Files of Hugging Face
+
+
+def safetensors_shapes(maxT, V, C):
+    """Return name -> shape in Hugging Face's GPT-2, of one block."""
+    shapes = {"wte.weight": (V, C), "wpe.weight": (maxT, C)}
+    for name, shape in {
+        "ln_1": (C,), "attn.c_attn": (C, 3 * C), "attn.c_proj": (C, C),
+        "ln_2": (C,), "mlp.c_fc": (C, 4 * C), "mlp.c_proj": (4 * C, C),
+    }.items():  # fmt: skip
+        shapes |= {f"h.0.{name}.weight": shape, f"h.0.{name}.bias": shape[-1:]}
+    return shapes | {"ln_f.weight": (C,), "ln_f.bias": (C,)}
+
+
+def safetensors_bytes(shapes, dtypes, bytes_of):
+    """
+    Return a .safetensors file, and the boundaries of the tensors in it.
+
+    dtypes has one for each tensor, in the order of shapes; bytes_of(n) gives their n bytes.
+    """
+    entries, sizes = {}, []
+    for (name, shape), dtype in zip(shapes.items(), dtypes, strict=True):
+        begin = sum(sizes)
+        sizes.append(int(np.prod(shape)) * {"F16": 2, "BF16": 2, "F32": 4, "I64": 8}[dtype])
+        offsets = [begin, begin + sizes[-1]]
+        entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+    text = json.dumps({"__metadata__": {"format": "pt"}, **entries}).encode()
+    data = struct.pack("<Q", len(text)) + text + bytes_of(sum(sizes))
+    return data, boundaries(*sizes, start=8 + len(text))
+
+
+# ----------------------------------------------------------------------------
+# Hypothesis
+
+modest = settings(derandomize=True, deadline=None, max_examples=40)
+
+
+@contextlib.contextmanager
+def folder():
+    """Yield a new folder, which each example of Hypothesis needs: tmp_path is one for all."""
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)

@@ -3,23 +3,21 @@
 import importlib.util
 import json
 import re
-import runpy
 import shlex
-import subprocess
 import sys
-from pathlib import Path
 
+from tools import benchmark
 from tools.console import UserError
 
+import helpers
 import pytest
+from helpers import PROJECT, failed, succeeded
 
-BENCHMARK = Path(__file__).parent.parent / "tools" / "benchmark.py"
 TINY = ["--model", "d1", "--batch-size", "1", "--seq-len", "8", "--runs", "1"]
 
 
-def run(*flags):
-    command = [sys.executable, BENCHMARK, *flags]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+def run(*flags, **how):
+    return helpers.run(PROJECT, "tools/benchmark.py", *flags, timeout=120, **how)
 
 
 def prints(text):
@@ -36,13 +34,12 @@ def measured(tmp_path_factory):
 @pytest.fixture(scope="module")
 def output(measured):
     command = prints("step 0: loss 9 (took 900.0 ms)\nstep 1: loss 8 (took 20.5 ms, 12 tokens/s)")
-    done = run(*TINY, "--command", command, "--json", measured)
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
+    return succeeded(run(*TINY, "--command", command, "--json", measured))
 
 
 def numbers(output, name):
     """The numbers of the lines that begin with the name: in the table, then in that of ratios."""
+    output, name = (text.replace(",", "").replace("[1]", "[one]") for text in (output, name))
     lines = [line for line in output.splitlines() if line.startswith(f"{name}  ")]
     return [[float(x) for x in re.findall(r"[\d.]+", line[len(name) :])] for line in lines]
 
@@ -60,31 +57,26 @@ def test_json_has_what_the_table_shows(output, measured):
     assert f"{found['machine']}\n{found['versions']}\n" in output
     flags = {"model": "d1", "batch_size": 1, "seq_len": 8, "runs": 1}
     assert found["flags"] | flags == found["flags"]
-    assert len(found["rounds"]) == 6 and found["rounds"]["[1]"][0]["step"] == 20.5
+    assert len(found["rounds"]) == 6
+    assert found["rounds"]["[1]"][0]["step"] == 20.5  # the first step does not count
     for name, turns in found["rounds"].items():
         (laps,) = turns  # one round
-        text, name = (s.replace(",", "").replace("[1]", "[one]") for s in (output, name))
-        row = numbers(text, name)[0]
+        row = numbers(output, name)[0]
         assert row[0] == pytest.approx(laps["step"], rel=0.01)
         assert row[-1] == pytest.approx(laps["GB"], abs=0.006)
 
 
-def test_show_prints_it_again(output, measured):
-    done = run("--show", measured)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.count("\n") > 15 and done.stdout in output
-
-
-def test_show_of_another_file(tmp_path):
+def test_show_prints_it_again(output, measured, tmp_path):
+    shown = succeeded(run("--show", measured))
+    assert shown.count("\n") > 15 and shown in output
     (tmp_path / "a.json").write_text("{}")
     for file, why in ("a.json", "not a file of --json"), ("b.json", "No such file"):
-        done = run("--show", tmp_path / file)
-        assert (done.returncode, done.stdout) == (2, "") and why in done.stderr
+        failed(run("--show", tmp_path / file), why, status=2)
 
 
 def test_the_page_shows_what_was_measured():
-    page = (BENCHMARK.parent.parent / "doc" / "speed.md").read_text(encoding="utf-8")
-    files = sorted((BENCHMARK.parent.parent / "doc" / "measured").glob("*.json"))
+    page = (PROJECT / "doc" / "speed.md").read_text(encoding="utf-8")
+    files = sorted((PROJECT / "doc" / "measured").glob("*.json"))
     assert len(files) >= 3
     for file in files:
         lines = run("--show", file).stdout.splitlines()
@@ -99,34 +91,29 @@ def test_header(output):
     assert "d1, 3,332,096 parameters; batch size 1, 8 tokens each" in output
 
 
-@pytest.mark.parametrize(
-    ("name", "phases"),
-    [
-        ("train_gpt2.py", 4),
-        ("PyTorch, fused AdamW", 4),
-        ("PyTorch, default AdamW", 4),
-        ("products by NumPy", 2),
-        ("products by matmul()", 2),
-    ],
-)
-def test_row(output, name, phases):
-    row, *ratios = numbers(output.replace(",", ""), name.replace(",", ""))
-    assert len(row) == 1 + phases + 4 and min(row) > 0
-    step, parts = row[0], row[1 : 1 + min(phases, 3)]
-    assert step == pytest.approx(sum(parts), rel=0.01)  # evaluation is not part of it
-    tokens_per_second, flops = row[1 + phases : 3 + phases]
+PHASES = {
+    "train_gpt2.py": 4,
+    "PyTorch, fused AdamW": 4,
+    "PyTorch, default AdamW": 4,
+    "products by NumPy": 2,
+    "products by matmul()": 2,
+}
+
+
+@pytest.mark.parametrize("name", PHASES)
+def test_row(output, name):
+    row, *ratios = numbers(output, name)
+    assert len(row) == 1 + PHASES[name] + 4 and min(row) > 0
+    step, *phases = row[:-4]
+    assert step == pytest.approx(sum(phases[:3]), rel=0.01)  # evaluation is not part of it
+    tokens_per_second, flops = row[-4:-2]
     assert tokens_per_second == pytest.approx(8 / step * 1000, rel=0.01)
     assert flops == pytest.approx(6 * 3332096 * tokens_per_second / 1e9, rel=0.03, abs=0.01)
     if name != "train_gpt2.py":
-        ours = numbers(output.replace(",", ""), "train_gpt2.py")[0]
         (ratio,) = ratios
-        assert ratio[0] == pytest.approx(ours[0] / step, rel=0.01, abs=0.02)
+        ours = numbers(output, "train_gpt2.py")[0][0]
+        assert ratio[0] == pytest.approx(ours / step, rel=0.01, abs=0.02)
         assert ratio[-2:] == [ratio[0]] * 2  # one round: the lowest is the highest
-
-
-def test_command_is_timed_without_its_first_step(output):
-    row, _ = numbers(output.replace("[1]", "one"), "one")
-    assert row[0] == 20.5
 
 
 def test_all_do_the_same_work(output):
@@ -141,25 +128,21 @@ def test_sampling():
     done = run("--model", "d1", "--runs", "2", "--sample", "--tokens", "3", "--samples", "2")
     assert done.returncode == 0 and (there or done.stderr == "")
     assert "d1, 3,332,096 parameters; a text of 3 tokens\nmedians of 2 rounds\n" in done.stdout
-    rows = [numbers(done.stdout.replace(",", ""), n) for n in ("train_gpt2.py", "transformers")]
-    assert [len(row) for row in rows] == [1, int(there)]
-    for ((ms, per_second, cores, GB),) in filter(None, rows):
+    for name in ("train_gpt2.py", "2 texts", "transformers")[: 2 + there]:
+        ((ms, per_second, cores, GB),) = numbers(done.stdout, name)
         assert per_second == pytest.approx(1000 / ms, rel=0.01) and min(cores, GB) > 0
     assert done.stdout.startswith("train_gpt2.py, 2 texts")
-    (((ms, per_second, cores, GB),)) = numbers(done.stdout.replace(",", ""), "2 texts")
-    assert per_second == pytest.approx(1000 / ms, rel=0.01) and min(cores, GB) > 0
     assert re.search(r"^train_gpt2.py: [\d.]+ times the tokens/s of 2 texts \(", done.stdout, re.M)
     end = r"times the tokens/s of transformers \(" if there else "pip install transformers$"
     assert re.search(end, done.stdout, re.M)
 
 
 def test_sampling_beside_transformers(capsys):
-    benchmark = runpy.run_path(str(BENCHMARK))
     ours = [{"step": ms, "cores": 2, "GB": 1} for ms in (100, 120, 110)]
     theirs = [{"step": ms, "cores": 1.5, "GB": 2} for ms in (150, 120, 220)]
     together = [{"step": ms, "cores": 2, "GB": 3} for ms in (300, 330, 330)]
     rounds = {"train_gpt2.py": ours, "3 texts": together, "transformers": theirs}
-    benchmark["print_sampling"](rounds, 11, 3)
+    benchmark.print_sampling(rounds, 11, 3)
     out = capsys.readouterr().out
     assert numbers(out, "train_gpt2.py") == [[10, 100, 2, 1]]
     assert numbers(out, "transformers") == [[13.6, 73.3, 1.5, 2]]
@@ -170,14 +153,11 @@ def test_sampling_beside_transformers(capsys):
 
 @pytest.mark.parametrize("command", [prints("(took 5 ms)"), "false", "no-such-program"])
 def test_command_that_times_nothing(command):
-    benchmark = runpy.run_path(str(BENCHMARK))
     with pytest.raises((UserError, FileNotFoundError), match=command.split()[0]):
-        benchmark["run_command"](command)
+        benchmark.run_command(command)
 
 
 def test_bad_flags():
-    for flags in "--model gpt2", "--seq-len 1025", "--samples 0", "--sample --tokens 1025":
-        assert run(*flags.split()).returncode == 2
-    done = run(*TINY, "--json", "no folder/times.json")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "--json no folder/times.json: " in done.stderr
+    for flags in ["--samples", 0], ["--sample", "--tokens", 1025]:
+        failed(run(*flags), "is not a number from 1 to", status=2)
+    failed(run(*TINY, "--json", "no folder/times.json"), "--json no folder/times.json: ")

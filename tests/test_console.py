@@ -5,7 +5,6 @@ which messages are broken between words, and nothing that would steer them is sh
 
 import os
 import re
-import sys
 
 import train_gpt2 as gpt2
 from tools import console
@@ -13,12 +12,8 @@ from tools import console
 import pytest
 from helpers import add_data, make_project, run, succeeded, write_tokenizer
 from running import DATA, FAST, LONG, on_terminal, posix, small_weights, train, within
+from test_help import PROGRAMS
 
-PROGRAMS = [
-    "sample_gpt2.py", "reference_gpt2.py", "prepro_pythondocs.py", "prepro_text.py",
-    "prepro_tinyshakespeare.py", "prepro_tinystories.py", "tools/train.py", "tools/plot_log.py",
-    "tools/show_step.py", "test_gpt2.py",
-]  # fmt: skip
 ESCAPE = b"\x1b[31m\x07"
 NAME = f"none/{ESCAPE.decode()}"
 
@@ -46,14 +41,11 @@ def test_ctrl_c_in_a_program_that_has_begun(project):
     assert (done.returncode, done.stderr) == (130, "")
 
 
-@pytest.mark.parametrize(
-    "how", [["-I"], ["-P"] if sys.version_info >= (3, 11) else ["-I"]], ids=str
-)
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_programs_find_their_modules(project, tmp_path, program, how):
+def test_programs_find_their_modules(project, tmp_path, program):
     """Where Python doesn't look into the program's folder (-I, PYTHONSAFEPATH)."""
-    done = run(project, program, "--help", python=how, cwd=tmp_path)
-    assert succeeded(done).startswith("usage: ")
+    done = run(project, program, "--help", python=["-I"], cwd=tmp_path)
+    assert "--help" in succeeded(done)
 
 
 # ----------------------------------------------------------------------------
@@ -95,11 +87,9 @@ def test_no_thread_left(project, program, flags):
     if gpt2.CORES > 1:
         done = run(project, program, *flags, python=within(ONE_THREAD), OMP_NUM_THREADS="2")
         *_, line = done.stderr.splitlines()
-        assert done.returncode == 1 and line.startswith(f"{os.path.basename(program)}: "), (
-            done.stderr
-        )
-        assert "can't start new thread" in line and LIMIT in line and "OMP_NUM_THREADS=1" in line
-        assert "Traceback" not in done.stderr
+        assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+        assert line.startswith(f"{os.path.basename(program)}: can't start new thread"), line
+        assert LIMIT in line and "OMP_NUM_THREADS=1" in line
     one = run(project, program, *flags, python=within(ONE_THREAD), OMP_NUM_THREADS="1")
     assert one.returncode == 0 and one.stdout, one.stderr
 
@@ -131,21 +121,20 @@ def test_tokens_steer_no_terminal(project, program, flags):
     assert done.returncode == 0 and ESCAPE.decode() * 2 in done.stdout
 
 
-@pytest.mark.parametrize(
-    "program, flags",
-    [
-        (LONG, [*FAST, *DATA, "--init", NAME]),
-        (LONG, [*FAST, "--data", NAME]),
-        (LONG, [*FAST, *DATA, "--save", NAME]),
-        ("sample_gpt2.py", ["--weights", NAME]),
-        ("sample_gpt2.py", [f"--{NAME}"]),
-        ("prepro_text.py", ["--bytes", NAME]),
-        ("tools/plot_log.py", ["-o", "x.html", NAME]),
-        ("tools/show_step.py", ["--weights", NAME]),
-        ("reference_gpt2.py", ["--model", NAME]),
-    ],
-    ids=ascii,
-)
+NAMED = [
+    (LONG, [*FAST, *DATA, "--init", NAME]),
+    (LONG, [*FAST, "--data", NAME]),
+    (LONG, [*FAST, *DATA, "--save", NAME]),
+    ("sample_gpt2.py", ["--weights", NAME]),
+    ("sample_gpt2.py", [f"--{NAME}"]),
+    ("prepro_text.py", ["--bytes", NAME]),
+    ("tools/plot_log.py", ["-o", "x.html", NAME]),
+    ("tools/show_step.py", ["--weights", NAME]),
+    ("reference_gpt2.py", ["--model", NAME]),
+]
+
+
+@pytest.mark.parametrize("program, flags", NAMED, ids=ascii)
 def test_names_of_files_steer_no_terminal(project, program, flags):
     """On one that doesn't say its width, too: that has 80 columns."""
     shown, status, _ = on_terminal(project, program, *flags, columns=0)
@@ -164,17 +153,12 @@ def test_letters_stay_as_they_are():
 # ----------------------------------------------------------------------------
 # Messages
 
-MISTAKES = [  # one for each way in which a program says something on standard error
-    "tools/train.py --init none_of_this_name.bin --data data/letters --steps 2",  # UserError
-    "tools/train.py --resume none.bin",
-    "sample_gpt2.py --weights none_of_this_name.bin --tokenizer data/letters_tokenizer.bin",
-    "sample_gpt2.py --temperature -1",
-    "sample_gpt2.py --weights small.bin",  # of another vocabulary
-    "prepro_text.py text.txt",  # no network
-    "prepro_text.py none_of_this_name.txt --bytes --name a_dataset_of_my_own",
-    "tools/plot_log.py none_of_this_name_is_here.csv -o loss.png",
+MISTAKES = [  # with the exit statuses 1, 2 and 3
+    "tools/train.py --init none_of_this_name.bin --data data/letters --steps 2",
     "tools/show_step.py --weights small.bin --data data/letters --seq-len 99",
+    "sample_gpt2.py --temperature -1",
     "tools/train.py --wrong --flags --that --nobody --knows --but --that --are --long --enough",
+    "prepro_text.py text.txt",  # no network
 ]
 
 
@@ -241,34 +225,20 @@ def test_steps_and_tokens_per_second_agree(project):
 
 def test_sample_of_training_comes_as_it_is_made(project):
     """On a terminal its tokens arrive one after the other, and no bar is amid them."""
-    before = """
-import runpy, sys
-sys.path.insert(0, ".")
-from tools import sampling as train
+    marked = """
+from tools import sampling
 
-def marked(*args, made=train.generate):
+def marked(*args, made=sampling.generate):
     for token in made(*args):
         print("[1]", end="", flush=True)
         yield token
 
-train.generate = marked
-sys.argv[0] = "tools/train.py"
-runpy.run_path("tools/train.py", run_name="__main__")
+sampling.generate = marked
 """
-    (project / "marked.py").write_text(before)
     flags = [*FAST, *DATA, "--no-save", "--sample-every", 2, "--seq-len", 8]
-    shown, status, _ = on_terminal(project, "marked.py", *flags)
+    shown, status, _ = on_terminal(project, LONG, *flags, python=within(marked))
     assert status == 0, shown
     text = shown.split(": sample\n---\n")[1].split("\n---")[0]
     _, *pieces, _ = text.split("[1]")  # before and behind them there is the bar
     assert len(pieces) == 255
-    assert all(
-        piece in (r"\x1b[31m\x07", "<end>") for piece in pieces
-    )  # a token, and then the next
-
-
-def test_a_terminal_that_does_not_say_its_width(monkeypatch):
-    monkeypatch.setattr(console.sys.stderr, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(console.shutil, "get_terminal_size", lambda: os.terminal_size((0, 0)))
-    lines = console.fitted("word " * 40).splitlines()
-    assert len(lines) == 3 and max(map(len, lines)) <= 80
+    assert set(pieces) <= {r"\x1b[31m\x07", "<end>"}  # a token, and then the next

@@ -27,11 +27,13 @@ import train_gpt2 as gpt2  # noqa: E402
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
-from test_doc import OTHER, fences, read  # noqa: E402
+from test_doc import changed, fences, other, read  # noqa: E402
 
 TOKEN = re.compile(r"\s*(sum_[a-z]|[0-9.]+|[A-Za-z]+'?(?:_[a-z]+)?\(?|[-+*/^()\[\]=∂])")
 FUNCTIONS = {"exp": math.exp, "sqrt": math.sqrt, "f": math.tanh}
 FUNCTIONS["f'"] = lambda x: 1 - math.tanh(x) ** 2
+OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
+OPERATIONS |= {"/": operator.truediv, "^": operator.pow}
 H = 1e-6  # of differences
 
 # sizes: index -> how many; inputs: name -> array; steps: what follows from them, name -> function
@@ -74,93 +76,75 @@ class Values(dict):
         return value
 
 
-def both(operation, left, right):
-    return lambda values, at: operation(left(values, at), right(values, at))
+def both(sign, left, right):
+    return lambda values, at: OPERATIONS[sign](left(values, at), right(values, at))
 
 
 class Formula:
     """A recursive descent over the tokens of an expression: each method returns f(values, at)."""
 
     def __init__(self, text):
-        self.tokens, end = [], 0
-        while text[end:].strip():
-            found = TOKEN.match(text, end)
-            if not found:
-                raise SyntaxError(text[end:])
-            self.tokens.append(found[1])
-            end = found.end()
-        self.i = 0
+        self.tokens = TOKEN.findall(text)
+        if TOKEN.sub("", text).strip():
+            raise SyntaxError(text)
         self.f = self.sum()
-        if self.i < len(self.tokens):
+        if self.tokens:
             raise SyntaxError(text)
 
-    def peek(self):
-        return self.tokens[self.i] if self.i < len(self.tokens) else ""
+    def accept(self, *wanted):
+        """Take the next token if it is one of these -> the token; None if it is not."""
+        return self.tokens.pop(0) if self.tokens and self.tokens[0] in wanted else None
 
-    def take(self, *wanted):
-        token = self.peek()
-        if wanted and token not in wanted:
-            raise SyntaxError(f"{token!r} where one of {wanted} was expected")
-        self.i += 1
-        return token
+    def expect(self, wanted):
+        if not self.accept(wanted):
+            raise SyntaxError(f"{wanted!r} was expected before {self.tokens}")
 
     def sum(self):
         f = self.product()
-        while self.peek() in ("+", "-"):
-            f = both(operator.add if self.take() == "+" else operator.sub, f, self.product())
+        while sign := self.accept("+", "-"):
+            f = both(sign, f, self.product())
         return f
 
     def product(self):
-        if self.peek() == "-":
-            self.take()
+        if self.accept("-"):
             negated = self.product()
             return lambda v, at: -negated(v, at)
         f = self.power()
-        while self.peek() in ("*", "/"):
-            divided = self.take("*", "/") == "/"
-            f = both(operator.truediv if divided else operator.mul, f, self.power())
+        while sign := self.accept("*", "/"):
+            f = both(sign, f, self.power())
         return f
 
     def power(self):
-        base = self.atom()
-        if self.peek() != "^":
-            return base
-        self.take("^")
-        return both(operator.pow, base, self.atom())
+        f = self.atom()
+        return both("^", f, self.atom()) if self.accept("^") else f
 
     def atom(self):
-        token = self.take()
-        if token.startswith("sum_"):
-            index, f = token[-1], self.product()
-            return lambda v, at: sum(f(v, at | {index: i}) for i in range(v.sizes[index]))
-        if token == "(":
-            f = self.sum()
-            self.take(")")
-            return f
+        token = self.tokens.pop(0)
+        name, _, indices = token.partition("_")
+        if name == "sum":
+            f = self.product()
+            return lambda v, at: sum(f(v, at | {indices: i}) for i in range(v.sizes[indices]))
         if token == "[":
             left = self.sum()
-            self.take("=")
+            self.expect("=")
             right = self.sum()
-            self.take("]")
+            self.expect("]")
             return lambda v, at: float(left(v, at) == right(v, at))
         if token == "∂":
             f = self.atom()
-            self.take("/")
-            self.take("∂")
-            name, _, indices = self.take().partition("_")
-            return lambda v, at: v.moved(
-                name, place(v, name, indices, at), lambda moved: f(moved, at)
-            )
+            self.expect("/")
+            self.expect("∂")
+            x, _, indices = self.tokens.pop(0).partition("_")
+            return lambda v, at: v.moved(x, place(v, x, indices, at), lambda moved: f(moved, at))
         if token.endswith("("):
             f, name = self.sum(), token[:-1]
-            self.take(")")
-            return lambda v, at: (
-                FUNCTIONS[name](f(v, at)) if name in FUNCTIONS else v[name][f(v, at)]
-            )
+            self.expect(")")
+            if name in FUNCTIONS:
+                return lambda v, at: FUNCTIONS[name](f(v, at))
+            return lambda v, at: v[name][f(v, at)] if name else f(v, at)
         if token[0].isdigit():
             return lambda v, at: float(token)
         if token[0].isalpha():
-            name, _, indices = token.partition("_")
             return lambda v, at: at[name] if name in at else v[name][place(v, name, indices, at)]
         raise SyntaxError(token)
 
@@ -211,7 +195,7 @@ def wrong(chain, world):
     places = [dict(zip(indices, place, strict=True)) for place in places]
     if where:
         places = [at | {letter: int(Formula(token).f(values, at))} for at in places]
-    letters = {"B": 2, "T": 3, "sqrt": math.sqrt} | {k: v for k, v in values.items()}
+    letters = {"B": 2, "T": 3, "sqrt": math.sqrt, **values}
     if "@" in str(chain) or ".sum" in str(chain):
 
         def evaluate(text, condition):
@@ -237,98 +221,80 @@ def close(a, b):
     return np.array_equal(a, b) or np.abs(a - b).max() < 1e-5 * max(1e-3, np.abs(a).max())
 
 
-def rules():
-    """Return a world for each block of rules.md with formulas."""
-    rng = np.random.default_rng(0)
-    normal, i = rng.standard_normal, np.array([2, 0, 2])
-    vector, sizes = {"x": normal(3)}, {"i": 3, "j": 3}
-    matrices = {"a": normal((2, 4)), "u": normal((4, 3))}
-    chain = World(sizes, vector, {"y": lambda v: np.tanh(v["x"]) * v["x"].sum()}, normal(3))
-    product = World(
-        {"i": 2, "p": 2, "k": 4, "j": 3, "q": 3}, matrices, {"y": lambda v: v["a"] @ v["u"]},
-        normal((2, 3)),
-    )  # fmt: skip
-    stack = {"y": lambda v: v["x"] * 1, "z": lambda v: v["x"] * 1}
-    fork = World(
-        sizes, vector, stack | {"yz": lambda v: np.stack([v["y"], v["z"]])}, normal((2, 3))
-    )
-    return [
-        chain, chain,
-        World(sizes, {"a": normal(3), "b": normal(3)}, {"y": lambda v: v["a"] + v["b"]}, normal(3)),
-        fork,
-        World({"n": 3, "c": 2}, {"x": normal((3, 2)), "b": normal(2)},
-              {"y": lambda v: v["x"] + v["b"]}, normal((3, 2))),
-        World({"n": 3, "r": 4}, {"table": normal(4), "i": i}, {"y": lambda v: v["table"][i]},
-              normal(3)),
-        product, product, product,
-        World(sizes, vector, {"y": lambda v: np.tanh(v["x"])}, normal(3)),
-    ]  # fmt: skip
+normal = np.random.default_rng(0).standard_normal
 
 
-def embedding():
-    rng = np.random.default_rng(0)
-    tokens = np.array([[3, 0, 3], [1, 3, 0]])
-    inputs = {"wte": rng.standard_normal((4, 2)), "wpe": rng.standard_normal((5, 2))}
-    steps = {"out": lambda v: v["wte"][tokens] + v["wpe"][:3]}
-    sizes, weights = {"b": 2, "t": 3, "c": 2, "u": 4, "r": 5}, rng.standard_normal((2, 3, 2))
-    return World(sizes, inputs | {"tokens": tokens}, steps, weights)
+def world(sizes, inputs, steps, shape):
+    """Return a World: the last step has this shape; inputs are shapes, or arrays as they are."""
+    arrays = {n: a if isinstance(a, np.ndarray) else normal(a) for n, a in inputs.items()}
+    return World(sizes, arrays, steps, normal(shape))
 
 
-def layernorm():
-    rng = np.random.default_rng(0)
-    inputs = {"x": 0.01 * rng.standard_normal((3, 4)), "C": np.array(4.0)}  # so that eps shows
-    inputs |= {"w": rng.standard_normal(4), "b": rng.standard_normal(4)}
-    steps = {
-        "mean": lambda v: v["x"].mean(1),
-        "variance": lambda v: v["x"].var(1),
-        "rstd": lambda v: (v["variance"] + gpt2.LAYERNORM_EPS) ** -0.5,
-        "norm": lambda v: (v["x"] - v["mean"][:, None]) * v["rstd"][:, None],
-        "out": lambda v: v["norm"] * v["w"] + v["b"],
-    }
-    return World({"n": 3, "c": 4, "j": 4}, inputs, steps, rng.standard_normal((3, 4)))
+THREE, I = {"i": 3, "j": 3}, np.array([2, 0, 2])
+TOKENS = np.array([[3, 0, 3], [1, 3, 0]])
+FUTURE = np.triu(np.full((3, 3), -np.inf), 1)
 
+VECTOR = world(THREE, {"x": 3}, {"y": lambda v: np.tanh(v["x"]) * v["x"].sum()}, 3)
+COPIES = {"y": lambda v: v["x"] * 1, "z": lambda v: v["x"] * 1}
+STACK = {"yz": lambda v: np.stack([v["y"], v["z"]])}
+MATRICES = {"a": (2, 4), "u": (4, 3)}, {"y": lambda v: v["a"] @ v["u"]}, (2, 3)
+PRODUCT = world({"i": 2, "p": 2, "k": 4, "j": 3, "q": 3}, *MATRICES)
 
-def linear():
-    rng = np.random.default_rng(0)
-    inputs = {"x": rng.standard_normal((2, 3)), "w": rng.standard_normal((4, 3))}
-    inputs["b"] = rng.standard_normal(4)
-    steps = {"out": lambda v: v["x"] @ v["w"].T + v["b"]}
-    return World({"n": 2, "c": 3, "o": 4}, inputs, steps, rng.standard_normal((2, 4)))
-
-
-def attention():
-    rng = np.random.default_rng(0)
-    T, HS = 3, 2
-    inputs = {name: rng.standard_normal((T, HS)) for name in "qkv"} | {"HS": np.array(HS)}
-    future = np.triu(np.full((T, T), -np.inf), 1)
-    steps = {
-        "preatt": lambda v: v["q"] @ v["k"].T / math.sqrt(HS) + future,
-        "total": lambda v: np.exp(v["preatt"]).sum(1),
-        "att": lambda v: np.exp(v["preatt"]) / v["total"][:, None],
-        "out": lambda v: v["att"] @ v["v"],
-    }
-    return World({"i": T, "j": T, "m": T, "h": HS}, inputs, steps, rng.standard_normal((T, HS)))
-
-
-WORLDS = {"rules": rules(), "embedding": embedding(), "layernorm": layernorm()}
-WORLDS |= {"linear": linear(), "attention": attention()}
+WORLDS = {  # by page; of rules.md there is one for each block with formulas
+    "rules": [
+        *[VECTOR] * 2,
+        world(THREE, {"a": 3, "b": 3}, {"y": lambda v: v["a"] + v["b"]}, 3),
+        world(THREE, {"x": 3}, COPIES | STACK, (2, 3)),
+        world({"n": 3, "c": 2}, {"x": (3, 2), "b": 2}, {"y": lambda v: v["x"] + v["b"]}, (3, 2)),
+        world({"n": 3, "r": 4}, {"table": 4, "i": I}, {"y": lambda v: v["table"][I]}, 3),
+        *[PRODUCT] * 3,
+        world(THREE, {"x": 3}, {"y": lambda v: np.tanh(v["x"])}, 3),
+    ],
+    "embedding": world(
+        {"b": 2, "t": 3, "c": 2, "u": 4, "r": 5},
+        {"wte": (4, 2), "wpe": (5, 2), "tokens": TOKENS},
+        {"out": lambda v: v["wte"][TOKENS] + v["wpe"][:3]},
+        (2, 3, 2),
+    ),
+    "layernorm": world(
+        {"n": 3, "c": 4, "j": 4},
+        {"x": 0.01 * normal((3, 4)), "w": 4, "b": 4, "C": np.array(4.0)},  # so that eps shows
+        {
+            "mean": lambda v: v["x"].mean(1),
+            "variance": lambda v: v["x"].var(1),
+            "rstd": lambda v: (v["variance"] + gpt2.LAYERNORM_EPS) ** -0.5,
+            "norm": lambda v: (v["x"] - v["mean"][:, None]) * v["rstd"][:, None],
+            "out": lambda v: v["norm"] * v["w"] + v["b"],
+        },
+        (3, 4),
+    ),
+    "linear": world(
+        {"n": 2, "c": 3, "o": 4},
+        {"x": (2, 3), "w": (4, 3), "b": 4},
+        {"out": lambda v: v["x"] @ v["w"].T + v["b"]},
+        (2, 4),
+    ),
+    "attention": world(
+        {"i": 3, "j": 3, "m": 3, "h": 2},
+        {"q": (3, 2), "k": (3, 2), "v": (3, 2), "HS": np.array(2)},
+        {
+            "preatt": lambda v: v["q"] @ v["k"].T / math.sqrt(2) + FUTURE,
+            "total": lambda v: np.exp(v["preatt"]).sum(1),
+            "att": lambda v: np.exp(v["preatt"]) / v["total"][:, None],
+            "out": lambda v: v["att"] @ v["v"],
+        },
+        (3, 2),
+    ),
+}
 
 
 def first_wrong(page, text):
     """Return the first formula of a page that is not true, or cannot be read; None if all are."""
     for number, chain in statements(text):
-        world = WORLDS[page][number] if page == "rules" else WORLDS[page]
         try:
-            if found := wrong(chain, world):
+            if found := wrong(chain, WORLDS[page][number] if page == "rules" else WORLDS[page]):
                 return found
-        except (
-            SyntaxError,
-            KeyError,
-            IndexError,
-            ValueError,
-            TypeError,
-            ZeroDivisionError,
-        ) as error:
+        except (SyntaxError, LookupError, ValueError, TypeError, ZeroDivisionError) as error:
             return f"{chain}: {error!r}"
     return None
 
@@ -349,57 +315,46 @@ db_c     = sum_n dout_nc / ∂out_nc/∂b_c = sum_n dout_nc
 
 def formula_mutants(text):
     """Yield (line, changed page): a sign, operator or digit changed, or two indices swapped."""
-    lines = text.splitlines()
     for block in fences(text):
-        for row in range(block.line, block.line + len(block.lines) * (block.kind == "other")):
-            line = lines[row]
-            if "=" not in line:
+        for row, line in enumerate(block.lines, block.line):
+            if block.kind != "other" or "=" not in line:
                 continue
             for found in re.finditer(r"[-+*/]|[0-9](?!\.)|(?<=_)[a-z]{2,}\b", line):
-                old, new = found[0], OTHER.get(found[0], found[0][::-1])
-                if old.isdigit():
-                    new = str((int(old) + 1) % 10)
-                changed = line[: found.start()] + new + line[found.end() :]
-                if changed not in AS_TRUE and old != new:
-                    yield changed, "\n".join([*lines[:row], changed, *lines[row + 1 :]])
+                old = found[0]
+                new = old[::-1] if old.isalpha() else other(old)
+                mutant = changed(text, row, found.start(), old, new)
+                if mutant[0] not in AS_TRUE and old != new:
+                    yield mutant
 
 
 def survivors(page):
+    """Return how many formulas a page has, how many mutants of them, and which are not seen."""
     text = read(page)
     assert not first_wrong(page, text)
     mutants = list(formula_mutants(text))
-    return len(mutants), [line for line, mutant in mutants if not first_wrong(page, mutant)]
+    alive = [line for line, mutant in mutants if not first_wrong(page, mutant)]
+    return len(list(statements(text))), len(mutants), alive
 
 
-@pytest.mark.parametrize("page", WORLDS)
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_formulas_are_true_and_mutants_are_not(page):
-    count, alive = survivors(page)
-    assert not alive and count >= 5
-
-
-def counts(page):
-    """Return how many formulas a page has, and how many mutants of them."""
-    text = read(page)
-    return len(list(statements(text))), len(list(formula_mutants(text)))
-
-
-def test_figures_of_the_start_page():
-    formulas, mutants = map(sum, zip(*map(counts, WORLDS), strict=True))
-    assert f"{formulas} formulas, {mutants} mutants of them, 0 not seen" in read("README")
+def test_formulas_are_true_and_mutants_are_not():
+    formulas, mutants, alive = zip(*map(survivors, WORLDS), strict=True)
+    assert not sum(alive, [])
+    assert min(mutants) >= 5
+    counts = f"{sum(formulas)} formulas, {sum(mutants)} mutants of them, 0 not seen"
+    assert counts in read("README")
 
 
 def test_reader_of_formulas():
-    world = World({"i": 2, "j": 2}, {"x": np.array([2.0, 3.0])}, {"y": lambda v: v["x"] ** 2}, 1.0)
+    squares = World({"i": 2, "j": 2}, {"x": np.array([2.0, 3.0])}, {"y": lambda v: v["x"] ** 2}, 1)
 
     def true(formula):
-        return not wrong(next(statements(f"```text\n{formula}\n```"))[1], world)
+        return not wrong(next(statements(f"```text\n{formula}\n```"))[1], squares)
 
     assert true("y_i = x_i^2 = x_i * x_i") and not true("y_i = x_i^3") and not true("y_i = -x_i^2")
     assert true("∂y_j/∂x_i = 2 * [i = j] * x_i") and not true("∂y_j/∂x_i = 2 * x_i")
-    assert true("dx_i = 2 * x_i     because sum_j x_j = 5") and true(
-        "dx_i = sum_j dy_j * ∂y_j/∂x_i"
-    )
+    assert true("dx_i = 2 * x_i     because sum_j x_j = 5")
+    assert true("dx_i = sum_j dy_j * ∂y_j/∂x_i")
     assert true("sum_i x_i - 1 = 4") and true("x_i / sum_j x_j = x_i / (2 + 3)")
     assert true("x_i = 2   if i < 1, else 3") and not true("x_i = 2   if i < 1, else 4")
     assert true("sum_i sum_j x_i * x_j = 5^2") and true("exp(-x_i) = 1/exp(x_i)")
@@ -411,7 +366,8 @@ if __name__ == "__main__":
     warnings.simplefilter("ignore")
     totals = [0, 0, 0]
     for page in WORLDS:
-        figures = *counts(page), len(alive := survivors(page)[1])
+        *figures, alive = survivors(page)
+        figures.append(len(alive))
         print("\n".join([page + ": {} formulas, {} mutants, {} not seen".format(*figures), *alive]))
         totals = [a + b for a, b in zip(totals, figures, strict=True)]
     print("{} formulas, {} mutants of them, {} not seen".format(*totals))

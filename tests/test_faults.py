@@ -9,6 +9,7 @@ and nothing else is.
 import contextlib
 import errno
 import importlib
+import io
 import itertools
 import os
 import re
@@ -16,7 +17,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import types
 from pathlib import Path
 
 import train_gpt2 as gpt2
@@ -125,36 +125,29 @@ def inject(patch, nth, error):
         if next(numbers) == nth:
             raise error
 
-    def with_steps(function):
-        def stepped(*args, **kwargs):
+    class FaultyFile(io.BufferedWriter):
+        def write(self, data):
+            data = memoryview(data).cast("B") if len(data) else b""
+            try:
+                step()
+            except BaseException:
+                super().write(data[: len(data) // 2])
+                raise
+            return super().write(data)
+
+        def flush(self):
             step()
-            return function(*args, **kwargs)
-
-        return stepped
-
-    def opening(function):
-        @contextlib.contextmanager
-        def faulty(*args, **kwargs):
-            step()
-            with function(*args, **kwargs) as f:
-
-                def write(data):
-                    data = memoryview(data).cast("B") if len(data) else b""
-                    try:
-                        step()
-                    except BaseException:
-                        f.write(data[: len(data) // 2])
-                        raise
-                    return f.write(data)
-
-                plain = {name: getattr(f, name) for name in ("fileno", "read", "seek", "tell")}
-                plain |= {"writelines": lambda parts: [write(part) for part in parts]}
-                yield types.SimpleNamespace(write=write, flush=with_steps(f.flush), **plain)
-
-        return faulty
+            super().flush()
 
     def faulty_open(path, mode="r", **kwargs):
-        return (opening(open) if mode == "xb" else open)(path, mode, **kwargs)
+        if mode != "xb":
+            return open(path, mode, **kwargs)
+        step()
+        return FaultyFile(io.FileIO(path, mode))
+
+    def fsync(fd, fsync=os.fsync):
+        step()
+        fsync(fd)
 
     def replace(a, b, replace=os.replace):
         step()
@@ -162,7 +155,7 @@ def inject(patch, nth, error):
         replaced.append(Path(b).name)
 
     patch.setattr(formats, "open", faulty_open, raising=False)
-    patch.setattr(os, "fsync", with_steps(os.fsync))
+    patch.setattr(os, "fsync", fsync)
     patch.setattr(os, "replace", replace)
     return replaced
 
@@ -201,7 +194,7 @@ def test_each_operation_fails(tmp_path, writer, there_before):
         for name, data in old.items():
             (tmp_path / name).write_bytes(data)
     assert contents(tmp_path) == new
-    assert injected >= 5 * len(FAULTS)  # open, write, flush, fsync, replace
+    assert injected >= 6 * len(FAULTS)  # open, write, flush, fsync, close, replace
     print(f"\n{writer.__name__}: {injected} faults injected")
 
 
@@ -239,14 +232,11 @@ def test_full_disk(tmp_path, name):
     if name == "state":
         pytest.importorskip("torch")
     path, old, new = both_versions(WRITERS[name], tmp_path, True)
-    limits = {0, 1024, len(new[path.name]) - 1} if name == "weights" else {len(new[path.name]) - 1}
-    for limit in limits:
-        done = run_child(name, path, limit)
-        assert done.returncode == 1, done.stderr
-        assert done.stderr.count("\n") == 1 and "File too large" in done.stderr
-        assert str(tmp_path) in done.stderr and done.stdout == ""
-        assert contents(tmp_path) == old
-    print(f"\n{name}: {len(limits)} full disks")
+    done = run_child(name, path, len(new[path.name]) - 1)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.count("\n") == 1 and "File too large" in done.stderr
+    assert str(tmp_path) in done.stderr and done.stdout == ""
+    assert contents(tmp_path) == old
 
 
 def test_full_disk_in_the_middle_of_a_log(tmp_path):
@@ -285,9 +275,8 @@ def refuses(writer, path):
     with pytest.raises(UserError) as caught:
         writer(path, 1)
     message = caught.value.text
-    assert str(path.parent) in message and "\n" not in str(caught.value)
+    assert str(path.parent) in message and "\n" not in message
     assert re.search(r"; \w+", message)  # what to do about it
-    return message.lower()
 
 
 @pytest.mark.parametrize("there_before", [True, False])
@@ -302,29 +291,25 @@ def test_a_link_stays_a_link(tmp_path, writer, there_before):
     assert contents(tmp_path / "elsewhere") == {"target": new[path.name]}
 
 
-@pytest.mark.parametrize("target", ["none/target", "x_val.bin"], ids=["no folder", "itself"])
-def test_a_link_to_where_nothing_can_be(tmp_path, writer, target):
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link to no folder", "link to itself"])
+def test_what_is_no_file_stays(tmp_path, writer, kind):
     path = tmp_path / "x_val.bin"
-    path.symlink_to(target)
-    with pytest.raises(UserError, match="(?i)no such f|link"):
-        writer(path, 1)
-    assert path.is_symlink() and not path.exists()
-
-
-@pytest.mark.parametrize("kind", ["folder", "pipe"])  # a pipe, in place of /dev/null
-def test_no_file_at_all(tmp_path, writer, kind):
-    path = tmp_path / "x_val.bin"
-    os.mkfifo(path) if kind == "pipe" else path.mkdir()
-    before = path.stat()
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":  # in place of /dev/null
+        os.mkfifo(path)
+    else:
+        path.symlink_to(path if kind == "link to itself" else Path("none", "target"))
+    before = path.lstat()
     refuses(writer, path)
-    assert [p.name for p in tmp_path.iterdir()] == ["x_val.bin"]
-    after = path.stat()
+    assert list(tmp_path.iterdir()) == [path]
+    after = path.lstat()
     assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
 
 
 def test_no_folder(tmp_path):
     for write in write_weights, write_tokenizer, write_log:
-        assert "no such f" in refuses(write, tmp_path / "none" / "x_val.bin")
+        refuses(write, tmp_path / "none" / "x_val.bin")
     assert not list(tmp_path.iterdir())
 
 

@@ -13,11 +13,7 @@ from tools.log import COLUMNS
 import helpers
 import pytest
 from helpers import add_data, failed, make_project, succeeded
-from running import DATA, FAST, small_weights, train
-
-
-def long_run(folder, *flags):
-    return helpers.run(folder, "tools/train.py", *flags)
+from running import DATA, FAST, long_run, small_weights, train, within
 
 
 @pytest.fixture
@@ -67,7 +63,7 @@ def test_text_of_two_letters(project):
     (project / "text.txt").write_text("ab\n")
     out = succeeded(helpers.run(project, "prepro_text.py", "text.txt", "--bytes"))
     (command,) = re.findall("to train on it: python train_gpt2.py (.*)", out)
-    flags = shlex.split(command.replace("d4", "d1"))
+    flags = shlex.split(command.replace("d2", "d1"))
     assert "step 1: train loss" in succeeded(train(project, *flags, "--steps", 2))
 
 
@@ -78,7 +74,7 @@ def test_what_is_prepared_elsewhere_is_named_as_it_is_seen_from_there(project, t
     out = succeeded(helpers.run(project, "prepro_text.py", "text.txt", "--bytes", cwd=here))
     assert all((here / path).exists() for path in re.findall(r" to (\S+\.bin)", out))
     (command,) = re.findall("to train on it: python (.*)", out)
-    program, *flags = shlex.split(command.replace("d4", "d1"))
+    program, *flags = shlex.split(command.replace("d2", "d1"))
     out = succeeded(helpers.run(project, here / program, *flags, "--steps", 1, cwd=here))
     assert "step 0: train loss" in out
 
@@ -114,9 +110,7 @@ def test_packages_that_are_missing(project, command):
     (project / "text.txt").write_text("abc. jihg fed. \n" * 60)
     (project / "log.csv").write_text(f"{COLUMNS}\n0,0,4.5,4.5,0.1,1,1\n1,64,4,,0.1,1,1\n")
     small_weights(project / "w.bin")
-    block = f"import os, runpy, sys; sys.modules |= dict.fromkeys({PACKAGES}); del sys.argv[0]"
-    block += "; sys.path[0] = os.path.dirname(sys.argv[0])"
-    block += "; runpy.run_path(sys.argv[0], run_name='__main__')"
     program, *flags = command.split()
-    done = helpers.run(project, program, *flags, python=["-c", block])
+    block = within(f"sys.modules |= dict.fromkeys({PACKAGES})")
+    done = helpers.run(project, program, *flags, python=block)
     failed(done, WITHOUT[command], "pip install -r requirements")

@@ -17,7 +17,6 @@ from tools import formats
 import numpy as np
 import pytest
 from helpers import PROJECT, V, add_data, write
-from test_mutants import BY_PARITY, BY_TESTS
 
 SOURCE = (PROJECT / "train_gpt2.py").read_text(encoding="utf-8")
 TREE = ast.parse(SOURCE)
@@ -305,14 +304,6 @@ def test_the_files_that_a_page_names_exist(page):
     names = re.findall(r"(?<![\w/])(?:tests|tools|exercises|doc)/[\w./]+\.(?:py|md|bin)\b", text)
     names += re.findall(r"(?<![\w/])\w+_gpt2\.py\b|(?<![\w/])prepro_\w+\.py\b", text)
     assert not [name for name in names if "NAME" not in name and not (PROJECT / name).exists()]
-
-
-def test_the_page_of_proofs_counts_the_mutants():
-    page = (PROJECT / "doc" / "proof.md").read_text(encoding="utf-8")
-    said = re.search(
-        r"makes (\d+) small errors.*?For (\d+) of them.*?the other (\d+),", page, re.DOTALL
-    )
-    assert tuple(map(int, said.groups())) == (BY_PARITY + BY_TESTS, BY_PARITY, BY_TESTS)
 
 
 def test_the_readme_quotes_it():

@@ -1,10 +1,9 @@
 """tools/token_files.py: token files, datasets that are whole or not at all, batches of many."""
 
-import contextlib
+import argparse
 import errno
 import itertools
 import os
-import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,17 +16,9 @@ from tools.token_files import get_batch, load_shards, num_batches, write_splits
 
 import numpy as np
 import pytest
-from helpers import token_bytes, tokenizer_bytes, write
-from hypothesis import example, given, settings
+from helpers import folder, modest, token_bytes, write, write_tokens
+from hypothesis import given
 from hypothesis import strategies as st
-
-modest = settings(derandomize=True, deadline=None, max_examples=40)
-
-
-@contextlib.contextmanager
-def folder():
-    with tempfile.TemporaryDirectory() as name:
-        yield Path(name)
 
 
 def refusal(call, *args):
@@ -42,17 +33,14 @@ def refusal(call, *args):
 # Names
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "folder/", "folder/..", "/"])
-def test_names_that_no_file_can_begin_with(name):
-    with pytest.raises(Exception, match="no name that files can begin with"):
-        token_files.dataset_name(name)
-
-
 def test_where_a_dataset_lies(tmp_path, monkeypatch):
     monkeypatch.setattr(token_files, "DATA", tmp_path / "project" / "data")
     assert token_files.prefix_of("x") == tmp_path / "project" / "data" / "x"
     assert token_files.prefix_of("./x") == Path("x")
     assert token_files.prefix_of("a/x") == Path("a/x")
+    for name in "", ".", "..", "folder/", "folder/..", "/":
+        with pytest.raises(argparse.ArgumentTypeError, match="no name that files can begin with"):
+            token_files.dataset_name(name)
 
 
 def test_shown_paths_work_from_where_the_user_stands(tmp_path, monkeypatch):
@@ -102,16 +90,6 @@ def test_counts_that_a_header_cannot_say(tmp_path):
     assert "2,147,483,648 tokens" in refusal(token_files.fill_tokens, nowhere, "x.bin", 7, many)
 
 
-@modest
-@given(st.lists(st.binary(max_size=255), min_size=1, max_size=20), st.data())
-@example([b"\0", b"", b"x" * 255, "é".encode()], None)
-def test_written_tokenizers_byte_by_byte(vocabulary, data):
-    end = data.draw(st.integers(0, len(vocabulary) - 1)) if data else 3
-    with folder() as tmp:
-        token_files.write_tokenizer(tmp / "v.bin", vocabulary, end)
-        assert (tmp / "v.bin").read_bytes() == tokenizer_bytes(vocabulary, end)
-
-
 # ----------------------------------------------------------------------------
 # A dataset: both parts and the tokenizer, or what was there before
 
@@ -153,7 +131,7 @@ def as_gpt2(monkeypatch):
     return vocabulary
 
 
-def test_gpt2s_tokenizer_is_written_once(tmp_path, as_gpt2):
+def test_gpt2s_tokenizer_is_written_once(tmp_path, as_gpt2, monkeypatch):
     make(tmp_path, 65)  # of other tokens: that tokenizer goes
     make(tmp_path, 1, as_gpt2)
     assert sorted(os.listdir(tmp_path)) == FILES[1:]
@@ -162,11 +140,8 @@ def test_gpt2s_tokenizer_is_written_once(tmp_path, as_gpt2):
     make(tmp_path, 0, as_gpt2)
     assert gpt2.TOKENIZER_FILE.stat().st_mtime_ns == before
     assert sorted(os.listdir(tmp_path)) == FILES[1:]
-
-
-def test_a_project_that_is_read_only_has_the_tokenizer_beside_the_data(
-    tmp_path, as_gpt2, monkeypatch
-):
+    # beside the data where the project is read-only
+    gpt2.TOKENIZER_FILE.unlink()
     monkeypatch.setattr(os, "access", lambda path, mode: path != gpt2.TOKENIZER_FILE.parent)
     make(tmp_path, 1, as_gpt2)
     assert not gpt2.TOKENIZER_FILE.exists()
@@ -174,32 +149,21 @@ def test_a_project_that_is_read_only_has_the_tokenizer_beside_the_data(
 
 
 def test_a_full_disk_leaves_the_dataset_that_was_there(tmp_path, monkeypatch):
+    """Also where the file system tells of it last, of any of the three files."""
     make(tmp_path, 65)
     before = {name: (tmp_path / name).read_bytes() for name in FILES}
-
-    def no_space(*args):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    def some(fail_at):
-        for i in range(5):
-            if i == fail_at:
-                no_space()
-            yield [66]
-
     fsync, left = os.fsync, []
 
-    def later(fd):
-        fsync(fd) if left.pop() else no_space()
+    def full(fd):
+        if not left.pop():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(fd)
 
-    for failing in "val", "train":
-        splits = {name: some(3 if name == failing else None) for name in ("val", "train")}
-        message = refusal(write_splits, tmp_path / "x", *byte_vocabulary(), splits)
-        assert message.startswith("cannot write") and "No space left" in message
-        assert {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path)} == before
-    monkeypatch.setattr(os, "fsync", later)  # where some file systems tell
-    for fine in 0, 1, 2:
+    monkeypatch.setattr(os, "fsync", full)
+    for fine in range(len(FILES)):
         left[:] = [False] + [True] * fine
-        assert "No space left" in refusal(make, tmp_path, 66)
+        message = refusal(make, tmp_path, 66)
+        assert message.startswith("cannot write") and "No space left" in message
         assert {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path)} == before
 
 
@@ -230,11 +194,13 @@ def test_order_of_shuffled_batches():
     assert mixed == {(0, 0), (0, 1), (1, 0), (1, 1)}
 
 
-shards_of = st.lists(st.integers(1, 40), min_size=1, max_size=4)
-
-
 @modest
-@given(shards_of, st.integers(1, 3), st.integers(1, 5), st.sampled_from([None, 0, 7]))
+@given(
+    st.lists(st.integers(1, 40), min_size=1, max_size=4),
+    st.integers(1, 3),
+    st.integers(1, 5),
+    st.sampled_from([None, 0, 7]),
+)
 def test_batches_of_several_arrays(lengths, B, T, seed):
     """No window crosses an array's end; none is seen twice in a round, and few not at all."""
     starts = [1000 * i for i in range(len(lengths))]
@@ -258,39 +224,35 @@ def test_batches_of_several_arrays(lengths, B, T, seed):
 # Shards
 
 
-def write_shard(path, tokens, V=11):
-    return write(path, token_bytes(tokens, V))
-
-
 def test_shards_in_their_order(tmp_path):
     tmp_path = tmp_path / "a[b]*?"  # which glob is not to take for a pattern
     tmp_path.mkdir()
     for i in 2, 10, 0, 1:  # not in their order on the disk, nor is 10 before 2
-        write_shard(tmp_path / f"x_train_{i:06}.bin", [i % 11, 0, 0])
-    write_shard(tmp_path / "y_train_000000.bin", [9])
+        write_tokens(tmp_path / f"x_train_{i:06}.bin", [i % 11, 0, 0], 11)
+    write_tokens(tmp_path / "y_train_000000.bin", [9], 11)
     write(tmp_path / "x_train_000003.bin.part", b"cut off")
     shards, V = load_shards(tmp_path / "x_train")
     assert V == 11 and [int(tokens[:1][0]) for tokens in shards] == [0, 1, 2, 10]
-    write_shard(tmp_path / "x_train.bin", [5, 6])
+    write_tokens(tmp_path / "x_train.bin", [5, 6], 11)
     ((tokens,), _) = load_shards(tmp_path / "x_train")  # the one file wins
     assert tokens[:].tolist() == [5, 6]
 
 
-@pytest.mark.parametrize("left", [0, 1, 3])
-def test_a_file_that_was_cut_short(tmp_path, left):
+def test_a_file_that_was_cut_short(tmp_path):
     """Also where a part of what is asked for is left; the tokens before that can be read."""
     path = write(tmp_path / "x.bin", token_bytes([5, 6, 7, 8, 9], 10))
     tokens = token_files.TokenFile(path)
-    os.truncate(path, 1024 + 2 * left)
-    assert tokens[0:left].tolist() == [5, 6, 7][:left]
-    with pytest.raises(UserError, match="x.bin: was cut short"):
-        tokens[0:4]
+    for left in 3, 1, 0:
+        os.truncate(path, 1024 + 2 * left)
+        assert tokens[0:left].tolist() == [5, 6, 7][:left]
+        with pytest.raises(UserError, match="x.bin: was cut short"):
+            tokens[0:4]
 
 
 def test_shards_that_do_not_belong_together(tmp_path):
     assert f"{tmp_path / 'x.bin'}: there is no file" in refusal(load_shards, tmp_path / "x")
-    write_shard(tmp_path / "x_0.bin", [1, 2])
-    write_shard(tmp_path / "x_1.bin", [1, 2], 12)
+    write_tokens(tmp_path / "x_0.bin", [1, 2], 11)
+    write_tokens(tmp_path / "x_1.bin", [1, 2], 12)
     message = refusal(load_shards, tmp_path / "x")
     assert "11" in message and "12" in message
     write(tmp_path / "x_1.bin", b"x")

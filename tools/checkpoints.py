@@ -31,6 +31,7 @@ SETTINGS |= {"grad_accum": 1, "save_every": 0, "shuffle": False}
 MOST_BATCHES = 10**6  # of a step, which can't be stopped between them
 MOST = {name: 2**63 for name, least in SETTINGS.items() if type(least) is int}
 MOST["grad_accum"] = MOST_BATCHES
+BETAS = 0.9, 0.999  # of the lesson's adamw_update(), and PyTorch's
 
 
 def digest(shards):
@@ -91,7 +92,7 @@ def read_about(path):
         with open(path, "rb") as f:
             f.seek(-size, os.SEEK_END)
             about = json.loads(f.read())
-        known = {"step": int, "data": str, "settings": dict, "digest": str}
+        known = {"step": int, "data": str, "settings": dict, "digest": str, "means": bool}
         for key, value in about.items():
             if type(value) is not (known | {"val_loss": float})[key]:
                 raise ValueError(f"{key} is {value!r}")
@@ -113,7 +114,7 @@ def check_finite(what, flat=None, moments=()):
             continue
         low, high = numbers.min(), numbers.max()  # nan if there is a nan
         if not (math.isfinite(low) and math.isfinite(high)) or name == "v" and low < 0:
-            raise UserError(f"{what}: its {name} are not all numbers; go back to an earlier one")
+            raise UserError(f"{what}: its {name} are not all finite; go back to an earlier one")
 
 
 def save(path, flat, config, about, moments=()):
@@ -122,8 +123,14 @@ def save(path, flat, config, about, moments=()):
     formats.write_weights(path, flat, config, moments, json.dumps(about).encode())
 
 
-def read_moments(path):
-    """Return AdamW's m and v of a checkpoint, flat. Raises UserError if it has none."""
+def convert(moments, means):
+    """Make means of m and v that are sums, in place, as PyTorch's AdamW has them; or sums again."""
+    for moment, beta in zip(moments, BETAS, strict=True):
+        moment *= 1 - beta if means else 1 / (1 - beta)
+
+
+def read_moments(path, means=False):
+    """Return AdamW's m and v of a checkpoint, flat: sums, or means. UserError if it has none."""
     config, _ = formats.read_config(path)
     header = np.fromfile(path, "<i4", 256)
     if header[1] != FLOAT32 or header[9] != 2:
@@ -133,6 +140,8 @@ def read_moments(path):
     start = os.path.getsize(path) - int(header[8]) - 2 * 4 * count
     moments = np.fromfile(path, "<f4", 2 * count, offset=start).reshape(2, count)
     check_finite(path, moments=moments)
+    if read_about(path).get("means", False) != means:
+        convert(moments, means)
     return moments
 
 

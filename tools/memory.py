@@ -10,24 +10,7 @@ from pathlib import Path
 
 from tools.console import print_error
 
-CGROUPS = Path("/sys/fs/cgroup")
-
-
-def memory_limits(cgroups=CGROUPS, own="/proc/self/cgroup"):
-    """Yield the limits, in bytes, of the containers that this process is in (Linux's cgroups)."""
-    lines = Path(own).read_text("utf-8").splitlines()
-    for controllers, path in (line.split(":", 2)[1:] for line in lines):
-        v2 = not controllers  # version 2 has one hierarchy, version 1 one for each controller
-        if not v2 and "memory" not in controllers.split(","):
-            continue
-        root, name = (
-            (cgroups, "memory.max") if v2 else (cgroups / "memory", "memory.limit_in_bytes")
-        )
-        for folder in (root / path.lstrip("/"), *(root / path.lstrip("/")).parents):
-            with contextlib.suppress(ValueError, OSError):  # "max", or not visible from inside
-                yield int((folder / name).read_text("utf-8"))
-            if folder == root:
-                break
+CGROUPS = Path("/sys/fs/cgroup")  # where Linux says what a container may have
 
 
 def machine_memory():
@@ -35,8 +18,9 @@ def machine_memory():
     have = math.inf
     with contextlib.suppress(AttributeError, ValueError, OSError):  # no sysconf on Windows
         have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    with contextlib.suppress(OSError):  # no cgroups
-        have = min([have, *memory_limits()])
+    for file in "memory.max", "memory/memory.limit_in_bytes":  # cgroups, version 2 and version 1
+        with contextlib.suppress(ValueError, OSError):  # "max", or no such file
+            have = min(have, int((CGROUPS / file).read_text("utf-8")))
     return have
 
 

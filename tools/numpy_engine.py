@@ -21,6 +21,7 @@ class NumpyEngine:
     """
 
     rank, world = 0, 1  # which process, of how many
+    means = False  # m and v are sums
 
     def __init__(self, args, flat, config, m=None, v=None, step=0):
         self.args, self.config, self.flat = args, config, flat

@@ -6,6 +6,7 @@ is for flags that the run is to have besides, one word a line: none if all was m
 goes to standard error.
 """
 
+import importlib.util
 import os
 import shlex
 import subprocess
@@ -19,9 +20,9 @@ from tools.console import NO_NETWORK, UserError, print_error, run_program
 from tools.token_files import shown
 from train_gpt2 import HERE, SHAKESPEARE, WEIGHTS_FILE
 
-PYTHON_DOCS = HERE / "data" / "python_docs"
-FROM_SCRATCH = (
-    "--init d2 --steps 2000 --batch-size 16 --lr 4e-3 --warmup 50 --min-lr-frac 0.1"
+PYTHON_DOCS, PLAYS = HERE / "data" / "python_docs", HERE / "data" / "shakespeare"
+FROM_SCRATCH = (  # what prepro_text.py shows, too (doc/recipes.md has what was tried)
+    "--init d2 --steps 2000 --batch-size 16 --seq-len 32 --lr 4e-3 --warmup 100 --min-lr-frac 0.1"
     " --grad-clip 1 --val-every 500 --sample-every 500"
 )
 
@@ -41,8 +42,8 @@ def missing_flags(data, init):
     Make what is missing of the default files -> the flags that a run needs besides, a list.
 
     data and init are those of the command line; None: the default. Where the default files take a
-    network and there is none, the flags are those of a small model, from scratch, on the
-    documentation of Python. Raises UserError.
+    network and there is none, the flags are those of a small model, from scratch, on Shakespeare in
+    a vocabulary of its own if the text is here, or else on Python's documentation. UserError.
     """
     okay = True
     if data is None and not Path(f"{SHAKESPEARE}_train.bin").exists():
@@ -53,9 +54,14 @@ def missing_flags(data, init):
         return []
     if data or init:
         raise UserError("without a network, give both --data and --init or --resume")
-    if not Path(f"{PYTHON_DOCS}_train.bin").exists():
-        run_script("prepro_pythondocs.py")
-    flags = [*FROM_SCRATCH.split(), "--data", shown(PYTHON_DOCS)]
+    text, own = Path(f"{SHAKESPEARE}.txt"), PYTHON_DOCS
+    script = ["prepro_pythondocs.py"]
+    if text.exists() and importlib.util.find_spec("regex"):  # which a vocabulary takes
+        own, name = PLAYS, shown(PLAYS)
+        script = ["prepro_text.py", shown(text), "--name", name, "--vocab-size", "2048"]
+    if not Path(f"{own}_train.bin").exists():
+        run_script(*script)
+    flags = [*FROM_SCRATCH.split(), "--data", shown(own)]
     command = shlex.join(["python", shown(HERE / "train_gpt2.py"), *flags])
     print_error(f"without a network, a small model from scratch: {command}")
     return flags

@@ -23,7 +23,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import train_gpt2 as gpt2
-from tools import formats
+from tools import checkpoints, formats
 from tools.console import Parser, UserError, bounded, check_writable, file_name, run_program
 from tools.encoding import encoding_of
 from tools.memory import memory_needed, print_memory
@@ -158,11 +158,14 @@ def load_moments(path, flat, config):
         m, v = np.fromfile(f, "<f4", 2 * len(flat)).reshape(2, -1)
         about = f.read()
     try:
-        step = json.loads(about)["step"]
+        about = json.loads(about)
+        step = about["step"]
     except (ValueError, KeyError, TypeError):
         step = None
     if type(step) is not int or step < 0:
         raise UserError(f"{path}: has AdamW's moments, but doesn't say of which step; train anew")
+    if about.get("means"):
+        checkpoints.convert((m, v), means=False)
     return m, v, step
 
 

@@ -129,6 +129,8 @@ class TorchEngine:
     step is the number of steps taken before; args has the flags of tools/train.py.
     """
 
+    means = True  # m and v are 1 - beta times the lesson's sums
+
     def __init__(self, args, flat, config, m=None, v=None, step=0, *, device):
         self.rank, self.world = RANK, WORLD
         self.args, self.device, self.learn = args, device, not args.inference_only

@@ -214,7 +214,8 @@ class Saver:
         if self.engine.rank or self.saved == step:
             return self.args.save or self.args.out
         if self.args.save:
-            about, flat = {"step": step, **self.about}, self.engine.parameters()
+            about = {"step": step, "means": self.engine.means, **self.about}
+            flat = self.engine.parameters()
             checkpoints.save(self.args.save, flat, self.config, about, self.engine.moments())
         elif self.args.no_save:
             return None
@@ -347,7 +348,8 @@ def open_run(args, open_engine):
     flat, config = open_model(args.resume or args.init, V, T, args.seed)
     checkpoints.check_finite(args.resume or args.init, flat)
     if args.resume:
-        m, v = checkpoints.read_moments(args.resume)  # first, because it may have none
+        # first, because it may have none
+        m, v = checkpoints.read_moments(args.resume, means=open_engine is not NumpyEngine)
         start = checkpoints.start_of(args.resume, args.about, train_shards, args.steps)
     vocabulary, end_of_text = [], None
     with contextlib.nullcontext() if args.sample_every else contextlib.suppress(UserError):
