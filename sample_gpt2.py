@@ -1,8 +1,8 @@
 """
 Generate text from a checkpoint, shown as it comes:
 
-    python sample_gpt2.py --prompt "ROMEO:" --tokens 60
-    python sample_gpt2.py --weights out.bin --samples 8 --temperature 0.8 --top-p 0.95
+    python sample_gpt2.py                              # of out.bin, or else of GPT-2
+    python sample_gpt2.py run.bin --prompt "ROMEO:" --samples 8 --temperature 0.8 --top-p 0.95
 
 Standard output is the text alone: the prompt and its continuation, which ends early where the model
 draws end-of-text; between samples, a line "---". The model sees maxT tokens at most (GPT-2: 1024):
@@ -36,6 +36,7 @@ import numpy as np
 # Samples go through the model together, which reads a weight once for all of them: so many at most,
 # and no more than have so many tokens of prompts
 TOGETHER, TOGETHER_TOKENS = 16, 4096
+OUT = "out.bin"  # what a run leaves, in the folder it was started in
 
 
 def read_prompt(flag):
@@ -92,9 +93,9 @@ def parse_args(argv):
         allow_abbrev=False,
     )
     add, count, top = parser.add_argument, bounded(int, 0, 10**9), "draw from the likeliest tokens"
-    default = gpt2.WEIGHTS_FILE
-    text = f"default: {default.name}"
-    add("--weights", type=file_name, default=default, metavar="FILE", help=text)
+    text = f"{OUT} where there is one, or else {gpt2.WEIGHTS_FILE.name}"
+    add("file", nargs="?", type=file_name, metavar="FILE", help=f"weights (default: {text})")
+    add("--weights", type=file_name, metavar="FILE", help="the same (default: FILE)")
     text = "text to continue; -: all of standard input (default: none, a new text)"
     add("--prompt", default="", metavar="TEXT", help=text)
     add("--tokens", type=count, default=100, metavar="N", help="to add, at most (default: 100)")
@@ -107,9 +108,13 @@ def parse_args(argv):
     add("--seed", type=bounded(int, 0), default=1337, metavar="N", help=text)
     text = "how many texts (default: 1)"
     add("--samples", type=bounded(int, 1, 10**9), default=1, metavar="N", help=text)
-    text = "default: that of the training data, or else GPT-2's"
+    text = "default: that of the training data, the only one in data/ that fits, or GPT-2's"
     add("--tokenizer", type=file_name, metavar="FILE", help=text)
     args = parser.parse_args(argv)
+    if args.file and args.weights:
+        parser.error(f"--weights {args.weights}: and {args.file}, too; give one of them")
+    default = OUT if os.path.exists(OUT) else gpt2.WEIGHTS_FILE
+    args.weights = args.weights or args.file or default
     if args.top_p == 0:
         parser.error("--top-p 0: leaves no token; give more, 1 leaves all")
     return args

@@ -559,8 +559,8 @@ def get_batch(tokens, i, B, T):
 
 
 def evaluate(params, config, tokens, B, T, batches):
-    """Return the mean loss of that many batches, from the first on; 0: of all."""
-    batches = batches if batches > 0 else (len(tokens) - 1) // (B * T)
+    """Return the mean loss of that many batches, from the first on, or of all; 0: of all."""
+    batches = min(batches if batches > 0 else math.inf, (len(tokens) - 1) // (B * T))
     pairs = (get_batch(tokens, i, B, T) for i in range(batches))
     return sum(float(gpt2_forward(params, config, x, y)[0]) for x, y in pairs) / batches
 

@@ -531,7 +531,7 @@ FLAGS = {  # program: flags, and what is said of them
         "--temperature nan": f"--temperature: nan {NUMBER} 0 to",
         "--top-p 0": "--top-p 0: leaves no token; give more",
         "--top-p 1.1": f"--top-p: 1.1 {NUMBER} 0 to 1", "--samples 0": f"--samples: 0 {NUMBER} 1",
-        "--seed x": "--seed: invalid whole number value: 'x'", "abc": f"{UNKNOWN}abc",
+        "--seed x": "--seed: invalid whole number value: 'x'", "abc": "--weights w.bin: and abc, too",
         "--weights ''": "--weights: .*; ", "--tokenizer ''": "--toke.*; ",
     },
     "prepro_text.py": {"": "arguments are required: FILE"},

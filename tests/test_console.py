@@ -136,8 +136,7 @@ NAMED = [
 
 @pytest.mark.parametrize("program, flags", NAMED, ids=ascii)
 def test_names_of_files_steer_no_terminal(project, program, flags):
-    """On one that doesn't say its width, too: that has 80 columns."""
-    shown, status, _ = on_terminal(project, program, *flags, columns=0)
+    shown, status, _ = on_terminal(project, program, *flags)
     assert status in (1, 2) and r"\x1b[31m\x07" in shown, shown
     assert not {*shown} & {"\x1b", "\x07"}, shown
     assert all(len(s) <= 80 for s in shown.splitlines()), shown
@@ -242,3 +241,11 @@ sampling.generate = marked
     _, *pieces, _ = text.split("[1]")  # before and behind them there is the bar
     assert len(pieces) == 255
     assert set(pieces) <= {r"\x1b[31m\x07", "<end>"}  # a token, and then the next
+
+
+def test_a_terminal_that_does_not_say_its_width(monkeypatch):
+    """Newer versions of Python take 80 columns for 0 by themselves."""
+    monkeypatch.setattr(console.sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(console.shutil, "get_terminal_size", lambda: os.terminal_size((0, 0)))
+    lines = console.fitted("word " * 40).splitlines()
+    assert len(lines) == 3 and max(map(len, lines)) <= 80

@@ -121,7 +121,10 @@ def test_each_loss_and_the_weights(data, train, how):
     assert error < 3e-3 * np.linalg.norm(expected[-1][1] - expected[0][1])
 
 
-@pytest.mark.parametrize("flags, count", [("", 2), ("--val-batches 0", 4), ("--val-batches 3", 3)])
+@pytest.mark.parametrize(
+    "flags, count",
+    [("", 2), ("--val-batches 0", 4), ("--val-batches 3", 3), ("--val-batches 9", 4)],
+)
 def test_validation_losses(data, train, flags, count):
     lines, _ = train(f"--steps 7 --val-every 3 --val-batches 2 {flags}")
     config, expected = expected_run(data, steps=7)

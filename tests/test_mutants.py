@@ -555,8 +555,10 @@ MUTANTS = r"""
 + pairs = (get_batch(tokens, 0, B, T)  # validation on the first batch alone
 - if args.val_every and (last or step % args.val_every == 0)
 + if args.val_every and step % args.val_every == 0  # no validation after the last step
-- batches if batches > 0 else (len(tokens) - 1) // (B * T)
-+ batches if batches > 0 else len(tokens) // (B * T) - 1  # all batches of a validation but one
+- math.inf, (len(tokens) - 1) // (B * T)
++ math.inf, len(tokens) // (B * T) - 1  # all batches of a validation but one
+- min(batches if batches > 0 else math.inf, (len(tokens) - 1) // (B * T))
++ batches if batches > 0 else (len(tokens) - 1) // (B * T)  # the first batches count twice
 ? test_loop.py -k time_and_speed
 - {ms:f} ms
 + {ms * 1000:f} ms  # microseconds

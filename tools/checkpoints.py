@@ -167,6 +167,9 @@ def tokenizer_of(path):
     """
     Return the tokenizer file of the data that a checkpoint was trained on, or else GPT-2's.
 
+    For weights that don't say what they were trained on, the only one in data/ that has as many
+    tokens will do.
+
     Raises UserError if it takes its own, and that is not here, as where the checkpoint was moved.
     """
     about, own = read_about(path), "NAME_tokenizer.bin"
@@ -175,6 +178,10 @@ def tokenizer_of(path):
         if name_in_project(own) and own.exists():
             return own
     V = formats.read_config(path)[0].V
+    there = (HERE / "data").glob("*_tokenizer.bin")
+    fit = [file for file in there if np.fromfile(file, "<i4", 3)[2:].tolist() == [V]]
+    if not about and len(fit) == 1:  # the weights don't say
+        return fit[0]
     if V != gpt2.GPT2_VOCAB_SIZE and not gpt2.TOKENIZER_FILE.exists():
         own = one_line(Path(own).name)
         what = f"knows {V:,} tokens, not GPT-2's, and their {own} is not here"
