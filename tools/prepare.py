@@ -21,7 +21,7 @@ from tools.token_files import shown
 from train_gpt2 import HERE, SHAKESPEARE, WEIGHTS_FILE
 
 PYTHON_DOCS, PLAYS = HERE / "data" / "python_docs", HERE / "data" / "shakespeare"
-FROM_SCRATCH = (  # what prepro_text.py shows, too (doc/recipes.md has what was tried)
+FROM_SCRATCH = (  # what prepro_text.py shows, too
     "--init d2 --steps 2000 --batch-size 16 --seq-len 32 --lr 4e-3 --warmup 100 --min-lr-frac 0.1"
     " --grad-clip 1 --val-every 500 --sample-every 500"
 )
