@@ -46,7 +46,8 @@ DEFAULTS = gpt2.make_parser().parse_args([])
 BATCH_SIZE, SEQ_LEN = DEFAULTS.batch_size, DEFAULTS.seq_len  # of training
 SMALL_VAL = BATCH_SIZE * SEQ_LEN + 1  # tokens of a batch, where the text has as many
 FEWEST = 4  # tokens: in either part one to see, and one to guess
-FEWEST_TO_LEARN = 16 * 32 + 1  # FROM_SCRATCH's batch
+RECIPE = gpt2.make_parser().parse_args(FROM_SCRATCH.split())
+RECIPE_VAL = RECIPE.batch_size * RECIPE.seq_len + 1
 BLOCK = 2**20  # tokens written at a time
 OF_OTHERS = {  # datasets whose documents are cut in another way
     "tiny_shakespeare": "prepro_tinyshakespeare.py",
@@ -124,7 +125,7 @@ def training_command(prefix, vocabulary, fewest):
     """Return the command that trains on a dataset whose smaller part has fewest tokens."""
     command = ["python", shown(gpt2.HERE / "train_gpt2.py"), "--data", shown(prefix)]
     if not is_gpt2(vocabulary):  # no weights know these tokens
-        command += FROM_SCRATCH.split() if fewest >= FEWEST_TO_LEARN else ["--init", "d2"]
+        command += FROM_SCRATCH.split() if fewest >= RECIPE_VAL else ["--init", "d2"]
     if fewest < SMALL_VAL:
         command += ["--batch-size", "1", "--seq-len", str(min(SEQ_LEN, fewest - 1))]
     return typed(command)

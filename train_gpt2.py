@@ -373,21 +373,21 @@ def init_weights(config, seed=1337):
 
 
 # ----------------------------------------------------------------------------
-# AdamW: a parameter moves by -lr * m_hat / sqrt(v_hat), weighted means of its gradients and of
-# their squares (Kingma & Ba 2015); weight decay makes it a little smaller (Loshchilov & Hutter
-# 2019; doc/adamw.md). Then a step's learning rate, and the gradient's norm (doc/schedule.md)
+# AdamW: a parameter moves by -lr * m_hat / sqrt(v_hat). m_hat is a weighted mean of its gradients,
+# v_hat of their squares: the root is a gradient's usual size (Kingma & Ba 2015). Weight decay makes
+# p smaller (Loshchilov & Hutter 2019; doc/adamw.md). Then learning rate, norm (doc/schedule.md)
 @by_rows
 def adamw(p, g, m, v, *, step, lr, beta1, beta2, eps, weight_decay):
-    """Update parameters p, with gradient g, and their m and v in place. Each number is a row."""
+    """Update p, with its gradient g, and its m and v (0 before step 1) in place. All are 1-D."""
     m *= beta1
     m += g  # so the gradient of i steps ago weighs beta1**i
     v *= beta2
     v += g * g
-    m_hat = m / ((1 - beta1**step) / (1 - beta1))  # over 1 + beta1 + ... + beta1**(step - 1)
+    m_hat = m / ((1 - beta1**step) / (1 - beta1))  # by the weights' sum 1 + ... + beta1**(step - 1)
     v_hat = v / ((1 - beta2**step) / (1 - beta2))
     if weight_decay:
         p *= 1 - lr * weight_decay
-    p -= lr * m_hat / (np.sqrt(v_hat) + eps)
+    p -= lr * m_hat / (np.sqrt(v_hat) + eps)  # eps: a gradient that was always 0 gives v_hat = 0
 
 
 def adamw_update(params, grads, m, v, step, lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0):
@@ -399,7 +399,7 @@ def adamw_update(params, grads, m, v, step, lr, beta1=0.9, beta2=0.999, eps=1e-8
 
 
 def learning_rate(step, steps, lr, warmup, min_lr_frac):
-    """Linear warm-up, then half a cosine down to min_lr_frac * lr (Brown et al. 2020, app. B)."""
+    """Warm-up to lr, then half a cosine down to min_lr_frac * lr (Brown et al. 2020, app. B)."""
     if step < warmup:
         return lr * (step + 1) / warmup
     progress = (step - warmup) / max(1, steps - warmup)
@@ -410,7 +410,7 @@ def clip_gradients(grads, max_norm):
     """Scale grads to a norm of at most max_norm; return the norm before (Pascanu et al. 2013)."""
     rows = [grad.reshape(-1, grad.shape[-1]) for grad in grads.values()]  # a row's vecdot: (N,)
     norm = math.sqrt(sum(by_rows(np.vecdot)(x, x).sum(dtype=np.float64) for x in rows))
-    if max_norm < norm < math.inf:
+    if max_norm < norm < math.inf:  # scaling can't mend inf or nan
         for grad in grads.values():
             grad *= max_norm / norm
     return norm

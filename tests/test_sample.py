@@ -51,7 +51,9 @@ def write(folder, vocabulary=BYTES, flat=None, about=None):
 def gpt2_tokenizer(tmp_path, monkeypatch):
     """What stands for gpt2_tokenizer.bin is not of this checkout."""
     monkeypatch.setattr(gpt2, "TOKENIZER_FILE", tmp_path / "gpt2_tokenizer.bin")
-    return gpt2.TOKENIZER_FILE
+    before = signal.getsignal(signal.SIGINT)  # which main() changes
+    yield gpt2.TOKENIZER_FILE
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

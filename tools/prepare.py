@@ -54,11 +54,11 @@ def missing_flags(data, init):
         return []
     if data or init:
         raise UserError("without a network, give both --data and --init or --resume")
-    text, own = Path(f"{SHAKESPEARE}.txt"), PYTHON_DOCS
-    script = ["prepro_pythondocs.py"]
+    text = Path(f"{SHAKESPEARE}.txt")
+    own, script = PYTHON_DOCS, ["prepro_pythondocs.py"]
     if text.exists() and importlib.util.find_spec("regex"):  # which a vocabulary takes
-        own, name = PLAYS, shown(PLAYS)
-        script = ["prepro_text.py", shown(text), "--name", name, "--vocab-size", "2048"]
+        own, script = PLAYS, ["prepro_text.py", shown(text), "--vocab-size", "2048", "--name"]
+        script.append(shown(own))
     if not Path(f"{own}_train.bin").exists():
         run_script(*script)
     flags = [*FROM_SCRATCH.split(), "--data", shown(own)]

@@ -268,7 +268,7 @@ def get_batch(shards, i, args, config, seed=None):
 
 
 def evaluate(its, args, batches):
-    """Return the mean loss of the first so many batches for validation, at most all; 0: of all."""
+    """Return the mean loss of the first so many batches for validation; 0: of all. UserError."""
     there = token_files.num_batches(its.val, args.batch_size, args.seq_len)
     batches = min(batches or there, there)
     return its.engine.evaluate(get_batch(its.val, i, args, its.config) for i in range(batches))
