@@ -284,6 +284,8 @@ def test_second_ctrl_c_ends_at_once(project, tmp_path):
     flags = ["--val-every", 1, "--val-batches", 1, "--save", saved]
     with start(project, LONG, *LONG_STEPS, *flags) as process:
         read_until(process, "val loss ")
+        while not (tmp_path / "w_best.bin").exists():  # which is written after that line
+            time.sleep(0.01)
         clock = time.monotonic()
         process.send_signal(signal.SIGINT)
         assert [process.stderr.readline() for _ in "12"] == STOPPING.splitlines(keepends=True)
