@@ -254,8 +254,7 @@ def head_backward(dloss, cache, dwte):
     dlogits = probs  # in their place
     dlogits[np.arange(N), targets] -= 1
     dlogits *= dloss / N  # the loss is the mean over the rows
-    # logits = x @ wte.T, as in linear_backward
-    matmul(dlogits.T, x, out=dwte)
+    matmul(dlogits.T, x, out=dwte)  # logits = x @ wte.T, as in linear_backward
     return matmul(dlogits, wte)
 
 
@@ -327,15 +326,16 @@ def num_parameters(config):
 
 def named_views(flat, config):
     """Return the 16 tensors by name, as views of a flat vector of all parameters (or gradients)."""
-    if len(flat) != num_parameters(config):
-        raise ValueError(f"{len(flat):,} numbers, where {config} has {num_parameters(config):,}")
     shapes = tensor_shapes(config)
     parts = np.split(flat, np.cumsum([math.prod(shape) for shape in shapes.values()])[:-1])
     return {name: part.reshape(shapes[name]) for name, part in zip(shapes, parts, strict=True)}
 
 
 def gpt2_forward(params, config, tokens, targets):
-    """tokens and targets (B, T) -> loss. In between, x is (B*T, C)."""
+    """tokens and targets (B, T) -> loss. In between, x is (B*T, C). Raises ValueError."""
+    ids = np.stack((tokens, targets))  # NumPy would take -1 for the last token of all
+    if not 0 <= ids.min() <= ids.max() < config.V or tokens.shape[1] > config.maxT:
+        raise ValueError(f"{config} takes tokens from 0 to V - 1, and maxT of them at most")
     x, embedding_cache = embedding_forward(tokens, params["wte"], params["wpe"])
     block_caches = []
     for l in range(config.L):
@@ -552,10 +552,10 @@ def make_parser():
 
 
 def get_batch(tokens, i, B, T):
-    """Return batch i, wrapping around at the end: x and y (B, T), y being x one token later."""
-    start = i % ((len(tokens) - 1) // (B * T)) * (B * T)
-    window = tokens[start : start + B * T + 1].astype(np.int64)
-    return window[:-1].reshape(B, T), window[1:].reshape(B, T)
+    """Return batch i, B windows of T tokens, wrapping around: x and y (B, T), y is a token on."""
+    windows = np.arange(i * B, i * B + B) % ((len(tokens) - 1) // T)  # of T tokens and a target
+    places = windows[:, None] * T + np.arange(T)  # (B, T)
+    return tokens[places].astype(np.int64), tokens[places + 1].astype(np.int64)
 
 
 def evaluate(params, config, tokens, B, T, batches):
@@ -622,7 +622,7 @@ def main(args):
             gpt2_backward(1.0, cache, grads)
             del cache  # the activations, before the next ones are allocated
             norm = clip_gradients(grads, args.grad_clip if args.grad_clip > 0 else math.inf)
-            if not math.isfinite(loss + norm):
+            if not (loss < 10 * math.log(V) and norm < math.inf):  # guessing has ln(V); or nan
                 sys.exit(f"step {step}: loss {loss}, gradient norm {norm}; try a lower --lr")
             lr = learning_rate(step, args.steps, args.lr, args.warmup, args.min_lr_frac)
             adamw_update(params, grads, m, v, step + 1, lr, weight_decay=args.weight_decay)

@@ -311,6 +311,7 @@ FILES = [
     *((f"{LESSON} --batch-size {n}", "", NOT_FOR) for n in (29, 0)),
     *((f"{LESSON} --seq-len {n}", "", NOT_FOR) for n in (17, -1)),
     (f"{LESSON} --init d1 --lr 1e20", "", "step [12]: loss .*; try a lower --lr"),
+    (f"{TRAIN} --init d1 --lr 300", "", r"step [12]: loss \d.*, where guessing has 2.56; .* --lr"),
     *(
         (f"{LESSON} --out out/w.bin", f"out: {how}", "--out out/w.bin: can't be written; give")
         for how in ("closed", "missing")

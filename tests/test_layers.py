@@ -444,11 +444,24 @@ def test_generate(maxT):
             known.append(token)
 
 
+@pytest.mark.parametrize(
+    "x, y",
+    [([-1, 0], [0, 0]), ([0, 0], [0, -100]), ([9, 0], [0, 0]), ([0, 0], [9, 0]), ([0] * 5,) * 2],
+)
+def test_tokens_that_a_model_does_not_know_are_refused(x, y):
+    """-1 would be taken for the last token, end-of-text; maxT is 4."""
+    config = gpt2.GPT2Config(maxT=4, V=9, L=1, NH=1, C=4)
+    params = random_params(config)[1]
+    gpt2.gpt2_forward(params, config, np.array([[0, 8, 0, 8]]), np.array([[8, 0, 8, 0]]))
+    with pytest.raises(ValueError, match="tokens from 0 to V - 1, and maxT of them at most"):
+        gpt2.gpt2_forward(params, config, np.array([x]), np.array([y]))
+
+
 def test_a_config_of_other_sizes_is_refused():
     config = gpt2.GPT2Config(maxT=4, V=9, L=2, NH=2, C=8)
     flat = np.zeros(gpt2.num_parameters(config), np.float32)
     for change in {"L": 1}, {"L": 3}, {"V": 8}, {"maxT": 5}, {"C": 4}:
-        with pytest.raises(ValueError, match=f"{len(flat):,} numbers, where GPT2Config"):
+        with pytest.raises(ValueError, match="reshape"):
             gpt2.named_views(flat, config._replace(**change))
 
 

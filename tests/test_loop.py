@@ -25,7 +25,7 @@ FLAGS = f"--init d1 --batch-size {B} --seq-len {T} --lr 1e-2 --sample-every 0"
 
 @pytest.fixture
 def data(tmp_path):
-    """Token files: for training six batches of 3 * 5 and a few tokens more, for validation four."""
+    """Token files: for training six batches of 3 * 5 and one window more, for validation four."""
     tokens = np.random.default_rng(0).integers(V, size=165)
     write_tokens(tmp_path / "x_train.bin", tokens[:100])
     write_tokens(tmp_path / "x_val.bin", tokens[100:])
@@ -49,10 +49,10 @@ def train(data, tmp_path, monkeypatch, capsys):
 
 
 def batch(tokens, i):
-    """Batch i in reading order; after the last that is whole, the first again."""
-    pairs = [(a, a + B * T) for a in range(0, len(tokens), B * T) if a + B * T < len(tokens)]
-    a, b = pairs[i % len(pairs)]
-    return tokens[a:b].reshape(B, T), tokens[a + 1 : b + 1].reshape(B, T)
+    """Batch i in reading order; after the last window that has a target, the first again."""
+    starts = [a for a in range(0, len(tokens), T) if a + T < len(tokens)]
+    rows = [tokens[a : a + T + 1] for a in (starts * (i + 2))[i * B : i * B + B]]
+    return np.array(rows)[:, :-1], np.array(rows)[:, 1:]
 
 
 def loss_and_gradient(flat, config, x, y):
@@ -192,9 +192,10 @@ def test_ctrl_c_ends_the_loop_and_saves(data, train, monkeypatch, where):
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_a_loss_that_is_not_finite_ends_the_run(train, tmp_path):
-    with pytest.raises(SystemExit, match=r"step \d: loss (nan|inf).*--lr"):
-        train("--steps 9 --lr 1e30 --val-every 0")
+@pytest.mark.parametrize("lr, loss", [(1e30, "nan|inf"), (30, r"\d{2}")])  # guessing: 2.6
+def test_a_loss_that_is_far_too_high_ends_the_run(train, tmp_path, lr, loss):
+    with pytest.raises(SystemExit, match=rf"step \d: loss ({loss}).*--lr"):
+        train(f"--steps 9 --lr {lr} --val-every 0")
     assert not (tmp_path / "out.bin").exists()
 
 

@@ -224,17 +224,17 @@ def get_batch(shards, i, B, T, seed=None):
     Return batch i of the tokens in one array or several: x and y (B, T), y being x one token later.
 
     It has B windows of T tokens, which follow each other in an array, then in the next one, and
-    after the last in the first again; what makes no whole window, or batch, is skipped. With a
-    seed, the windows are shuffled, in another order for each epoch.
+    after the last in the first again, amid a batch if need be; what makes no whole window at the
+    end of an array is skipped. With a seed, the windows are shuffled, in another order for each
+    epoch, and each comes once in an epoch.
     """
     counts = num_windows(shards, T)
     ends = counts.cumsum()
-    epoch, k = divmod(i, int(ends[-1]) // B)
-    windows = np.arange(k * B, k * B + B)
-    if seed is not None:
-        windows = shuffled(int(ends[-1]), epoch, seed)[windows]
     batch = np.empty((B, T + 1), np.int64)
-    for row, window in zip(batch, windows, strict=True):
+    for row, place in zip(batch, range(i * B, i * B + B), strict=True):
+        epoch, window = divmod(place, int(ends[-1]))
+        if seed is not None:
+            window = shuffled(int(ends[-1]), epoch, seed)[window]
         shard = np.searchsorted(ends, window, "right")
         at = (window - ends[shard] + counts[shard]) * T
         row[:] = shards[shard][at : at + T + 1]

@@ -46,6 +46,7 @@ SWITCHES = {  # PyTorch's: each has its engine take the steps
     "inference_only": "only forward passes; writes no file",
     "no_write": "write no file",
 }
+FAR = 10  # times the loss of guessing: from there, no run has come back to learning
 # ----------------------------------------------------------------------------
 # Flags
 
@@ -261,7 +262,7 @@ def bytes_of(shards, T, windows, vocabulary, end_of_text):
 def get_batch(shards, i, args, config, seed=None):
     """Return a batch as token_files.get_batch() does. UserError if a file was overwritten."""
     x, y = token_files.get_batch(shards, i, args.batch_size, args.seq_len, seed)
-    if max(x.max(), y.max()) >= config.V:
+    if not 0 <= min(x.min(), y.min()) <= max(x.max(), y.max()) < config.V:
         what = f"a file has changed, it has tokens beyond {config.V - 1:,} now"
         raise UserError(f"--data {args.data}: {what}; prepare it again")
     return x, y
@@ -467,8 +468,10 @@ def train(args, open_engine):
             lr = gpt2.learning_rate(step, args.steps, args.lr, args.warmup, args.min_lr_frac)
             state.whole = False
             loss, norm = engine.step(batches, lr, step)
-            if not math.isfinite(loss + norm):
+            guess = math.log(its.config.V)  # the loss of a model that knows nothing
+            if not (loss < FAR * guess and norm < math.inf):
                 what = f"loss {loss}, gradient norm {norm} in batch {first} of {args.data}_train"
+                what += f", where guessing has {guess:.2f}"
                 hint = "this step is not saved; try a lower --lr, --warmup 100, or --grad-clip 1"
                 raise UserError(f"step {step}: {what}; {hint}")
             state.step, state.whole = step + 1, True
