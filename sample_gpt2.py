@@ -15,7 +15,6 @@ import sys
 
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I leaves it out
-import codecs
 from pathlib import Path
 
 import train_gpt2 as gpt2
@@ -29,6 +28,7 @@ from tools.console import (
     one_line,
     print_error,
     run_program,
+    text_decoder,
 )
 
 import numpy as np
@@ -43,12 +43,13 @@ def read_prompt(flag):
     """Return the text of --prompt, of standard input if that is "-". UserError if not UTF-8."""
     try:
         if flag == "-":
-            sys.stdin.reconfigure(encoding="utf-8-sig")  # as prepro_text.py reads a file
-            return sys.stdin.read()
-        return flag.encode("utf-8", "surrogateescape").decode()  # the bytes as they were typed
+            text = sys.stdin.buffer.read().decode("utf-8-sig")  # as prepro_text.py reads a file
+        else:
+            text = flag.encode("utf-8", "surrogateescape").decode()  # the bytes as they were typed
+        return text.replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeError as error:
         hint = "save it as UTF-8 (iconv, or an editor, does that)"
-        raise UserError(f"--prompt: not UTF-8 text ({error.reason}); {hint}") from error
+        raise UserError(f"--prompt: {encoding.place_of(error)}; {hint}") from error
 
 
 class Text:
@@ -56,7 +57,7 @@ class Text:
 
     def __init__(self, prompt, vocabulary, end_of_text):
         self.vocabulary, self.end_of_text = vocabulary, end_of_text
-        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self.decoder = text_decoder()
         self.shown, self.ended = prompt, False
 
     def add(self, token):

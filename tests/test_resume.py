@@ -235,7 +235,8 @@ def test_killed_at_any_moment(project, tmp_path):
 def test_ctrl_c_ends_a_run_after_a_step(project, tmp_path, flag, hint):
     """It saves what a run of so many steps saves, and says what to do with it."""
     out = [] if flag == "--no-save" else [tmp_path / "w.bin"]
-    status, text, err = interrupted(project, LONG, *ENDLESS, flag, *out, at="step 3: ")
+    how = {"signum": signal.SIGTERM} if flag == "--save" else {}  # which a container is sent
+    status, text, err = interrupted(project, LONG, *ENDLESS, flag, *out, at="step 3: ", **how)
     lines = text.splitlines()[3:]
     steps = len(lines) - len(out)
     assert status == 130 and lines[steps - 1].startswith(f"step {steps - 1}: ")

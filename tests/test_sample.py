@@ -7,6 +7,7 @@ What it says to a mistake is in test_bad_input.py, and test_hints.py.
 import io
 import itertools
 import json
+import os
 import re
 import signal
 import subprocess
@@ -81,6 +82,29 @@ def expected(start, count, seed=1337, i=0, vocabulary=BYTES, **how):
 
 # ----------------------------------------------------------------------------
 # Text
+
+
+def test_a_pipe_gets_the_bytes_as_they_are(tmp_path):
+    """Also where Python would write in an encoding that lacks letters, and what is not UTF-8."""
+    flat, config = model(BYTES)
+    pick = picker([np.random.default_rng((1337, 0))])
+    start = np.array([[*"ȧ".encode()]])
+    tokens = sampling.generate(gpt2.named_views(flat, config), config, start, pick)
+    text = "ȧ".encode() + bytes(token for [token] in itertools.islice(tokens, 20))
+    assert b"\xef\xbf\xbd" in text.decode("utf-8", "replace").encode()
+    files = write(tmp_path), "--tokenizer", tmp_path / "own_tokenizer.bin"
+    command = [
+        sys.executable,
+        PROJECT / "sample_gpt2.py",
+        *files,
+        "--prompt",
+        "-",
+        "--tokens",
+        "20",
+    ]
+    env = os.environ | {"PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run(command, input="ȧ".encode(), capture_output=True, env=env)
+    assert done.stdout == text + b"\n"
 
 
 @pytest.mark.parametrize("count", [0, 1, 8, 3 * MAX_T])  # the last: past what the model sees
@@ -191,13 +215,13 @@ def test_tokens_of_several_letters():
     [
         ("é€".encode(), "é€"),
         (b"a\0b", "a\0b"),
-        (b"\xef\xbb\xbfa\r\nb\n", "a\nb\n"),  # as prepro_text.py reads a file
+        (b"\xef\xbb\xbfa\r\nb\r", "a\nb\n"),  # as prepro_text.py reads a file
         (b"a ", "a "),
         (b"", ""),  # no prompt
     ],
 )
 def test_prompt_from_standard_input(run, monkeypatch, data, text):
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), "ascii"))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), "ascii", newline="\n"))
     more = expected(list(text.encode()) or [256], 5)
     assert run("--prompt", "-", "--tokens", 5) == f"{text}{more}\n"
 

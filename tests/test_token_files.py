@@ -227,7 +227,7 @@ def test_shards_in_their_order(tmp_path):
     tmp_path = tmp_path / "a[b]*?"  # which glob is not to take for a pattern
     tmp_path.mkdir()
     for i in 2, 10, 0, 1:  # not in their order on the disk, nor is 10 before 2
-        write_tokens(tmp_path / f"x_train_{i:06}.bin", [i % 11, 0, 0], 11)
+        write_tokens(tmp_path / f"x_train_{i}.bin", [i % 11, 0, 0], 11)
     write_tokens(tmp_path / "y_train_000000.bin", [9], 11)
     write(tmp_path / "x_train_000003.bin.part", b"cut off")
     shards, V = load_shards(tmp_path / "x_train")

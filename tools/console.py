@@ -3,6 +3,7 @@ The edge between a program and its user: flags, errors in one line, Ctrl-C.
 """
 
 import argparse
+import codecs
 import contextlib
 import errno
 import io
@@ -43,6 +44,12 @@ def one_line(text):
 
 # The control characters, but for tab and newline
 STEERING = {c: ascii(chr(c))[1:-1] for c in (*range(32), *range(127, 160)) if chr(c) not in "\t\n"}
+
+
+def text_decoder():
+    """Return a decoder for the bytes of tokens: what is not UTF-8 is shown, or kept in a pipe."""
+    kept = sys.stdout.errors == "surrogateescape"  # as run_program() sets it
+    return codecs.getincrementaldecoder("utf-8")("surrogateescape" if kept else "replace")
 
 
 class Terminal(io.TextIOWrapper):
@@ -89,9 +96,10 @@ def run_program(main):
     for stream in "stdout", "stderr":
         if getattr(sys, stream) is None:  # it was closed, as by >&-
             setattr(sys, stream, open(os.devnull, "w"))
-    # a sample may have letters that a terminal lacks
-    sys.stdout.reconfigure(errors="replace", line_buffering=True)
-    if sys.stdout.isatty():
+    sys.stdout.reconfigure(errors="replace", line_buffering=True)  # a terminal may lack letters
+    if not sys.stdout.isatty():  # a pipe or a file gets a sample's bytes as they are
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
+    else:
         how = sys.stdout.encoding, sys.stdout.errors
         sys.stdout = Terminal(sys.stdout.buffer, *how, line_buffering=True)
     warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's, of numbers that training stops at

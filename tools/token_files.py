@@ -11,6 +11,7 @@ import functools
 import glob
 import hashlib
 import os
+import re
 import shlex
 import subprocess
 from pathlib import Path
@@ -190,11 +191,17 @@ class TokenFile:
         return tokens
 
 
+def natural(path):
+    """Return a key that sorts names as people count: x_2 before x_10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", str(path))]
+
+
 def load_shards(prefix):
     """Read PREFIX.bin, or else all PREFIX_*.bin in their order -> list of tokens, V. UserError."""
     paths = [f"{prefix}.bin"]
     if not Path(paths[0]).exists():
-        paths = sorted(glob.glob(f"{glob.escape(str(prefix))}_*.bin")) or paths
+        found = glob.glob(f"{glob.escape(str(prefix))}_*.bin")
+        paths = sorted(found, key=natural) or paths
     shards = [TokenFile(path) for path in paths]
     sizes = [shard.V for shard in shards]
     if len(set(sizes)) > 1:

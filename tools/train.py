@@ -21,7 +21,6 @@ import signal
 import sys
 import threading
 import time
-from codecs import getincrementaldecoder
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,7 +29,7 @@ if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 import train_gpt2 as gpt2
 from tools import checkpoints, formats, locks, memory, prepare, token_files
-from tools.console import Parser, UserError, check_writable, file_name, run_program
+from tools.console import Parser, UserError, check_writable, file_name, run_program, text_decoder
 from tools.log import Progress, bars, print_line
 from tools.numpy_engine import NumpyEngine
 from tools.sampling import generate, picker
@@ -306,10 +305,7 @@ def print_next(args, file):
 
 def sample(engine, config, vocabulary, end_of_text, rng, count=256):
     """Print a text of count tokens, as they come."""
-    params, decoder = (
-        gpt2.named_views(engine.parameters(), config),
-        getincrementaldecoder("utf-8")("replace"),
-    )
+    params, decoder = gpt2.named_views(engine.parameters(), config), text_decoder()
     tokens = generate(params, config, np.array([[end_of_text]]), picker([rng]))
     with bars().external_write_mode():  # no bar amid the text
         for [token] in itertools.islice(tokens, count):
@@ -439,7 +435,7 @@ def train(args, open_engine):
     with contextlib.ExitStack() as stack:
         if args.save and not engine.rank:
             stack.enter_context(locks.alone("--save", args.save, best_file(args.save)))
-        interrupted = stack.enter_context(interruptions(engine.world > 1))
+        interrupted = stack.enter_context(interruptions(engine.world > 1 or args.save))
         state = stack.enter_context(saving(its.saver))
         stack.enter_context(showing(args, its, progress))
         for step in range(its.start, args.steps + 1):  # the last one does not train
