@@ -114,7 +114,7 @@ def make_good_files(folder):
     (folder / "hf" / "config.json").write_text('{"n_head": 1}')
     for name in "text.txt", "more.txt", "data/tiny_shakespeare.txt":
         (folder / name).write_text("abc. jihg fed. \n" * 20)
-    (folder / "log.csv").write_text(f"{log.COLUMNS}\n0,0,4.5,4.5,0.1,1,1\n1,64,4,,0.1,1,1\n")
+    (folder / "log.csv").write_text(f"{log.COLUMNS}\n0,0,4.5,4.5,0.1,1,1,,\n1,64,4,,0.1,1,1,,\n")
     (folder / "out").mkdir()
     for name in "w.bin", "log.csv":
         shutil.copy(folder / name, folder / "out")
@@ -445,7 +445,7 @@ FILES = [
     # Logs
     (f"{PLOT} loss.png", "log.csv: says step,loss", f"log.csv: not a training log; {LOG}"),
     (f"{PLOT} loss.png", "log.csv: word 4.5 four", "log.csv, line 2: .*'four'; delete that line"),
-    (f"{PLOT} loss.png", "log.csv: word 64, 64,,", "line 3: 8 cells, not 7; delete that line"),
+    (f"{PLOT} loss.png", "log.csv: word 64, 64,,", "line 3: 10 cells, not 9; delete that line"),
     *((f"{PLOT} loss.png", f"log.csv: cut {n}", "log.csv: no.*; ") for n in (7, 50)),
     (f"{PLOT} loss.png", "log.csv: empty", "log.csv: no rows yet; wait for"),
     ("tools/plot_log.py log.csv none.csv -o loss.png", "", f"none.csv: No such file .*; {LOG}"),

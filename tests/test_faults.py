@@ -76,7 +76,7 @@ def write_rows(path, version):
     """Of the log of a run that goes on and on."""
     with log.Progress(10**9, 0, 1, path) as progress:
         for step in itertools.count():
-            progress.write_row(step, None, float(version), None, None, None)
+            progress.write_row(step, val_loss=float(version))
 
 
 WRITERS = {
@@ -245,7 +245,7 @@ def test_full_disk_in_the_middle_of_a_log(tmp_path):
     assert done.stderr.count("\n") == 1 and str(tmp_path / "log.csv") in done.stderr
     columns, *rows = (tmp_path / "log.csv").read_text().splitlines()
     assert columns == log.COLUMNS and len(rows) > 100
-    assert rows[:-1] == [f"{step},{step},,1.000000,,," for step in range(len(rows) - 1)]
+    assert rows[:-1] == [f"{step},{step},,1.000000,,,,," for step in range(len(rows) - 1)]
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])

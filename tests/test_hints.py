@@ -108,7 +108,7 @@ WITHOUT = {  # what a program that takes more than NumPy says where there is no 
 def test_packages_that_are_missing(project, command):
     """That is said in one line, with the command that installs them."""
     (project / "text.txt").write_text("abc. jihg fed. \n" * 60)
-    (project / "log.csv").write_text(f"{COLUMNS}\n0,0,4.5,4.5,0.1,1,1\n1,64,4,,0.1,1,1\n")
+    (project / "log.csv").write_text(f"{COLUMNS}\n0,0,4.5,4.5,0.1,1,1,,\n1,64,4,,0.1,1,1,,\n")
     small_weights(project / "w.bin")
     program, *flags = command.split()
     block = within(f"sys.modules |= dict.fromkeys({PACKAGES})")

@@ -266,12 +266,13 @@ def test_whole_validation(project, tmp_path, batches):
     assert (float(last) == pytest.approx(loss, abs=2e-6)) is (batches == 0)
 
 
-def test_bytes_of_the_targets():
-    """In several files, the first of which has windows for some, and without end-of-text."""
-    vocabulary, end = [b"a", b"bcd", b"efghij", b"<end>"], 3
-    shards = [np.array(text) for text in ([3, 1, 3, 0, 2], [0, 2, 2, 3, 0, 1, 1])]
-    sizes = [house.bytes_of(shards, 2, windows, vocabulary, end) for windows in range(6)]
-    assert sizes == [0, 3, 10, 22, 23, 29]  # one window more each time: bcd, <end>; a, efghij; ...
+def test_bits_per_byte():
+    """An end-of-text has no bytes, so of it alone there is no such figure."""
+    sizes = house.text_sizes([b"a", b"bcd", b"efghij", b"<end>"], 3)
+    targets = [np.array([[3, 1], [0, 2]]), np.array([[2, 0], [3, 3]])]  # 10 bytes, and 7
+    assert house.bits_per_byte(2.0, iter(targets), sizes) == pytest.approx(16 / 17 / math.log(2))
+    assert house.bits_per_byte(2.0, [targets[1][1:]], sizes) is None
+    assert house.bits_per_byte(2.0, targets, None) is None
 
 
 def test_targets_beyond_the_vocabulary():

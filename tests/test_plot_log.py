@@ -7,11 +7,12 @@ import io
 import os
 import random
 import re
+import statistics
 import warnings
 
 from tools import plot_log
 from tools.console import UserError
-from tools.log import COLUMNS
+from tools.log import COLUMNS, OLD_COLUMNS
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from matplotlib.image import imread
 BLUE, ORANGE = (31, 119, 180), (255, 127, 14)  # the first two colors of matplotlib
 HOSTILE = "<script><img src=x onerror=alert(1)>.csv"
 ONE_ROW = pytest.mark.parametrize(
-    "row", ["0,0,,4.5,,,", "0,0,4.5,,0.001,1.5,9", "0,0,nan,inf,0,nan,9"]
+    "row", ["0,0,,4.5,,,,,", "0,0,4.5,,0.001,1.5,9,,", "0,0,nan,inf,0,nan,9,,"]
 )
 
 
@@ -31,13 +32,18 @@ def plot(folder, *flags, **how):
     return succeeded(run(PROJECT, "tools/plot_log.py", *flags, cwd=folder, **how))
 
 
-def write_log(path, steps, seed=0):
-    """Write a log as training does; validation every 10 steps and after the last -> the path."""
+def write_log(path, steps, seed=0, size=0):
+    """Write a log as training does; validation every 10 steps and after the last -> the path.
+
+    size: nats per token in a bit per byte; 0: unknown.
+    """
     rng, rows = random.Random(seed), [COLUMNS]
     for step in range(steps + 1):
         val_loss = f"{3 + 8 / (1 + step / 20):.6f}" if step % 10 == 0 or step == steps else ""
         loss = f"{rng.gauss(3 + 8 / (1 + step / 20), 0.2):.6f}"
         rest = f"0.001,{rng.lognormvariate(0, 0.3):g},123.4" if step < steps else ",,"
+        bits = f"{float(loss) / size:.6f}" if size and step < steps else ""
+        rest += f",{bits},{f'{float(val_loss) / size:.6f}' if size and val_loss else ''}"
         rows.append(f"{step},{64 * step},{loss if step < steps else ''},{val_loss},{rest}")
     path.write_text("".join(f"{row}\n" for row in rows))
     return path
@@ -74,7 +80,7 @@ def test_one_row(tmp_path, row):
         figure.savefig(io.BytesIO(), format="png")
 
 
-@pytest.mark.parametrize("steps, window", [([9], 10), ([500, 9], 10), ([9, 2000, 700], 40)])
+@pytest.mark.parametrize("steps, window", [([9], 11), ([500, 9], 11), ([9, 2000, 700], 41)])
 def test_window_of_the_longest_log(steps, window):
     assert plot_log.window_of({str(n): {"step": np.arange(n)} for n in steps}) == window
 
@@ -85,17 +91,36 @@ def test_what_is_drawn(tmp_path):
     figure = plot_log.draw({"log.csv": log})
     lines = [[line.get_xydata() for line in panel.lines] for panel in figure.axes]
     loss, (lr,), norm = ([line for line in panel if len(line)] for panel in lines)  # no legend
-    for (each, mean, *_), name in (loss, "train_loss"), (norm, "grad_norm"):
-        assert (each == np.stack([np.arange(1500), log[name][:1500]], 1)).all()
-        middles = np.arange(14.5, 1485)  # 30 steps, one more each time
-        expected = np.convolve(log[name][:1500], np.full(30, 1 / 30), "valid")
-        np.testing.assert_allclose(mean, np.stack([middles, expected], 1), rtol=1e-9)
+    for (each, medians, *_), name in (loss, "train_loss"), (norm, "grad_norm"):
+        values = log[name][:1500].tolist()
+        assert (each == np.stack([np.arange(1500), values], 1)).all()
+        for i, (step, median) in enumerate(medians):
+            half = min(15, i, 1499 - i)  # 31 steps, fewer near an end
+            assert (step, median) == (i, statistics.median(values[i - half : i + half + 1]))
+        assert len(medians) == 1500
     every_10 = np.arange(0, 1501, 10)
     assert (loss[2] == np.stack([every_10, log["val_loss"][every_10]], 1)).all()
     assert (lr[:1500] == [[step, 0.001] for step in range(1500)]).all()
 
 
-@pytest.mark.parametrize(("steps", "mean"), [(40, []), (1500, ["training, mean of 30 steps"])])
+def test_other_tokens_share_an_axis(tmp_path):
+    """Of several logs that all have them, it is bits per byte; an older log has none."""
+    names = "a.csv", "b.csv"
+    logs = {name: plot_log.read_log(write_log(tmp_path / name, 40, name, 3.0)) for name in names}
+    loss = plot_log.draw(logs).axes[0]
+    assert loss.get_ylabel() == "loss (bits per byte)"
+    curves = [line.get_xydata() for line in loss.lines if len(line.get_xydata())]
+    for (each, val), log in zip((curves[:2], curves[2:]), logs.values(), strict=True):
+        np.testing.assert_allclose(each[:, 1], log["train_loss"][:40] / 3, atol=1e-6)
+        assert (val[:, 1] == log["val_bpb"][::10]).all()
+    (tmp_path / "old.csv").write_text(f"{OLD_COLUMNS}\n0,0,4.5,,0.1,1,1\n")
+    old = plot_log.read_log(tmp_path / "old.csv")
+    assert old["train_loss"] == [4.5] and np.isnan(old["train_bpb"]).all()
+    for others in logs | {"old.csv": old}, {"a.csv": logs["a.csv"]}:
+        assert plot_log.unit_of(others) == "loss"
+
+
+@pytest.mark.parametrize(("steps", "mean"), [(40, []), (1500, ["training, median of 31 steps"])])
 def test_legend(tmp_path, steps, mean):
     figure = plot_log.draw({"a.csv": plot_log.read_log(write_log(tmp_path / "log.csv", steps))})
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
@@ -125,9 +150,9 @@ def test_unfinished_last_line_is_ignored(tmp_path, rest):
         ("\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "not a training log"),
         ("step,loss\n0,4.5\n", "not a training log"),
         (f"{COLUMNS},note\n0,0,4.5,,0.1,1,1,hi\n", "not a training log"),
-        (f"{COLUMNS}\n0,0,4.5,,0.1,1,1\n1,64,four,,0.1,1,1\n", "line 3: .*'four'"),
-        (f"{COLUMNS}\n0,0,4.5,,0.1,1,1\n1,64\n2,128,4,,0.1,1,1\n", "line 3: 2 cells, not 7"),
-        (f"{COLUMNS}\n0,0,4.5,,0.1,1,1\n\n", "line 3: 1 cells"),
+        (f"{COLUMNS}\n0,0,4.5,,0.1,1,1,,\n1,64,four,,0.1,1,1,,\n", "line 3: .*'four'"),
+        (f"{COLUMNS}\n0,0,4.5,,0.1,1,1,,\n1,64\n2,128,4,,0.1,1,1,,\n", "line 3: 2 cells, not 9"),
+        (f"{COLUMNS}\n0,0,4.5,,0.1,1,1,,\n\n", "line 3: 1 cells"),
     ],
 )
 def test_no_log(tmp_path, content, says):
@@ -145,7 +170,7 @@ def test_page_has_the_numbers_of_the_logs(tmp_path):
     (tmp_path / "matplotlib.py").write_text("raise ModuleNotFoundError('matplotlib')")
     write_log(tmp_path / "a.csv", 300)
     with open(write_log(tmp_path / HOSTILE, 40), "a") as f:
-        f.write("41,2624,nan,inf,0,nan,9\n")
+        f.write("41,2624,nan,inf,0,nan,9,,\n")
     out = plot(tmp_path, "a.csv", HOSTILE, "-o", "loss.html", PYTHONPATH=str(tmp_path))
     assert out == f"a.csv: 301 rows\n{HOSTILE}: 42 rows\nwrote loss.html\n"
     shown = data_of(tmp_path / "loss.html")["runs"]
@@ -162,7 +187,7 @@ def test_page_has_the_numbers_of_the_logs(tmp_path):
 def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     for name, steps in ("a.csv", 1500), (HOSTILE, 600):
-        write_log(folder / name, steps, seed=steps)
+        write_log(folder / name, steps, seed=steps, size=3.0)
     plot(folder, "a.csv", HOSTILE, "-o", "loss.html")
     return folder / "loss.html"
 
@@ -179,7 +204,7 @@ def test_page_in_a_browser(browser, page, width, scheme):
     assert (paper == "rgb(255, 255, 255)") == (scheme == "light")
     assert HOSTILE in browser.text("#runs")
     assert browser.text("#key") == (
-        "Thin: each training batch. Thick: the mean of 30 steps. Dots: validation."
+        "Thin: each training batch. Thick: the median of 31 steps. Dots: validation."
     )
 
 
@@ -196,7 +221,7 @@ def pixels_near(opened, color):
 
 @needs_chromium
 def test_two_runs_can_be_hidden(opened):
-    first, second = opened.js("COLORS.slice(0, 2)")
+    first, second = opened.js("ON_WHITE.slice(0, 2)")
     assert min(pixels_near(opened, first), pixels_near(opened, second)) > 200
     opened.move("#runs label:nth-child(2) input", click=True)
     assert pixels_near(opened, first) > 200 and pixels_near(opened, second) == 0
@@ -213,6 +238,15 @@ def test_axis(opened, page):
     opened.move("#axes label:nth-child(3) input", click=True)
     seconds = sum(ms or 0 for ms in runs[0]["ms"]) / 1000
     assert opened.js("whole()") == [0, pytest.approx(seconds)]
+
+
+@needs_chromium
+def test_unit(opened):
+    assert opened.js("[unit, PANELS.length]") == ["bpb", 3]
+    before = opened.js("document.querySelector('canvas').toDataURL()")
+    opened.move("#units label:nth-child(1) input", click=True)
+    assert opened.js("unit") == "loss"
+    assert opened.js("document.querySelector('canvas').toDataURL()") != before
 
 
 @needs_chromium

@@ -5,6 +5,7 @@ Files that cannot be resumed, and logs that cannot be written, are rows of test_
 takes half a minute, a third of it for the kills.
 """
 
+import math
 import random
 import re
 import signal
@@ -15,10 +16,11 @@ import train_gpt2 as gpt2
 from tools import checkpoints, formats
 from tools import train as house
 from tools.console import UserError
+from tools.log import open_log
 
 import numpy as np
 import pytest
-from helpers import V, add_data, failed, make_project, start, succeeded, write_tokens
+from helpers import END, V, add_data, failed, make_project, start, succeeded, write_tokens
 from running import (
     DATA,
     FAST,
@@ -178,7 +180,7 @@ def test_moments_that_none_can_be(tmp_path, which, value):
 def rows_of(log):
     """The rows of a log, as dicts; its header is what it is to be."""
     columns, *rows = log.read_text().splitlines()
-    assert columns == "step,tokens,train_loss,val_loss,lr,grad_norm,ms"
+    assert columns == "step,tokens,train_loss,val_loss,lr,grad_norm,ms,train_bpb,val_bpb"
     return [dict(zip(columns.split(","), row.split(","), strict=True)) for row in rows]
 
 
@@ -406,7 +408,14 @@ def test_log_agrees_with_the_output(project, tmp_path):
     assert [loss for loss in found if loss] == re.findall(r"val loss (\S+)", out)
     rates = [gpt2.learning_rate(step, 5, 1e-2, 2, 0.5) for step in range(5)]
     assert [float(row["lr"]) for row in rows] == pytest.approx(rates, rel=1e-5)
-    assert {last[name] for name in ("train_loss", "lr", "grad_norm", "ms")} == {""}
+    assert {last[name] for name in ("train_loss", "lr", "grad_norm", "ms", "train_bpb")} == {""}
+
+    tokens, _ = formats.load_tokens(project / "data" / "letters_train.bin")
+    for i, row in enumerate(rows):  # of the step's two batches; a letter is a byte
+        texts = np.array([gpt2.get_batch(tokens, j, 4, 16)[1] for j in (2 * i, 2 * i + 1)])
+        expected = float(row["train_loss"]) * texts.size / (texts != END).sum() / math.log(2)
+        assert float(row["train_bpb"]) == pytest.approx(expected, abs=1e-5)
+    assert [bool(row["val_bpb"]) for row in (*rows, last)] == [bool(loss) for loss in found]
 
     config = gpt2.GPT2Config(16, V, 1, 1, 64)
     params = gpt2.named_views(gpt2.init_weights(config, 1337), config)
@@ -415,6 +424,13 @@ def test_log_agrees_with_the_output(project, tmp_path):
     _, cache = gpt2.gpt2_forward(params, config, *gpt2.get_batch(tokens, 0, 8, 16))
     gpt2.gpt2_backward(1.0, cache, gpt2.named_views(grads, config))
     assert float(rows[0]["grad_norm"]) == pytest.approx(np.linalg.norm(grads), rel=1e-5)
+
+
+def test_log_from_before_bits_per_byte_goes_on(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("step,tokens,train_loss,val_loss,lr,grad_norm,ms\n0,0,4.5,,0.1,1,9\n1,6,4,")
+    open_log(path, 1).close()
+    assert [row["train_bpb"] for row in rows_of(path)] == [""]
 
 
 def test_another_table_is_no_log(project, tmp_path):

@@ -10,7 +10,9 @@ from pathlib import Path
 from tools.console import UserError, check_writable
 from tools.formats import replacing
 
-COLUMNS = "step,tokens,train_loss,val_loss,lr,grad_norm,ms"
+COLUMNS = "step,tokens,train_loss,val_loss,lr,grad_norm,ms,train_bpb,val_bpb"  # bits per byte
+OLD_COLUMNS = COLUMNS.removesuffix(",train_bpb,val_bpb")  # of logs before these were logged
+FORMATS = {"lr": "g", "grad_norm": "g", "ms": ".1f"}  # of the others: ".6f"
 LOCK = threading.RLock()
 
 
@@ -59,12 +61,14 @@ def open_log(path, start):
     lines = []
     if Path(path).exists():
         with open(path, encoding="utf-8", errors="replace") as f:
-            if f.readline().rstrip("\n") != COLUMNS:
+            header = f.readline().rstrip("\n")
+            if header not in (COLUMNS, OLD_COLUMNS):
                 raise UserError(f"--log {path}: exists, and is no log; give another name")
+            more = COLUMNS.count(",") - header.count(",")  # cells that its rows lack
             for line in f:
                 step = line.split(",")[0]
                 if len(step) < 20 and step.isdecimal() and line.endswith("\n"):
-                    lines.append((int(step), line))
+                    lines.append((int(step), f"{line[:-1]}{',' * more}\n"))
         if lines and not start:
             raise UserError(f"--log {path}: is the log of another run; give another name")
     with replacing(path) as f:
@@ -97,22 +101,24 @@ class Progress:
             with contextlib.suppress(OSError):  # what it has not written, record() has reported
                 self.log.close()
 
-    def write_row(self, step, loss, val_loss, lr, norm, ms):
-        """Write a row of the log, None for what there is not. Raises UserError."""
+    def write_row(self, step, **values):
+        """Write a row of the log: values by their column, None for what there is not. UserError."""
         if not self.log:
             return
-        cells = (loss, ".6f"), (val_loss, ".6f"), (lr, "g"), (norm, "g"), (ms, ".1f")
-        cells = ("" if x is None else format(x, form) for x, form in cells)
+        cells = [str(step), str(step * self.tokens_per_step)]
+        for name in COLUMNS.split(",")[2:]:
+            value = values.get(name)
+            cells.append("" if value is None else format(value, FORMATS.get(name, ".6f")))
         try:
-            self.log.write(",".join((str(step), str(step * self.tokens_per_step), *cells)) + "\n")
+            self.log.write(",".join(cells) + "\n")
         except OSError as error:
             raise UserError(f"--log {self.log_path}: can't be written: {error.strerror}") from error
 
-    def record(self, step, loss, val_loss, lr, norm, seconds):
-        """Show and log a step: val_loss is the loss before it, None if that was not computed."""
+    def record(self, step, seconds, train_loss, **values):
+        """Show and log a step; values as in write_row, val_loss being that before it."""
         if self.lines:
             took = f"took {seconds * 1000:f} ms, {self.tokens_per_step / seconds:.0f} tokens/s"
-            print_line(f"step {step}: train loss {loss:f} ({took})")
-        self.bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
+            print_line(f"step {step}: train loss {train_loss:f} ({took})")
+        self.bar.set_postfix_str(f"loss {train_loss:.4f}", refresh=False)
         self.bar.update()
-        self.write_row(step, loss, val_loss, lr, norm, seconds * 1000)
+        self.write_row(step, train_loss=train_loss, ms=seconds * 1000, **values)

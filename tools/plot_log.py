@@ -5,9 +5,10 @@ The curves of one or more training logs, as a picture, or as a page in which one
     python tools/plot_log.py log.csv -o loss.html          # a page; needs no network
     python tools/plot_log.py a.csv b.csv -o loss.png       # or .svg, .pdf; needs matplotlib
 
-Above, the loss: of each training batch; if these are many, their running mean, drawn at the middle
-of its steps; and of the validation data. Below, the learning rate and the norm of the gradient. A
-log may be that of a training which is still going on.
+Above, the loss: of each training batch; if these are many, the median around each step, which a
+single outlier doesn't move; and of the validation data. Of several logs, it is in bits per byte of
+text where all have it, because losses per token of other tokens can't be compared. Below, the
+learning rate and the norm of the gradient. A log may be that of a training which is going on.
 """
 
 import os
@@ -19,29 +20,34 @@ from pathlib import Path
 
 from tools.console import Parser, UserError, check_writable, run_program
 from tools.formats import replacing, write_page
-from tools.log import COLUMNS as LOG_COLUMNS
+from tools.log import COLUMNS, OLD_COLUMNS
 
 import numpy as np
 
 FORMATS = (".html", ".png", ".svg", ".pdf")
 TEMPLATE = Path(__file__).with_suffix(".html")
+BITS = "train_bpb", "val_bpb"
+UNITS = {"loss": "loss (nats per token)", "bpb": "loss (bits per byte)"}
 
 
 def read_log(path):
     """Read a log -> column name -> its values, nan where a cell is empty. Raises UserError."""
     hint = "`python tools/train.py --log FILE` writes a log"
-    header, columns, rows = LOG_COLUMNS + "\n", LOG_COLUMNS.split(","), []
+    columns, rows = COLUMNS.split(","), []
     try:
         with open(path, encoding="utf-8", errors="replace") as f:
-            if not header.startswith(f.readline(len(header))):
+            header = f.readline(len(COLUMNS) + 1)
+            if header != OLD_COLUMNS + "\n" and not f"{COLUMNS}\n".startswith(header):
                 raise UserError(f"{path}: not a training log; {hint}")
+            own = header.count(",") + 1
             for line in f:
                 if not line.endswith("\n"):
                     break  # it is being written, or its writer was killed
                 cells = line[:-1].split(",")
-                if len(cells) != len(columns):
-                    raise ValueError(f"{len(cells)} cells, not {len(columns)}")
+                if len(cells) != own:
+                    raise ValueError(f"{len(cells)} cells, not {own}")
                 rows.append([float(cell or "nan") for cell in cells])
+                rows[-1] += [np.nan] * (len(columns) - own)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; {hint}") from None
     except ValueError as error:
@@ -52,25 +58,38 @@ def read_log(path):
 
 
 def window_of(logs):
-    """Return how many steps of the logs a running mean is of."""
-    return max(10, max(len(log["step"]) for log in logs.values()) // 50)
+    """Return how many steps of the logs a median is of, an odd number."""
+    return max(10, max(len(log["step"]) for log in logs.values()) // 50) // 2 * 2 + 1
 
 
-def running_mean(x, n):
-    """Return the mean of each n neighbours: len(x) - n + 1 of them."""
-    total = np.insert(x, 0, 0.0).cumsum()
-    return (total[n:] - total[:-n]) / n
+def unit_of(logs):
+    """Return what the loss is in, "bpb" or "loss", as the log's columns end."""
+    known = [any(np.isfinite(log[name]).any() for name in BITS) for log in logs.values()]
+    return "bpb" if len(known) > 1 and all(known) else "loss"
+
+
+def running_median(x, n):
+    """
+    Return numbers of places in x, and the median around each, of n neighbors, n being odd.
+
+    Near an end it is of fewer, as many on both sides. There are 20 places in n, or all.
+    """
+    places = np.arange(0, len(x), max(1, n // 20))
+    half = np.minimum(n // 2, np.minimum(places, len(x) - 1 - places))
+    pairs = zip(places, half, strict=True)
+    return places, np.array([np.median(x[i - k : i + k + 1]) for i, k in pairs])
 
 
 def draw_noisy(panel, steps, values, color, window):
-    """Draw the finite values; if they are many, their running mean too. Return if they are."""
+    """Draw the finite values; if they are many, their running median too. Return if they are."""
     known = np.isfinite(values)
     steps, values = steps[known], values[known]
     many = len(steps) >= 5 * window
-    pale = {"alpha": 0.3} if many else {"alpha": 0.7, "marker": ".", "markersize": 4}
+    pale = {"alpha": 0.4} if many else {"alpha": 0.7, "marker": ".", "markersize": 4}
     panel.plot(steps, values, color=color, linewidth=0.8, **pale)
     if many:
-        panel.plot(running_mean(steps, window), running_mean(values, window), color=color)
+        places, medians = running_median(values, window)
+        panel.plot(steps[places], medians, color=color, linewidth=1.8)
     return many
 
 
@@ -88,24 +107,25 @@ def draw(logs):
     panels = figure.subplot_mosaic([["loss", "loss"], ["lr", "norm"]], height_ratios=[3, 1])
     loss, lr, norm = panels.values()
     norm.set_yscale("log")
-    window, smoothed = window_of(logs), False
+    window, unit, smoothed = window_of(logs), unit_of(logs), False
     dots = {"marker": "o", "markersize": 3.5, "linewidth": 1.2, "zorder": 3}
     for i, (name, log) in enumerate(logs.items()):
         color, steps = to_rgb(f"C{i}"), log["step"]
         label = name.replace("$", r"\$")  # or what is between two of them would be a formula
         loss.plot([], [], color=color, linewidth=6, label=label)
-        smoothed |= draw_noisy(loss, steps, log["train_loss"], color, window)
-        dark, known = [0.55 * part for part in color], np.isfinite(log["val_loss"])
-        loss.plot(steps[known], log["val_loss"][known], color=dark, **dots)
+        smoothed |= draw_noisy(loss, steps, log[f"train_{unit}"], color, window)
+        dark, val = [0.55 * part for part in color], log[f"val_{unit}"]
+        known = np.isfinite(val)
+        loss.plot(steps[known], val[known], color=dark, **dots)
         lr.plot(steps, log["lr"], color=color)
         draw_noisy(norm, steps, log["grad_norm"], color, window)
 
     loss.plot([], [], color="0.7", linewidth=0.8, label="training, each batch")
     if smoothed:
-        loss.plot([], [], color="0.5", label=f"training, mean of {window} steps")
+        loss.plot([], [], color="0.5", label=f"training, median of {window} steps")
     loss.plot([], [], color="0.3", label="validation", **dots)
     loss.legend()
-    loss.set_ylabel("loss (nats per token)")
+    loss.set_ylabel(UNITS[unit])
     lr.set_ylabel("learning rate")
     lr.set_ylim(bottom=0)
     norm.set_ylabel("gradient norm")
@@ -131,7 +151,7 @@ def page_data(logs):
             for column, values in log.items()
         }
         runs.append({"name": name, **columns})
-    return {"window": window_of(logs), "runs": runs}
+    return {"window": window_of(logs), "units": UNITS, "unit": unit_of(logs), "runs": runs}
 
 
 def main():

@@ -246,16 +246,19 @@ class Saver:
 # The run
 
 
-def bytes_of(shards, T, windows, vocabulary, end_of_text):
-    """Return how many bytes of text the targets of the first so many windows of T tokens are."""
-    sizes = np.array([len(token) for token in vocabulary])
-    sizes[end_of_text] = 0  # it stands between texts
-    total = 0
-    for tokens in shards:
-        own = min(windows, (len(tokens) - 1) // T)
-        total += int(np.bincount(tokens[1 : own * T + 1], minlength=len(sizes)) @ sizes)
-        windows -= own
-    return total
+def text_sizes(vocabulary, end_of_text):
+    """Return how many bytes of text each token is; none for end-of-text, which is between texts."""
+    sizes = np.array([len(token) for token in vocabulary], int)
+    sizes[end_of_text] = 0
+    return sizes
+
+
+def bits_per_byte(loss, targets, sizes):
+    """Return the mean loss of targets, arrays of tokens, per byte of text. None if unknown."""
+    if sizes is None:
+        return None
+    tokens, size = np.sum([(y.size, sizes[y].sum()) for y in targets], 0)
+    return float(loss * tokens / size / math.log(2)) if size else None
 
 
 def get_batch(shards, i, args, config, seed=None):
@@ -268,21 +271,23 @@ def get_batch(shards, i, args, config, seed=None):
 
 
 def evaluate(its, args, batches):
-    """Return the mean loss of the first so many batches for validation; 0: of all. UserError."""
+    """
+    Return the mean loss of the first so many batches for validation, 0: of all; the same in bits
+    per byte, None if unknown; and how many batches these are. Raises UserError.
+    """
     there = token_files.num_batches(its.val, args.batch_size, args.seq_len)
-    batches = min(batches or there, there)
-    return its.engine.evaluate(get_batch(its.val, i, args, its.config) for i in range(batches))
+    count = min(batches or there, there)
+    loss = its.engine.evaluate(get_batch(its.val, i, args, its.config) for i in range(count))
+    targets = (get_batch(its.val, i, args, its.config)[1] for i in range(count))
+    return loss, bits_per_byte(loss, targets, its.sizes), count
 
 
 def print_whole_validation(its, args):
     """Print the loss on the whole validation text, which runs of other sizes can be compared by."""
-    B, T = args.batch_size, args.seq_len
-    windows = token_files.num_batches(its.val, B, T) * B
-    count = windows * T
-    loss, text = evaluate(its, args, 0), f"on all of {count:,} tokens"
-    if its.vocabulary:
-        size = bytes_of(its.val, T, windows, its.vocabulary, its.end)
-        text = f"{loss * count / size / math.log(2):.4f} bits per byte, {text}"
+    loss, bits, count = evaluate(its, args, 0)
+    text = f"on all of {count * args.batch_size * args.seq_len:,} tokens"
+    if bits:
+        text = f"{bits:.4f} bits per byte, {text}"
     print_line(f"step {args.steps}: val loss {loss:.6f}, {text}")
 
 
@@ -362,6 +367,7 @@ def open_run(args, open_engine):
     if not args.resume:  # for a checkpoint: the batches of a step, whichever process takes them
         args.grad_accum *= engine.world
     parts = {"engine": engine, "config": config, "vocabulary": vocabulary, "end": end_of_text}
+    parts["sizes"] = text_sizes(vocabulary, end_of_text) if vocabulary else None
     saver = Saver(args, engine, config, train_shards, start)
     return SimpleNamespace(**parts, saver=saver, train=train_shards, val=val_shards, start=start)
 
@@ -439,13 +445,13 @@ def train(args, open_engine):
         state = stack.enter_context(saving(its.saver))
         stack.enter_context(showing(args, its, progress))
         for step in range(its.start, args.steps + 1):  # the last one does not train
-            last, val_loss = step == args.steps, None
+            last, val_loss, val_bits = step == args.steps, None, None
             if not last and engine.agree(interrupted.is_set()):
                 stop(its.saver, step)
             if its.saver.due(step):
                 its.saver.save(step)
             if args.val_every and (last or step % args.val_every == 0):
-                val_loss = evaluate(its, args, args.val_batches)
+                val_loss, val_bits, _ = evaluate(its, args, args.val_batches)
                 print_line(f"step {step}: val loss {val_loss:.6f}")
                 its.saver.save_best(step, val_loss)
             if args.sample_every and step and (last or step % args.sample_every == 0):
@@ -455,7 +461,7 @@ def train(args, open_engine):
                     sample(engine, its.config, its.vocabulary, its.end, rng)
                     print_line("---")
             if last:
-                progress.write_row(step, None, val_loss, None, None, None)
+                progress.write_row(step, val_loss=val_loss, val_bpb=val_bits)
                 break
 
             began, first = time.perf_counter(), step * accum
@@ -471,7 +477,14 @@ def train(args, open_engine):
                 hint = "this step is not saved; try a lower --lr, --warmup 100, or --grad-clip 1"
                 raise UserError(f"step {step}: {what}; {hint}")
             state.step, state.whole = step + 1, True
-            progress.record(step, loss, val_loss, lr, norm, time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            bits = None
+            if progress.log:  # of the batches of all processes
+                numbers = range(first, first + accum)
+                targets = (get_batch(its.train, i, args, its.config, seed)[1] for i in numbers)
+                bits = bits_per_byte(loss, targets, its.sizes)
+            row = {"train_loss": loss, "val_loss": val_loss, "lr": lr, "grad_norm": norm}
+            progress.record(step, seconds, **row, train_bpb=bits, val_bpb=val_bits)
         file = its.saver.save(args.steps)
         if args.save and args.val_every:
             print_whole_validation(its, args)
