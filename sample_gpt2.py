@@ -3,6 +3,7 @@ Generate text from a checkpoint, shown as it comes:
 
     python sample_gpt2.py                              # of out.bin, or else of GPT-2
     python sample_gpt2.py run.bin --prompt "ROMEO:" --samples 8 --temperature 0.8 --top-p 0.95
+    python sample_gpt2.py run.bin --interactive        # asks for prompts, one after the other
 
 Standard output is the text alone: the prompt and its continuation, which ends early where the model
 draws end-of-text; between samples, a line "---". The model sees maxT tokens at most (GPT-2: 1024):
@@ -18,7 +19,7 @@ if __name__ == "__main__":
 from pathlib import Path
 
 import train_gpt2 as gpt2
-from tools import checkpoints, encoding, formats, sampling
+from tools import checkpoints, encoding, formats, huggingface, sampling
 from tools.console import (
     Parser,
     UserError,
@@ -55,17 +56,25 @@ def read_prompt(flag):
 class Text:
     """One of the texts that are generated together: what of it can be shown."""
 
-    def __init__(self, prompt, vocabulary, end_of_text):
-        self.vocabulary, self.end_of_text = vocabulary, end_of_text
+    def __init__(self, prompt, vocabulary, end_of_text, stop=""):
+        self.vocabulary, self.end_of_text, self.stop = vocabulary, end_of_text, stop
         self.decoder = text_decoder()
-        self.shown, self.ended = prompt, False
+        self.shown, self.ended, self.held = prompt, False, ""
 
     def add(self, token):
         """Take a token, or None for no more of them; whole characters join what is shown."""
-        if not self.ended:
-            self.ended = token is None or token == self.end_of_text
-            data = b"" if self.ended else self.vocabulary[token]
-            self.shown += self.decoder.decode(data, final=self.ended)
+        if self.ended:
+            return
+        self.ended = token is None or token == self.end_of_text
+        data = b"" if self.ended else self.vocabulary[token]
+        text = self.held + self.decoder.decode(data, final=self.ended)
+        if self.stop and self.stop in text:
+            text, self.ended = text.partition(self.stop)[0], True
+        # what could be the beginning of stop is held back, until the next token tells
+        ends = range(0 if self.ended else min(len(self.stop) - 1, len(text)), 0, -1)
+        size = next((n for n in ends if self.stop.startswith(text[-n:])), 0)
+        self.shown += text[: len(text) - size]
+        self.held = text[len(text) - size :]
 
 
 def generate(params, config, start, texts, pick, count):
@@ -99,6 +108,9 @@ def parse_args(argv):
     add("--weights", type=file_name, metavar="FILE", help="the same (default: FILE)")
     text = "text to continue; -: all of standard input (default: none, a new text)"
     add("--prompt", default="", metavar="TEXT", help=text)
+    text = "ask for prompts, one after the other; an empty line begins a new text, Ctrl-D ends"
+    add("--interactive", action="store_true", help=text)
+    add("--stop", default="", metavar="TEXT", help="end before this text (default: none)")
     add("--tokens", type=count, default=100, metavar="N", help="to add, at most (default: 100)")
     text = "below 1, likely tokens become likelier; 0: always the likeliest (default: 1)"
     add("--temperature", type=bounded(float, 0), default=1.0, metavar="X", help=text)
@@ -116,48 +128,86 @@ def parse_args(argv):
         parser.error(f"--weights {args.weights}: and {args.file}, too; give one of them")
     default = OUT if os.path.exists(OUT) else gpt2.WEIGHTS_FILE
     args.weights = args.weights or args.file or default
+    if args.interactive and args.prompt:
+        parser.error("--interactive: asks for prompts; leave --prompt out")
     if args.top_p == 0:
         parser.error("--top-p 0: leaves no token; give more, 1 leaves all")
     return args
 
 
-def main(argv=None):
-    args = parse_args(argv)
-    flat, config = formats.load_weights(args.weights)
-    name, step = Path(args.weights).name, checkpoints.read_about(args.weights).get("step")
+def open_model(args):
+    """Return what the flags name: flat weights, config, vocabulary, end-of-text, a description."""
+    step = None
+    if os.path.isdir(args.weights):  # as reference_gpt2.py --export writes it
+        flat, config = huggingface.load(args.weights)
+        tokenizer = args.tokenizer or checkpoints.tokenizer_that_fits(args.weights, config.V)
+    else:
+        flat, config = formats.load_weights(args.weights)
+        step = checkpoints.read_about(args.weights).get("step")
+        tokenizer = args.tokenizer or checkpoints.tokenizer_of(args.weights)
+    name = Path(args.weights).name
     checkpoints.check_finite(args.weights, flat)
-    tokenizer = args.tokenizer or checkpoints.tokenizer_of(args.weights)
     vocabulary, end_of_text = formats.load_tokenizer(tokenizer)
     if len(vocabulary) != config.V:
         what = f"{tokenizer}: has {len(vocabulary):,} tokens, {name} knows {config.V:,}"
         raise UserError(f"{what}; give the one it was trained with, --tokenizer FILE")
-    prompt = read_prompt(args.prompt)
-    start = encoding.encode(prompt, vocabulary, end_of_text) or [end_of_text]
     trained = "" if step is None else f", step {step}"
     print_error(f"{one_line(name)}: {len(flat):,} parameters{trained}")
+    return gpt2.named_views(flat, config), config, vocabulary, end_of_text
+
+
+def prompts(args):
+    """Yield what to continue, a text. Raises UserError."""
+    if not args.interactive:
+        yield read_prompt(args.prompt)
+    while args.interactive:
+        try:
+            line = input("> ")
+        except EOFError:  # Ctrl-D
+            return print()
+        yield read_prompt(line)
+
+
+def write_texts(args, model, prompt, numbers):
+    """Write a text for each number, as they come -> whether Ctrl-C ended that."""
+    params, config, vocabulary, end_of_text = model
+    start = encoding.encode(prompt, vocabulary, end_of_text) or [end_of_text]
     if len(start) > config.maxT:
         start = start[-config.maxT :]
         what = f"--prompt: the model sees only its newest {config.maxT:,} tokens"
         print_error(f"{Path(sys.argv[0]).name}: {what}")
-
-    params, how = gpt2.named_views(flat, config), (args.temperature, args.top_k, args.top_p)
     interrupted = catch_interrupt()  # amid a token it could hit a lock of the threads
     together = max(1, min(TOGETHER, TOGETHER_TOKENS // len(start)))
-    for first in range(0, args.samples, together):
-        numbers = range(first, min(first + together, args.samples))
-        pick = sampling.picker([np.random.default_rng((args.seed, i)) for i in numbers], *how)
-        texts = [Text(prompt, vocabulary, end_of_text) for _ in numbers]
+    for first in range(0, len(numbers), together):
+        part = numbers[first : first + together]
+        draws = [np.random.default_rng((args.seed, i)) for i in part]
+        pick = sampling.picker(draws, args.temperature, args.top_k, args.top_p)
+        texts = [Text(prompt, vocabulary, end_of_text, args.stop) for _ in part]
         steps = generate(params, config, start, texts, pick, args.tokens)
-        for i, text in zip(numbers, texts, strict=True):  # the first as it comes, then the others
-            print("---\n" if i else "", end="")
+        for i, text in zip(part, texts, strict=True):  # the first as it comes, then the others
+            print("" if i == numbers[0] else "---\n", end="")
             more = True
             while more:
                 print(text.shown, end="", flush=True)
                 text.shown = ""
                 if interrupted.is_set():
-                    raise KeyboardInterrupt
+                    return True
                 more = not text.ended and next(steps, steps) is not steps
             print()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    return False
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    model, done = open_model(args), 0
+    for prompt in prompts(args):
+        numbers = range(done, done + args.samples)
+        if write_texts(args, model, prompt, numbers):
+            if not args.interactive:
+                raise KeyboardInterrupt
+            print()
+        done += args.samples
 
 
 if __name__ == "__main__":

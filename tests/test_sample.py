@@ -161,6 +161,23 @@ def test_ends_at_end_of_text(run):
     assert run("--prompt", "abc", "--tokens", 4, flat=certain(ord("x"))) == "abcxxxx\n"
 
 
+def test_ends_before_a_stop_text(run):
+    text = expected(list(b"abc"), 30)
+    for stop in text[9:12], text[0]:
+        whole = f"abc{text.partition(stop)[0]}\n"
+        assert run("--prompt", "abc", "--tokens", 30, "--stop", stop) == whole
+    assert run("--prompt", "abc", "--tokens", 9, "--stop", "xxx", flat=certain(ord("x"))) == "abc\n"
+    held = run("--prompt", "abc", "--tokens", 9, "--stop", "xy", flat=certain(ord("x")))
+    assert held == f"abc{9 * 'x'}\n"  # what was held back is shown in the end
+
+
+def test_interactive(run, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("abc\n\nab\n"))
+    texts = expected(list(b"abc"), 9), expected([256], 9, i=1), expected(list(b"ab"), 9, i=2)
+    out = run("--interactive", "--tokens", 9)
+    assert out == f"> abc{texts[0]}\n> {texts[1]}\n> ab{texts[2]}\n> \n"
+
+
 def test_characters_are_never_cut():
     vocabulary = [b"\xe2", b"\x82", b"\xac", b"a\xc3", b"\xa9b", b"<end>"]
 
@@ -313,6 +330,8 @@ def test_defaults(tmp_path, monkeypatch):
         "file": None,
         "weights": PROJECT / "gpt2_124M.bin",
         "prompt": "",
+        "interactive": False,
+        "stop": "",
         "tokens": 100,
         "temperature": 1.0,
         "top_k": 0,

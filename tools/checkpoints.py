@@ -165,10 +165,7 @@ def start_of(path, about, shards, steps):
 
 def tokenizer_of(path):
     """
-    Return the tokenizer file of the data that a checkpoint was trained on, or else GPT-2's.
-
-    For weights that don't say what they were trained on, the only one in data/ that has as many
-    tokens will do.
+    Return the tokenizer file of the data that a checkpoint was trained on, or else one that fits.
 
     Raises UserError if it takes its own, and that is not here, as where the checkpoint was moved.
     """
@@ -177,10 +174,18 @@ def tokenizer_of(path):
         own = Path(f"{HERE / about['data']}_tokenizer.bin")
         if name_in_project(own) and own.exists():
             return own
-    V = formats.read_config(path)[0].V
+    return tokenizer_that_fits(path, formats.read_config(path)[0].V, own, guess=not about)
+
+
+def tokenizer_that_fits(path, V, own="NAME_tokenizer.bin", guess=True):
+    """
+    Return a tokenizer file for weights that know V tokens: the only one in data/, or GPT-2's.
+
+    own is the name of the one that they were trained with. Raises UserError if there is none.
+    """
     there = (HERE / "data").glob("*_tokenizer.bin")
     fit = [file for file in there if np.fromfile(file, "<i4", 3)[2:].tolist() == [V]]
-    if not about and len(fit) == 1:  # the weights don't say
+    if guess and len(fit) == 1:
         return fit[0]
     if V != gpt2.GPT2_VOCAB_SIZE and not gpt2.TOKENIZER_FILE.exists():
         own = one_line(Path(own).name)
