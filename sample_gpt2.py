@@ -152,8 +152,8 @@ def open_model(args):
         what = f"{tokenizer}: has {len(vocabulary):,} tokens, {name} knows {config.V:,}"
         raise UserError(f"{what}; give the one it was trained with, --tokenizer FILE")
     trained = "" if step is None else f", step {step}"
-    print_error(f"{one_line(name)}: {len(flat):,} parameters{trained}")
-    return gpt2.named_views(flat, config), config, vocabulary, end_of_text
+    about = f"{one_line(name)}: {len(flat):,} parameters{trained}"
+    return gpt2.named_views(flat, config), config, vocabulary, end_of_text, about
 
 
 def prompts(args):
@@ -170,8 +170,10 @@ def prompts(args):
 
 def write_texts(args, model, prompt, numbers):
     """Write a text for each number, as they come -> whether Ctrl-C ended that."""
-    params, config, vocabulary, end_of_text = model
+    params, config, vocabulary, end_of_text, about = model
     start = encoding.encode(prompt, vocabulary, end_of_text) or [end_of_text]
+    if numbers[0] == 0:
+        print_error(about)
     if len(start) > config.maxT:
         start = start[-config.maxT :]
         what = f"--prompt: the model sees only its newest {config.maxT:,} tokens"
