@@ -50,7 +50,7 @@ def run(command, folder):
     assert words[0] in known, f"{words[0]} is neither python nor torchrun"
     words = [sys.executable, *known[words[0]], *words[1:]]
     env = without_network(folder, OMP_NUM_THREADS="2")
-    kinds = {"capture_output": True, "encoding": "utf-8", "timeout": 240}
+    kinds = {"capture_output": True, "encoding": "utf-8", "errors": "replace", "timeout": 240}
     return subprocess.run(words, cwd=folder, env=env, **kinds)
 
 

@@ -21,6 +21,7 @@ import signal
 import sys
 import threading
 import time
+from codecs import getincrementaldecoder
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,7 +30,7 @@ if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 import train_gpt2 as gpt2
 from tools import checkpoints, formats, locks, memory, prepare, token_files
-from tools.console import Parser, UserError, check_writable, file_name, run_program, text_decoder
+from tools.console import Parser, UserError, check_writable, file_name, run_program
 from tools.log import Progress, bars, print_line
 from tools.numpy_engine import NumpyEngine
 from tools.sampling import generate, picker
@@ -310,7 +311,8 @@ def print_next(args, file):
 
 def sample(engine, config, vocabulary, end_of_text, rng, count=256):
     """Print a text of count tokens, as they come."""
-    params, decoder = gpt2.named_views(engine.parameters(), config), text_decoder()
+    params = gpt2.named_views(engine.parameters(), config)
+    decoder = getincrementaldecoder("utf-8")("replace")
     tokens = generate(params, config, np.array([[end_of_text]]), picker([rng]))
     with bars().external_write_mode():  # no bar amid the text
         for [token] in itertools.islice(tokens, count):
