@@ -10,6 +10,7 @@ draws end-of-text; between samples, a line "---". The model sees maxT tokens at 
 when there are more, the older half is forgotten. The same seed gives the same text again.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -40,14 +41,25 @@ TOGETHER, TOGETHER_TOKENS = 16, 4096
 OUT = "out.bin"  # what a run leaves, in the folder it was started in
 
 
-def read_prompt(flag):
-    """Return the text of --prompt, of standard input if that is "-". UserError if not UTF-8."""
+def prompts(args):
+    """Yield what is to be continued, the bytes as they were typed."""
+    if args.prompt == "-":
+        yield sys.stdin.buffer.read()
+    elif not args.interactive:
+        yield args.prompt.encode("utf-8", "surrogateescape")
+    with contextlib.suppress(AttributeError):  # it may be closed
+        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
+    while args.interactive:
+        try:
+            yield input("> ").encode("utf-8", "surrogateescape")
+        except (EOFError, RuntimeError):  # Ctrl-D; RuntimeError: there is no standard input
+            return print()
+
+
+def decode(data):
+    """Return the text of a prompt, as prepro_text.py reads a file. UserError if not UTF-8."""
     try:
-        if flag == "-":
-            text = sys.stdin.buffer.read().decode("utf-8-sig")  # as prepro_text.py reads a file
-        else:
-            text = flag.encode("utf-8", "surrogateescape").decode()  # the bytes as they were typed
-        return text.replace("\r\n", "\n").replace("\r", "\n")
+        return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeError as error:
         hint = "save it as UTF-8 (iconv, or an editor, does that)"
         raise UserError(f"--prompt: {encoding.place_of(error)}; {hint}") from error
@@ -136,7 +148,7 @@ def parse_args(argv):
 
 
 def open_model(args):
-    """Return what the flags name: flat weights, config, vocabulary, end-of-text, a description."""
+    """Return what the flags name: params, config, vocabulary, end-of-text, and a line on them."""
     step = None
     if os.path.isdir(args.weights):  # as reference_gpt2.py --export writes it
         flat, config = huggingface.load(args.weights)
@@ -154,18 +166,6 @@ def open_model(args):
     trained = "" if step is None else f", step {step}"
     about = f"{one_line(name)}: {len(flat):,} parameters{trained}"
     return gpt2.named_views(flat, config), config, vocabulary, end_of_text, about
-
-
-def prompts(args):
-    """Yield what to continue, a text. Raises UserError."""
-    if not args.interactive:
-        yield read_prompt(args.prompt)
-    while args.interactive:
-        try:
-            line = input("> ")
-        except EOFError:  # Ctrl-D
-            return print()
-        yield read_prompt(line)
 
 
 def write_texts(args, model, prompt, numbers):
@@ -203,12 +203,17 @@ def write_texts(args, model, prompt, numbers):
 def main(argv=None):
     args = parse_args(argv)
     model, done = open_model(args), 0
-    for prompt in prompts(args):
-        numbers = range(done, done + args.samples)
-        if write_texts(args, model, prompt, numbers):
+    for data in prompts(args):
+        try:
+            interrupted = write_texts(args, model, decode(data), range(done, done + args.samples))
+        except UserError as error:
             if not args.interactive:
-                raise KeyboardInterrupt
-            print()
+                raise
+            print_error(one_line(error.text))
+            continue
+        if interrupted and not args.interactive:
+            raise KeyboardInterrupt
+        print("\n" if interrupted else "", end="")
         done += args.samples
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import sample_gpt2 as sample
 import train_gpt2 as gpt2
-from tools import checkpoints, console, encoding, formats, sampling
+from tools import checkpoints, console, encoding, formats, huggingface, sampling
 from tools.console import UserError
 from tools.sampling import picker
 
@@ -172,10 +172,23 @@ def test_ends_before_a_stop_text(run):
 
 
 def test_interactive(run, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", io.StringIO("abc\n\nab\n"))
-    texts = expected(list(b"abc"), 9), expected([256], 9, i=1), expected(list(b"ab"), 9, i=2)
+    """A line that is no text is said to be none, and the next one asked for."""
+    typed = io.TextIOWrapper(io.BytesIO(b"abc\n\n\xff\n-\n"), "ascii")
+    monkeypatch.setattr(sys, "stdin", typed)
+    texts = expected(list(b"abc"), 9), expected([256], 9, i=1), expected(list(b"-"), 9, i=2)
     out = run("--interactive", "--tokens", 9)
-    assert out == f"> abc{texts[0]}\n> {texts[1]}\n> ab{texts[2]}\n> \n"
+    assert out == f"> abc{texts[0]}\n> {texts[1]}\n> > -{texts[2]}\n> \n"
+    monkeypatch.setattr(sys, "stdin", None)
+    assert run("--interactive") == "\n"
+
+
+def test_an_exported_folder(tmp_path, capsys):
+    path, tokenizer = write(tmp_path), tmp_path / "own_tokenizer.bin"
+    huggingface.export(path, tmp_path / "hf")
+    for weights in path, tmp_path / "hf":
+        sample.main([str(weights), "--tokenizer", str(tokenizer), "--prompt", "ab"])
+    one, other = capsys.readouterr().out.split("ab")[1:]
+    assert one == other and len(one) > 9
 
 
 def test_characters_are_never_cut():

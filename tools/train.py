@@ -46,7 +46,7 @@ SWITCHES = {  # PyTorch's: each has its engine take the steps
     "inference_only": "only forward passes; writes no file",
     "no_write": "write no file",
 }
-FAR = 10  # times the loss of guessing: from there, no run has come back to learning
+FAR = 10  # times the loss of guessing, from where a run is taken to have diverged
 # ----------------------------------------------------------------------------
 # Flags
 
