@@ -301,7 +301,7 @@ def parse_args(argv):
 
 def make_files(args):
     """Write the weights, the tokenizer and the debug state of --model. Raises UserError."""
-    B, T, out = args.batch_size, args.seq_len, args.out or file_of(args.model)
+    B, T, out, tokenizer = args.batch_size, args.seq_len, args.out or file_of(args.model), None
     check_name(out, args.model)
     # before the work, not after; a folder that is to be made, too
     new = next((folder for folder in reversed(out.parents) if not folder.exists()), out)
@@ -313,16 +313,18 @@ def make_files(args):
         folder = gpt2.HERE if os.access(gpt2.HERE, os.W_OK) else new.parent
         flat, config = huggingface.load_named(args.model, folder)
     else:
-        flat, config = huggingface.load(args.model)
+        flat, config, tokenizer = huggingface.import_model(args.model)
     checkpoints.check_finite(args.model, flat)
-    if T > config.maxT:
+    if T > config.maxT and not args.weights_only:
         raise UserError(f"--seq-len {T}: {args.model} takes {config.maxT} at most; lower it")
     print(f"{config}, {gpt2.num_parameters(config):,} parameters", flush=True)
 
     out.parent.mkdir(parents=True, exist_ok=True)
-    if config.V == gpt2.GPT2_VOCAB_SIZE:
-        tokenizer = out.parent / "gpt2_tokenizer.bin"
-        huggingface.write_tokenizer(tokenizer, required=args.model in HF_MODELS)
+    if tokenizer:
+        huggingface.write_tokenizer(out, *tokenizer)
+    elif tokenizer is None and config.V == gpt2.GPT2_VOCAB_SIZE:
+        path = out.with_name(gpt2.TOKENIZER_FILE.name)
+        huggingface.write_gpt2_tokenizer(path, required=args.model in HF_MODELS)
     formats.write_weights(out, flat, config)
     print(f"wrote {out}", flush=True)
     if args.weights_only:

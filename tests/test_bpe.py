@@ -14,7 +14,7 @@ from tools import encoding
 from tools.bpe import Pairs, train_bpe
 from tools.console import UserError
 from tools.formats import load_tokenizer
-from tools.huggingface import merges
+from tools.hf_tokenizer import merges
 from tools.token_files import write_tokenizer
 from train_gpt2 import HERE
 

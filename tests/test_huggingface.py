@@ -5,12 +5,22 @@ tools/huggingface.py: what reference_gpt2.py --model reads and --export writes, 
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
 
 import train_gpt2 as gpt2
-from tools import checkpoints, encoding, formats, huggingface, memory, tensor_file, token_files
+from tools import (
+    checkpoints,
+    encoding,
+    formats,
+    hf_tokenizer,
+    huggingface,
+    memory,
+    tensor_file,
+    token_files,
+)
 from tools.console import NoNetwork, UserError
 from tools.download import sha256_of
 
@@ -138,6 +148,9 @@ def test_tokenizer_of_bytes(own, capsys):
     for letter, byte in (known | {"®": 174, "ÿ": 255, "<|endoftext|>": 256}).items():
         assert vocab[letter] == byte, letter
     assert (folder / "merges.txt").read_text() == "#version: 0.2\n"
+    whole = read_json(folder / "tokenizer.json")
+    assert whole["model"]["vocab"] == vocab and whole["model"]["merges"] == []
+    assert [token["content"] for token in whole["added_tokens"]] == ["<|endoftext|>"]
     settings = read_json(folder / "tokenizer_config.json")
     assert settings["tokenizer_class"] == "GPT2Tokenizer" and settings["model_max_length"] == 4
     assert settings["eos_token"] == settings["bos_token"] == "<|endoftext|>"
@@ -152,8 +165,107 @@ def test_merges_of_a_small_vocabulary(own):
     folder = own(vocabulary, 257)
     lines = (folder / "merges.txt").read_text().splitlines()
     assert lines == ["#version: 0.2", "a b", "ab ab", "Ġ b", "b ab", "b a"]
+    assert read_json(folder / "tokenizer.json")["model"]["merges"] == lines[1:]
     vocab = read_json(folder / "vocab.json")
     assert [vocab[token] for token in ("ab", "<|endoftext|>", "Ġb", "ba")] == [256, 257, 259, 261]
+
+
+@pytest.mark.parametrize("lacks", ["", "tokenizer.json", "vocab.json"])
+def test_tokenizer_there_and_back(own, tmp_path, capsys, lacks):
+    """Of one kind of files or the other; "[PAD]" is no token of BPE's, 5 rows have none at all."""
+    vocabulary = [END, *BYTES, b"ab", b" ab", b"\xc3\xa9", b"[PAD]"]
+    folder, out = own(vocabulary, 0), tmp_path / "back.bin"
+    if lacks:
+        (folder / lacks).unlink()
+    tensors, name = read_tensors(folder), "transformer.wte.weight"
+    tensors[name] = np.pad(wte := tensors[name], ((0, 5), (0, 0)), constant_values=9)
+    write_safetensors(folder / "model.safetensors", tensors)
+    set_config(folder, vocab_size=len(vocabulary) + 5)
+    for _ in range(2):  # the tokenizer may be there
+        command("--model", folder, "--weights-only", "--out", out)
+    assert "left out: rows 261 to 265 of wte" in capsys.readouterr().out
+    assert formats.load_tokenizer(tmp_path / "back_tokenizer.bin") == (vocabulary, 0)
+    assert checkpoints.tokenizer_of(out) == tmp_path / "back_tokenizer.bin"
+    flat, config = formats.load_weights(out)
+    assert config.V == 261 and np.array_equal(gpt2.named_views(flat, config)["wte"], wte)
+    command("--export", out, tmp_path / "again")
+    for file in hf_tokenizer.FILES[0], hf_tokenizer.FILES[2]:
+        if file != lacks:
+            assert (tmp_path / "again" / file).read_text() == (folder / file).read_text()
+
+    out.unlink()
+    token_files.write_tokenizer(tmp_path / "back_tokenizer.bin", [*BYTES, END], 256)
+    for name, match in (
+        ("back.bin", "back_tokenizer.bin: is"),
+        ("gpt2.bin", "gpt2_tokenizer.bin: is"),
+    ):
+        with pytest.raises(UserError, match=f"{match} another model's tokenizer"):
+            command("--model", folder, "--weights-only", "--out", tmp_path / name)
+        assert not (tmp_path / name).exists()
+
+
+def swapped(folder):
+    path = folder / "merges.txt"
+    first, *lines = path.read_text().splitlines()
+    path.write_text("\n".join([first, *reversed(lines)]))
+
+
+def changed(name, change):
+    """Return a function that changes the JSON of a file in a folder."""
+
+    def write(folder):
+        found = read_json(folder / name)
+        change(found)
+        (folder / name).write_text(json.dumps(found))
+
+    return write
+
+
+OTHER_TOKENIZERS = {
+    "merges in another order": (swapped, "order of its tokens"),
+    "another pattern": (
+        changed("tokenizer.json", lambda t: t["pre_tokenizer"].update(use_regex=False)),
+        "another way",
+    ),
+    "a normalizer": (
+        changed("tokenizer.json", lambda t: t.update(normalizer={"type": "NFC"})), "another way",
+    ),
+    "a space before": (
+        changed("tokenizer_config.json", lambda t: t.update(add_prefix_space=True)), "puts a space",
+    ),
+    "a gap": (changed("vocab.json", lambda t: t.update(ab=300)), "KeyError: 256"),
+    "no end": (changed("tokenizer_config.json", lambda t: t.update(eos_token="</s>")), "is not in"),
+    "no text": (lambda folder: (folder / "vocab.json").write_text("["), "not JSON"),
+    "no merges": (lambda folder: (folder / "merges.txt").unlink(), "No such file"),
+    "no vocabulary": (changed("tokenizer.json", lambda t: t.pop("model")), "KeyError: 'model'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", OTHER_TOKENIZERS)
+def test_other_tokenizers(own, capsys, kind):
+    """They are not taken, because our BPE would make other tokens; nothing else comes for them."""
+    folder = own([*BYTES, b"ab", b"cd", END], 258)
+    change, why = OTHER_TOKENIZERS[kind]
+    if why not in ("another way", "KeyError: 'model'"):
+        (folder / "tokenizer.json").unlink()
+    change(folder)
+    assert huggingface.import_model(folder)[2] == ()
+    out = capsys.readouterr().out
+    assert "without its tokenizer: " in out and why in out
+
+
+@pytest.mark.parametrize("V, kept", [(50304, 50257), (50258, 50258)])
+def test_rows_of_a_model_without_a_tokenizer(tmp_path, capsys, V, kept):
+    """50,304 is GPT-2's number of tokens, padded; of 50,258 rows the last may have a token."""
+    config = gpt2.GPT2Config(4, V, 1, 1, 64)
+    flat = random_flat(config)
+    write_safetensors(tmp_path / "m.safetensors", hf_tensors(flat, config))
+    read, new, tokenizer = huggingface.import_model(tmp_path / "m.safetensors")
+    assert new == config._replace(V=kept) and tokenizer is None
+    wpe = gpt2.named_views(flat, config)["wpe"]
+    assert np.array_equal(gpt2.named_views(read, new)["wpe"], wpe)
+    says = "rows 50,257 to 50,303" if V > kept else "no tokenizer.json, .* for its 50,258 tokens"
+    assert re.search(says, capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(
@@ -211,20 +323,68 @@ def test_export_without_a_network(tmp_path, offline, capsys):
 # What is read
 
 
-def test_shards(folder):
-    """The small model in two files."""
+def write_shards(folder, **changes):
+    """Write the small model again, in two files and their index; changes are those of the index."""
     named = read_tensors(folder)
     (folder / "model.safetensors").unlink()
-    paths = [folder / f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
-    for path, names in zip(paths, (sorted(named)[:9], sorted(named)[9:]), strict=True):
+    index = {}
+    for i, names in enumerate((sorted(named)[:9], sorted(named)[9:]), 1):
+        path = folder / f"model-0000{i}-of-00002.safetensors"
         write_safetensors(path, {name: named[name] for name in names})
+        index |= dict.fromkeys(names, path.name)
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": index | changes})
+    )
+
+
+def test_shards(folder):
+    write_shards(folder)
+    # of another save, and none that the index names
+    write_safetensors(folder / "model-00001-of-00003.safetensors", {"wte.weight": np.ones((9, 9))})
     flat, config = huggingface.load(folder)
     assert config == SMALL and np.array_equal(flat, formats.load_weights(SMALL_WEIGHTS)[0])
-    for path in paths:
-        path.rename(folder / "elsewhere")
-        with pytest.raises(UserError, match="not a GPT-2|n_layer 2, but it is 1"):
-            huggingface.load(folder)
-        (folder / "elsewhere").rename(path)
+    (folder / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(UserError, match="model-00002-of-00002.safetensors: there is no file"):
+        huggingface.load(folder)
+
+
+SECOND = "model-00002-of-00002.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        (
+            {"transformer.h.9.ln_1.bias": SECOND},
+            f"has 'transformer.h.9.ln_1.bias' in {SECOND}, but",
+        ),
+        (
+            {"transformer.h.0.ln_1.bias": SECOND},
+            f"has 'transformer.h.0.ln_1.bias' in {SECOND}, but",
+        ),
+        (
+            {"transformer.wte.weight": f"../small/{SECOND}"},
+            "its weight_map is none of files beside",
+        ),
+        ({"transformer.wte.weight": 2}, "its weight_map is none of files beside"),
+    ],
+)
+def test_index_of_another_save(folder, changes, why):
+    write_shards(folder, **changes)
+    with pytest.raises(UserError, match=why):
+        huggingface.load(folder)
+
+
+def test_files_of_two_saves(folder):
+    whole = (folder / "model.safetensors").read_bytes()
+    write_shards(folder)
+    (folder / "model.safetensors.index.json").rename(folder / "elsewhere")
+    with pytest.raises(UserError, match="no model.safetensors.index.json, which lists"):
+        huggingface.load(folder)
+    (folder / "model.safetensors").write_bytes(whole)
+    with pytest.raises(UserError, match="has model.safetensors and model-.*, of two saves"):
+        huggingface.load(folder)
+    assert huggingface.load(folder / "model.safetensors")[1] == SMALL
 
 
 WRONG = {
@@ -237,6 +397,12 @@ WRONG = {
     "n_embd": (48, "48"),
     "n_positions": (1024, "1024"),
     "vocab_size": (50257, "50257"),
+    "hidden_size": (48, "n_embd 24 and hidden_size 48, which are one"),
+    "num_attention_heads": (6, "n_head 3 and num_attention_heads 6, which are one"),
+    "tie_word_embeddings": (
+        False,
+        "tie_word_embeddings false, and of .* one is missing",
+    ),
 }
 IMPOSSIBLE = [
     ("n_head", heads, "not a GPT-2, .*n_head") for heads in (5, 0, -3, 3.0, "3", None, True)
@@ -259,22 +425,32 @@ def test_damaged_settings(folder, text):
 
 
 def test_number_of_heads(folder):
-    set_config(folder, n_head=6, reorder_and_upcast_attn=True, summary_type="cls_index")
+    others = {"reorder_and_upcast_attn": True, "activation_function": "gelu_pytorch_tanh"}
+    set_config(folder, n_head=6, num_attention_heads=6, **others)
     assert huggingface.load(folder)[1] == SMALL._replace(NH=6)
     (folder / "config.json").write_text('{"n_head": 3}')  # others left out are the usual
     assert huggingface.load(folder)[1] == SMALL
+    (folder / "config.json").write_text('{"num_attention_heads": 4}')
+    assert huggingface.load(folder)[1] == SMALL._replace(NH=4)
+    (folder / "config.json").write_text("{}")  # GPT2Config's own
+    assert huggingface.load(folder)[1] == SMALL._replace(NH=12)
     (folder / "config.json").unlink()
     with pytest.raises(UserError, match="C / 64"):
         huggingface.load(folder)
 
 
 def test_head_and_wte(tmp_path):
-    """One is enough; where there are both, they are one matrix."""
+    """One is enough, if they are one matrix; where there are both, they have to be."""
     flat = random_flat(TINY)
     named = hf_tensors(flat, TINY)
     named["lm_head.weight"] = wte = named.pop("wte.weight")
     read, config = huggingface.load(write_safetensors(tmp_path / "m", named))
     assert config == TINY and np.array_equal(read, flat)
+    (tmp_path / "config.json").write_text('{"n_head": 1, "tie_word_embeddings": false}')
+    with pytest.raises(UserError, match="of wte and lm_head one is missing; set it to true"):
+        huggingface.load(tmp_path / "m")
+    write_safetensors(tmp_path / "m", named | {"wte.weight": wte})
+    assert np.array_equal(huggingface.load(tmp_path / "m")[0], flat)
     other = wte.copy()
     other[-1, -1] += 1
     named["wte.weight"] = wte
@@ -361,7 +537,7 @@ def test_named_model_that_is_there(tmp_path, monkeypatch, capsys):
     entry = "openai-community", config[2:], "gpt2_355M.bin"
     monkeypatch.setitem(huggingface.HF_MODELS, "gpt2-medium", entry)
     monkeypatch.setattr(gpt2, "HERE", tmp_path)
-    monkeypatch.setattr(huggingface, "write_tokenizer", lambda path, required: None)
+    monkeypatch.setattr(huggingface, "write_gpt2_tokenizer", lambda path, required: None)
     flat = random_flat(config)
     write_safetensors(tmp_path / "model_gpt2-medium.safetensors", hf_tensors(flat, config))
     command("--model", "gpt2-medium", "--weights-only")

@@ -57,7 +57,7 @@ def write_safetensors(path, named, dtype="F32", change=None):
 
 
 @pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
-@pytest.mark.parametrize("prefix", ["", "transformer."])
+@pytest.mark.parametrize("prefix", ["", "transformer.", "module.", "_orig_mod.module.transformer."])
 def test_safetensors(tmp_path, dtype, prefix):
     flat = random_flat(TINY)
     if dtype == "F16":
@@ -110,7 +110,23 @@ DAMAGES = {
         lambda h: {k: v for k, v in h.items() if not k.startswith("h.0.")},
         "no tensor h.0.ln_1.weight",
     ),
-    "a tensor too many": (lambda h: h.update({"a\nb": h.pop("ln_f.bias")}), "ln_f.bias"),
+    "a tensor too many": (lambda h: h.update({"a\nb": h.pop("ln_f.bias")}), r"'a\\nb' is none"),
+    "another's": (
+        lambda h: {f"x.{k}": h[k] for k in h if "_" not in k},
+        "'x.wte.weight' is none",
+    ),
+    "two names": (
+        lambda h: h.update({"transformer.ln_f.bias": h.pop("h.1.ln_1.bias")}),
+        "'transformer.ln_f.bias' is one more ln_f.bias",
+    ),
+    "nanoGPT's layout": (  # which may have no biases
+        lambda h: h["h.0.attn.c_attn.weight"].update(shape=[192, 64], bias=h.pop("ln_f.bias")),
+        "as nanoGPT's are",
+    ),
+    "of no block": (
+        lambda h: h.update({"h.9.ln_2.bias": dict(h["ln_f.bias"], shape=[0], data_offsets=[0, 0])}),
+        "'h.9.ln_2.bias' is of no block",
+    ),
     "one more": (
         lambda h: h.update(more={"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}),
         "'more' is none of a GPT-2's",

@@ -163,9 +163,16 @@ def start_of(path, about, shards, steps):
     return about["step"]
 
 
+def own_tokenizer(path):
+    """Return where the tokenizer of weights lies that came with one, as from Hugging Face."""
+    return Path(path).with_name(f"{Path(path).stem}_tokenizer.bin")
+
+
 def tokenizer_of(path):
     """
     Return the tokenizer file of the data that a checkpoint was trained on, or else one that fits.
+
+    For weights that don't say what they were trained on, it is that beside them, if there is one.
 
     Raises UserError if it takes its own, and that is not here, as where the checkpoint was moved.
     """
@@ -174,6 +181,8 @@ def tokenizer_of(path):
         own = Path(f"{HERE / about['data']}_tokenizer.bin")
         if name_in_project(own) and own.exists():
             return own
+    if not about and own_tokenizer(path).exists():
+        return own_tokenizer(path)
     return tokenizer_that_fits(path, formats.read_config(path)[0].V, own, guess=not about)
 
 

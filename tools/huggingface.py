@@ -2,14 +2,13 @@
 GPT-2 as Hugging Face keeps it: a folder with model.safetensors, config.json, and a tokenizer.
 """
 
-import itertools
 import json
 import os
 import re
 from pathlib import Path
 
 import train_gpt2 as gpt2
-from tools import checkpoints, encoding, formats, tensor_file
+from tools import checkpoints, encoding, formats, hf_tokenizer, tensor_file, token_files
 from tools.console import NoNetwork, UserError
 
 import numpy as np
@@ -34,14 +33,21 @@ HF_NAMES = {  # by ours; {} is the number of the block
     "fcprojw": "h.{}.mlp.c_proj.weight", "fcprojb": "h.{}.mlp.c_proj.bias",
     "lnfw": "ln_f.weight", "lnfb": "ln_f.bias",
 }  # fmt: skip
+HF_WRAPPERS = r"^((module|_orig_mod|transformer)\.)+"  # of DataParallel, torch.compile, its own
 HF_MASK = r"h\.\d+\.attn\.(masked_)?bias"  # attention's, kept in older files
 HF_SETTINGS = {  # of config.json, what any GPT-2 has, and what is meant where it is left out
     "model_type": "gpt2", "activation_function": "gelu_new", "scale_attn_weights": True,
     "scale_attn_by_inverse_layer_idx": False, "layer_norm_epsilon": gpt2.LAYERNORM_EPS,
 }  # fmt: skip
 HF_SIZES = "n_positions", "vocab_size", "n_layer", "n_head", "n_embd"  # as in GPT2Config
+HF_NH = 12  # its n_head, if config.json has none
+HF_ALIASES = {  # its attribute_map: names that it takes for those above
+    "hidden_size": "n_embd", "num_attention_heads": "n_head", "num_hidden_layers": "n_layer",
+    "max_position_embeddings": "n_positions",
+}  # fmt: skip
 HS = 64  # channels of a head, in every GPT-2 of OpenAI
 HF_HINT = "give another --model"
+GPT2_ROWS = gpt2.GPT2_VOCAB_SIZE + -gpt2.GPT2_VOCAB_SIZE % 128  # of wte where GPUs are fast
 
 
 def hf_views(flat, config):
@@ -59,21 +65,60 @@ def hf_views(flat, config):
 
 
 def hf_files(folder):
-    """Return the safetensors files of a folder, which may share a model among them. UserError."""
-    whole = folder / "model.safetensors"
-    files = [whole] if whole.exists() else sorted(folder.glob("model-*-of-*.safetensors"))
-    if not files:
+    """
+    Return the safetensors files of a folder; by its index, {tensor: file}, None without one.
+
+    As in transformers they are model.safetensors, or else those of the index. Raises UserError.
+    """
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    shards = sorted(folder.glob("model-*-of-*.safetensors"))
+    if whole.exists() and shards:
+        what = f"has model.safetensors and {shards[0].name}, of two saves"
+        raise UserError(f"{folder}: {what}; delete those of one, or give the file itself")
+    if whole.exists():
+        return [whole], None
+    if not index.exists():
+        has = f"{index.name}, which lists its files" if shards else whole.name
         hint = "save_pretrained(FOLDER, safe_serialization=True) of transformers writes it"
-        raise UserError(f"{folder}: has no model.safetensors, and only that is read; {hint}")
-    return files
+        raise UserError(f"{folder}: has no {has}, and only that is read; {hint}")
+    places = hf_tokenizer.read_json(index).get("weight_map")
+    names = places.values() if isinstance(places, dict) else [None]
+    if not all(isinstance(name, str) and Path(name).name == name for name in names):
+        raise UserError(f"{index}: its weight_map is none of files beside it; get it again")
+    return [folder / name for name in sorted(set(names))], places
+
+
+def hf_tensors(path):
+    """Return the tensors of a file or a folder by their names in HF_NAMES, or lm_head.weight."""
+    files, index = hf_files(path) if path.is_dir() else ([path], None)
+    found, places = {}, {}
+    for file in files:
+        for stored, tensor in tensor_file.read_header(file, HF_HINT).items():
+            name, places[stored] = re.sub(HF_WRAPPERS, "", stored), file.name
+            if re.fullmatch(HF_MASK, name):
+                continue
+            if re.sub(r"^h\.\d+", "h.{}", name) not in (*HF_NAMES.values(), "lm_head.weight"):
+                raise UserError(f"{file}: its tensor {stored!r} is none of a GPT-2's; {HF_HINT}")
+            if name in found:
+                raise UserError(f"{file}: its tensor {stored!r} is one more {name}; {HF_HINT}")
+            found[name] = tensor
+    if index is not None and index != places:
+        name = min(name for name, _ in index.items() ^ places.items())
+        what = f"its index has {name!r} in {index.get(name)}, but it is in {places.get(name)}"
+        raise UserError(f"{path}: {what}; get the files of one save")
+    return found
 
 
 def hf_settings(path):
     """Return what a config.json says, and what it leaves out; {} if there is none. UserError."""
-    try:
-        return HF_SETTINGS | json.loads(path.read_text("utf-8")) if path.exists() else {}
-    except (ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON with settings: {error}; get it again") from error
+    found = hf_tokenizer.read_if_there(path)
+    for alias, name in HF_ALIASES.items():
+        if alias in found and found.setdefault(name, found[alias]) != found[alias]:
+            what = f"has {name} {found[name]!r} and {alias} {found[alias]!r}, which are one"
+            raise UserError(f"{path}: {what}; delete the wrong one")
+    if found.get("activation_function") == "gelu_pytorch_tanh":  # the same, by another formula
+        found["activation_function"] = HF_SETTINGS["activation_function"]
+    return HF_SETTINGS | {"n_head": HF_NH} | found if path.exists() else {}
 
 
 def load(path):
@@ -83,13 +128,8 @@ def load(path):
     The config.json beside the tensors says how many heads there are; without one, C / 64.
     """
     path = Path(path)
-    folder, files = (path, hf_files(path)) if path.is_dir() else (path.parent, [path])
-    found = {
-        name.removeprefix("transformer."): tensor
-        for file in files
-        for name, tensor in tensor_file.read_header(file, HF_HINT).items()
-    }
-    found = {k: v for k, v in found.items() if not re.fullmatch(HF_MASK, k)}
+    folder, found = path if path.is_dir() else path.parent, hf_tensors(path)
+    settings = hf_settings(folder / "config.json")
 
     def take(name, shape):
         if name not in found:
@@ -100,22 +140,28 @@ def load(path):
             raise UserError(f"{tensor.file}: {what}, not F32, F16 or BF16 {shape}; {HF_HINT}")
         return tensor_file.read_tensor(tensor)
 
+    tied = settings.get("tie_word_embeddings", True) is True
+    if not tied and not found.keys() >= {"wte.weight", "lm_head.weight"}:
+        what = "config.json has tie_word_embeddings false, and of wte and lm_head one is missing"
+        raise UserError(f"{folder}: {what}; set it to true if the model has one matrix for both")
     if "lm_head.weight" in found:  # wte once more, or instead
         found.setdefault("wte.weight", found["lm_head.weight"])
     L = sum(bool(re.fullmatch(r"h\.\d+\.ln_1\.weight", name)) for name in found)
     wte, wpe = (found[name].shape if name in found else () for name in ("wte.weight", "wpe.weight"))
     (V, C), maxT = (0, 0, *wte)[-2:], (0, *wpe)[min(1, len(wpe))]
-    settings = hf_settings(folder / "config.json")
+    if "h.0.attn.c_attn.weight" in found and found["h.0.attn.c_attn.weight"].shape == (3 * C, C):
+        what = "its matrices are (out, in), as nanoGPT's are, and Hugging Face's (in, out)"
+        raise UserError(f"{path}: {what}; transpose the weights of each c_attn, c_fc and c_proj")
     NH = settings.get("n_head", 0 if C % HS else C // HS)
     config = gpt2.GPT2Config(maxT, V, L, NH, C)
-    if type(NH) is not int or min(config) < 1 or C % NH:
-        hint = "NH is the n_head of config.json, or else C / 64"
-        raise UserError(f"{path}: not a GPT-2, to judge by its tensors, {config}; {hint}")
     for key, value in (HF_SETTINGS | dict(zip(HF_SIZES, config, strict=True))).items():
         if (has := settings.get(key, value)) != value:
             of = "the tensors" if key in HF_SIZES else "any GPT-2"
             what = f"config.json has {key} {has!r}, but it is {value!r} in {of}"
             raise UserError(f"{folder}: {what}; {HF_HINT}")
+    if type(NH) is not int or min(config) < 1 or C % NH:
+        hint = f"NH is the n_head of config.json, {HF_NH} if that has none; without it, C / 64"
+        raise UserError(f"{path}: not a GPT-2, to judge by its tensors, {config}; {hint}")
 
     flat = np.empty(gpt2.num_parameters(config), np.float32)
     for name, view in hf_views(flat, config):
@@ -126,8 +172,36 @@ def load(path):
             why = "its lm_head.weight differs from wte.weight, and GPT-2 has one matrix for both"
             raise UserError(f"{path}: {why}; {HF_HINT}")
     if found:
-        raise UserError(f"{path}: its tensor {min(found)!r} is none of a GPT-2's; {HF_HINT}")
+        raise UserError(f"{path}: its tensor {min(found)!r} is of no block; {HF_HINT}")
     return flat, config
+
+
+def import_model(path):
+    """
+    Read a GPT-2 as load() does, and its tokenizer -> flat, config, (vocabulary, end-of-text's id).
+
+    In place of the last: None if there is no tokenizer, () if it is none that we can have. Rows of
+    wte that have no token are left out. Of either the user is told. Raises UserError.
+    """
+    path = Path(path)
+    flat, config = load(path)
+    V = config.V
+    try:
+        tokenizer = hf_tokenizer.read(path if path.is_dir() else path.parent, V)
+    except UserError as error:
+        tokenizer = ()
+        print(f"without its tokenizer: {error.text}")
+    if tokenizer:
+        V = len(tokenizer[0])
+    elif tokenizer is None and V == GPT2_ROWS:
+        V = gpt2.GPT2_VOCAB_SIZE
+    elif tokenizer is None and V != gpt2.GPT2_VOCAB_SIZE:
+        what = f"no tokenizer.json, nor vocab.json and merges.txt, for its {V:,} tokens"
+        print(f"without a tokenizer: there is {what}")
+    if V < config.V:
+        print(f"left out: rows {V:,} to {config.V - 1:,} of wte, which are no token's")
+        flat = np.delete(flat, slice(V * config.C, config.V * config.C))
+    return flat, config._replace(V=V), tokenizer
 
 
 def load_named(name, folder):
@@ -154,10 +228,10 @@ def load_named(name, folder):
 
 
 # ----------------------------------------------------------------------------
-# Out: the tokenizer
+# The tokenizer file of a model that is read
 
 
-def write_tokenizer(path, required):
+def write_gpt2_tokenizer(path, required):
     """Write GPT-2's, unless a good one is there. Without a network: go on if not required."""
     try:
         formats.load_tokenizer(path)
@@ -173,61 +247,22 @@ def write_tokenizer(path, required):
         print(f"{path.name} is missing: {error.text}")  # it says what to run
 
 
-UNSEEN = (byte for byte in range(256) if byte == ord(" ") or not chr(byte).isprintable())
-LETTERS = {byte: 256 + i for i, byte in enumerate(UNSEEN)}  # for bytes that Latin-1 doesn't show
-
-
-def spelled(token):
-    """Return the bytes of a token as letters, one each (bytes_to_unicode in GPT-2's encoder.py)."""
-    return token.decode("latin-1").translate(LETTERS)
-
-
-def merges(vocabulary, end_of_text):
-    """
-    Return the pairs of tokens that BPE joins, one for each token of several bytes, in their order.
-
-    The pair is what BPE makes of the token's bytes with the tokens before it. Raises UserError.
-    """
-    ranks = {token: i for i, token in enumerate(vocabulary) if i != end_of_text}
-    found = []
-    for token, rank in ranks.items():
-        parts = [token[i : i + 1] for i in range(len(token))]
-        while len(parts) > 2:
-            order = [ranks.get(a + b, rank) for a, b in itertools.pairwise(parts)]
-            i = order.index(min(order))
-            if order[i] >= rank:
-                break
-            parts[i : i + 2] = [parts[i] + parts[i + 1]]
-        if len(parts) > 2 or not ranks.keys() >= set(parts):
-            raise UserError(f"its token {token} is none that BPE makes of others")
-        if len(parts) == 2:
-            found.append(parts)
-    return found
-
-
-def tokenizer_files(path, config):
-    """Return a tokenizer file as Hugging Face's, {name: text}; its end-of-text. UserError."""
-    vocabulary, end_of_text = formats.load_tokenizer(path)
-    letters = [spelled(token) for token in vocabulary]
-    letters[end_of_text] = vocabulary[end_of_text].decode("utf-8", "replace")
-    ids = {token: i for i, token in enumerate(letters)}
-    if len(ids) != config.V:
-        raise UserError(f"{path}: has {len(ids):,} different tokens, the model {config.V:,}")
-    lines = (f"{spelled(a)} {spelled(b)}\n" for a, b in merges(vocabulary, end_of_text))
-    special = {f"{name}_token": letters[end_of_text] for name in ("bos", "eos", "unk")}
-    settings = {"tokenizer_class": "GPT2Tokenizer", "model_max_length": config.maxT}
-    return {
-        "vocab.json": json.dumps(ids),
-        "merges.txt": "#version: 0.2\n" + "".join(lines),
-        "tokenizer_config.json": json.dumps(settings | special, indent=2),
-    }, end_of_text
+def write_tokenizer(out, vocabulary, end_of_text):
+    """Write the tokenizer of weights named out, beside them. UserError if there is another."""
+    shared = out.with_name(gpt2.TOKENIZER_FILE.name)
+    path = shared if token_files.is_gpt2(vocabulary) else checkpoints.own_tokenizer(out)
+    same = path.exists() and formats.load_tokenizer(path) == (vocabulary, end_of_text)
+    if path.exists() and not same or path == shared and not token_files.is_gpt2(vocabulary):
+        raise UserError(f"{path}: is another model's tokenizer; give another --out")
+    if not same:
+        token_files.write_tokenizer(path, vocabulary, end_of_text)
+        print(f"wrote {path}")
 
 
 # ----------------------------------------------------------------------------
 # Out: the folder
 
 EXPORTED = "model.safetensors", "config.json", "generation_config.json"
-EXPORTED_TOKENIZER = "vocab.json", "merges.txt", "tokenizer_config.json"
 
 
 def export(path, folder):
@@ -237,7 +272,7 @@ def export(path, folder):
     With its tokenizer; without, saying so, where there is none of this model.
     """
     there = {file.name for file in folder.iterdir()} if folder.exists() else set()
-    if others := there.difference(EXPORTED, EXPORTED_TOKENIZER):
+    if others := there.difference(EXPORTED, hf_tokenizer.FILES):
         raise UserError(f"{folder}: has {min(others)}, which is of no export; give a new folder")
     flat, config = formats.load_weights(path)
     checkpoints.check_finite(path, flat)
@@ -245,8 +280,8 @@ def export(path, folder):
     try:
         tokenizer = checkpoints.tokenizer_of(path)
         if tokenizer == gpt2.TOKENIZER_FILE and config.V == gpt2.GPT2_VOCAB_SIZE:
-            write_tokenizer(tokenizer, required=False)
-        files, end_of_text = tokenizer_files(tokenizer, config)
+            write_gpt2_tokenizer(tokenizer, required=False)
+        files, end_of_text = hf_tokenizer.files(tokenizer, config)
     except UserError as error:
         print(f"without a tokenizer: {error.text}")
     ids = {"bos_token_id": end_of_text, "eos_token_id": end_of_text}
@@ -259,7 +294,7 @@ def export(path, folder):
     folder.mkdir(parents=True, exist_ok=True)
     named = [(f"transformer.{name}", view) for name, view in hf_views(flat, config)]
     tensor_file.write(folder / "model.safetensors", named)
-    for name in there.intersection(EXPORTED_TOKENIZER).difference(files):
+    for name in there.intersection(hf_tokenizer.FILES).difference(files):
         (folder / name).unlink()  # of an earlier model
     for name, text in files.items():
         with formats.replacing(folder / name) as f:
