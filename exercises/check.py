@@ -4,6 +4,7 @@ Says which exercises are solved and which is next, or what is wrong with one of 
     python exercises/check.py                    # go through all of them
     python exercises/check.py layernorm          # grade one
     python exercises/check.py layernorm --hint   # the first step of its derivation; --hint 2: ...
+    python exercises/check.py --train            # train a small GPT-2 with what is solved
 """
 
 import argparse
@@ -16,9 +17,18 @@ from pathlib import Path
 
 import cases
 import grade
+import training
 from hints import HINTS
 
-GRADE = Path(grade.__file__)
+GRADE, INSIGHT = Path(grade.__file__), Path(grade.__file__).with_name("insight.py")
+# an estimate of the minutes that each takes, its page included, in evenings of about two hours
+EVENINGS = (
+    {"product": 30, "bias": 10, "softmax": 45, "crossentropy": 40},
+    {"gelu": 35, "layernorm": 55, "embedding": 40},
+    {"attention_head": 50, "attention": 50, "block": 30},
+    {"tied": 50, "adamw": 45, "accumulate": 30},
+)
+MINUTES = {name: minutes for evening in EVENINGS for name, minutes in evening.items()}
 MARKS = {grade.RIGHT: "done", grade.WRONG: "wrong", grade.EMPTY: "empty"}
 
 
@@ -51,37 +61,71 @@ def relative(path):
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
+def insight(name):
+    """Return what the lesson does otherwise, and the time of both, in lines."""
+    command = [sys.executable, str(INSIGHT), name, str(cases.path_of(name))]
+    kinds = {"stdin": subprocess.DEVNULL, "capture_output": True, "encoding": "utf-8"}
+    try:
+        return subprocess.run(command, timeout=20, **kinds).stdout.splitlines()
+    except subprocess.TimeoutExpired:
+        return ["right, but slow: at the sizes of a small model one call takes over ten seconds"]
+
+
+def progress(done):
+    """Say how far one is, and what it takes to the next, and to the end of the evening."""
+    left = [name for name in cases.ORDER if name not in done]
+    said = f"{len(done)} of {len(cases.ORDER)}"
+    if not left:
+        return f"{said} done: now train with your gradients, check.py --train; or hunt.py 1"
+    number = next(i for i, evening in enumerate(EVENINGS, 1) if left[0] in evening)
+    tonight = sum(MINUTES[n] for n in left if n in EVENINGS[number - 1])
+    said += f", about {MINUTES[left[0]]} minutes to the next"
+    return f"{said}; {tonight} to the end of evening {number} of {len(EVENINGS)}"
+
+
 def check_one(name):
     status, lines = run_grade(name)
     page = f"doc/{cases.EXERCISES[name].page}.md"
     print(f"{name}: {MARKS[status]} ({relative(cases.path_of(name))}, {page})")
     if status == grade.RIGHT:
+        print("\n".join(f"  {line}" for line in insight(name)))
         following = cases.ORDER[cases.ORDER.index(name) + 1 :][:1]
-        print(f"next: check.py {following[0]}" if following else "that was the last one")
+        print(f"next: check.py {following[0]}" if following else "next: check.py --train")
     else:
         print("\n".join(f"  {line}" for line in lines))
         print(f"a step of the derivation: check.py {name} --hint")
     return status
 
 
+def grade_all():
+    """Grade all; print what is done -> {exercise: (status, the report's lines)}."""
+    graded = {}
+    with ThreadPoolExecutor(2) as pool:
+        for name, result in zip(cases.ORDER, pool.map(run_grade, cases.ORDER), strict=True):
+            graded[name] = result
+            print(f"{MARKS[result[0]]:>6}  {cases.path_of(name).name}", flush=True)
+    return graded
+
+
 def check_all():
     """Grade all, and say what is next; the report of the first that is not done."""
-    following = None
-    with ThreadPoolExecutor(2) as pool:
-        for name, (status, lines) in zip(
-            cases.ORDER, pool.map(run_grade, cases.ORDER), strict=True
-        ):
-            print(f"{MARKS[status]:>6}  {cases.path_of(name).name}", flush=True)
-            if status != grade.RIGHT and not following:
-                following = name, lines
-    if not following:
-        print("all done; now hunt.py 1")
+    graded = grade_all()
+    left = [name for name, (status, _) in graded.items() if status != grade.RIGHT]
+    print(f"\n{progress(graded.keys() - set(left))}")
+    if not left:
         return grade.RIGHT
-    name, lines = following
-    page = f"doc/{cases.EXERCISES[name].page}.md"
-    print(f"\nnext: {relative(cases.path_of(name))}, with {page}; then check.py {name}")
-    print("\n".join(f"  {line}" for line in lines))
+    page = f"doc/{cases.EXERCISES[left[0]].page}.md"
+    print(f"next: {relative(cases.path_of(left[0]))}, with {page}; then check.py {left[0]}")
+    print("\n".join(f"  {line}" for line in graded[left[0]][1]))
     return grade.WRONG
+
+
+def train():
+    """Train with the answers that are right, beside the lesson."""
+    graded = grade_all()
+    print()
+    right = {n: cases.path_of(n) for n, (status, _) in graded.items() if status == grade.RIGHT}
+    return training.main(right)
 
 
 def show_hint(name, number):
@@ -99,10 +143,15 @@ def main():
     parser.error = lambda why: parser.exit(2, f"check.py: {why}; --help lists the flags\n")
     parser.add_argument("name", nargs="?", metavar="NAME", help=" ".join(cases.ORDER))
     parser.add_argument("--hint", nargs="?", type=int, const=1, metavar="N", help="show step N")
+    parser.add_argument("--train", action="store_true", help="train a model with what is solved")
     args = parser.parse_args()
     sys.stdout.reconfigure(errors="replace")
     if args.name and args.name not in cases.ORDER:
         parser.error(f"{args.name} is not one of {', '.join(cases.ORDER)}")
+    if args.train:
+        if args.name or args.hint is not None:
+            parser.error("--train stands alone: it takes all that is solved")
+        return train()
     if args.hint is not None:
         if not args.name:
             parser.error("--hint needs the name of an exercise")

@@ -1,0 +1,153 @@
+"""
+What is said of an exercise that is solved: how the lesson does the same, and the time of both.
+
+check.py starts this in a process of its own, because an answer may take for ever.
+"""
+
+import math
+import statistics
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import cases
+import grade
+import numpy as np
+import training
+from cases import gpt2
+
+SECONDS = 0.3  # of calls, at least one
+MODEL = {"B": 4, "T": 64, "NH": 2, "HS": 32, "L": 2, "V": 1000, "maxT": 64}
+BLOCK = {name: MODEL[name] for name in ("B", "T", "NH", "HS")}
+
+# exercise: sizes at which both are timed; how the lesson differs
+INSIGHTS = {
+    "product": (
+        {"N": 256, "C": 64, "OC": 256},
+        "linear_backward keeps w the other way around, (OC, C); so there dx is dout @ w, and dw is "
+        "dout.T @ x. A training step has four such layers in each block.",
+    ),
+    "bias": (
+        {"B": 4, "T": 64, "C": 256},
+        "linear_backward has all tokens in one axis, (N, OC), so that db is one dout.sum(0). dx "
+        "needs no line at all: it is dout.",
+    ),
+    "softmax": (
+        {"N": 512, "S": 64},
+        "attend_backward has one line for it, for all heads at once. Where the mask has made a "
+        "weight 0, the gradient is 0, too: the mask needs no line of its own.",
+    ),
+    "crossentropy": (
+        {"N": 256, "V": 1000},
+        "head_backward subtracts the ones in place, in the memory of the probabilities: with "
+        "GPT-2's 50,257 tokens they are the largest array of all.",
+    ),
+    "gelu": (
+        {"N": 256, "C": 256},
+        "gelu_backward computes tanh once more rather than keep it, and has @by_rows, which lets "
+        "all cores share the rows. And x * x * x is far faster than x**3.",
+    ),
+    "layernorm": (
+        {"N": 256, "C": 64},
+        "normalize_backward has the three ways from x in one line. Two means for each row do the "
+        "work of a matrix of C by C slopes, which nobody ever makes.",
+    ),
+    "embedding": (
+        {"B": 4, "T": 64, "C": 64, "V": 1000, "maxT": 64},
+        "embedding_backward has np.add.at for the tokens, and for the positions a sum over the "
+        "sequences. The product with a one-hot matrix would be the same, and nearly all zeros.",
+    ),
+    "attention_head": (
+        {"T": 64, "S": 64, "HS": 32},
+        "attend_backward is the same lines with two axes in front; it divides by sqrt(HS) once, "
+        "before both products.",
+    ),
+    "attention": (
+        BLOCK,
+        "attend_in_tiles_backward takes 128 queries at a time, and for each tile no key that comes "
+        "later: of long sequences it computes little more than half of the matrix.",
+    ),
+    "block": (
+        BLOCK,
+        "block_backward has a line for each layer, the forward pass read upwards; dfcproj and "
+        "dattproj have no names, because they are dout and dmid.",
+    ),
+    "tied": (
+        MODEL,
+        "gpt2_backward never sets a gradient to 0: the head fills dwte, and the embedding adds. "
+        "This is all of the backward pass: check.py --train runs it with your functions.",
+    ),
+    "adamw": (
+        MODEL,
+        "adamw takes a tensor as one flat vector, a chunk at a time on each core: it reads every "
+        "parameter of the model, so memory decides its speed.",
+    ),
+    "accumulate": (
+        MODEL | {"parts": 2},
+        "its loop does without, and takes the batch at once; tools/train.py has it, as "
+        "--grad-accum. Yours needs the memory of one part.",
+    ),
+}
+
+
+def given(name, sizes):
+    """Return an exercise's inputs at these sizes, in float32."""
+    inputs = cases.tied if name == "adamw" else cases.EXERCISES[name].inputs
+    return cases.cast(inputs(np.random.default_rng(0), **sizes), np.float32)
+
+
+def calls(name, function, forward, inputs):
+    """Yield calls of a function, ready to be timed, each with arrays of its own."""
+    exercise = cases.EXERCISES[name]
+    trees = [inputs[n] for n in inputs if n in (*exercise.fills, *exercise.adds)]
+    while True:
+        lent = [grade.filled_like(tree, 0) for tree in trees]
+        if name == "adamw":
+            p = cases.cast(inputs["params"], None)
+            g, m, v = p, grade.filled_like(p, 0), grade.filled_like(p, 0)
+            yield lambda: function(p, g, m, v, 1, 1e-3, 0.9, 0.999, 1e-8, 0.1)  # noqa: B023
+        elif name == "accumulate":
+            yield lambda: function(*inputs.values(), *lent)  # noqa: B023
+        else:
+            out, cache = forward(*inputs.values())
+            dout = grade.dout_of(out)
+            yield lambda: function(dout, cache, *lent)  # noqa: B023
+
+
+def milliseconds(ready):
+    """Return the median time of some calls."""
+    took, end = [], time.perf_counter() + SECONDS
+    for call in ready:
+        start = time.perf_counter()
+        call()
+        took.append((time.perf_counter() - start) * 1e3)
+        if time.perf_counter() > end:
+            return statistics.median(took)
+
+
+def shown(ms):
+    """Return a time in milliseconds, with two digits."""
+    digits = max(0, 1 - math.floor(math.log10(ms)))
+    return f"{ms:.{digits}f} ms"
+
+
+def main(name, path):
+    sizes, difference = INSIGHTS[name]
+    gpt2.THREADS, gpt2.POOL = 1, cases.NO_POOL
+    exercise, inputs = cases.EXERCISES[name], given(name, sizes)
+    answer = grade.load(Path(path), exercise.function)
+    ours = getattr(training, exercise.function, None) or getattr(cases.LESSON, exercise.function)
+    out, sys.stdout = sys.stdout, grade.Prints(Path(path))
+    times = [
+        shown(milliseconds(calls(name, f, getattr(answer, exercise.forward, None), inputs)))
+        for f in (getattr(answer, exercise.function), ours)
+    ]
+    sys.stdout = out
+    print(textwrap.fill(f"the lesson: {difference}", 96))
+    sizes = ", ".join(f"{letter}={size}" for letter, size in sizes.items())
+    print(f"yours takes {times[0]}, the lesson's {times[1]} ({sizes})")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
