@@ -181,8 +181,6 @@ def tokenizer_of(path):
         own = Path(f"{HERE / about['data']}_tokenizer.bin")
         if name_in_project(own) and own.exists():
             return own
-    if not about and own_tokenizer(path).exists():
-        return own_tokenizer(path)
     return tokenizer_that_fits(path, formats.read_config(path)[0].V, own, guess=not about)
 
 
@@ -192,9 +190,10 @@ def tokenizer_that_fits(path, V, own="NAME_tokenizer.bin", guess=True):
 
     own is the name of the one that they were trained with. Raises UserError if there is none.
     """
-    there = (HERE / "data").glob("*_tokenizer.bin")
+    beside = own_tokenizer(path)
+    there = [*filter(Path.exists, [beside]), *(HERE / "data").glob("*_tokenizer.bin")]
     fit = [file for file in there if np.fromfile(file, "<i4", 3)[2:].tolist() == [V]]
-    if guess and len(fit) == 1:
+    if guess and (beside in fit or len(fit) == 1):
         return fit[0]
     if V != gpt2.GPT2_VOCAB_SIZE and not gpt2.TOKENIZER_FILE.exists():
         own = one_line(Path(own).name)
