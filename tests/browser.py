@@ -2,17 +2,23 @@
 A headless Chromium for tests, driven by its DevTools protocol through two pipes.
 
 It can reach no network, and remembers what was asked for and what went wrong. Needs no package.
-Below it: the fixtures of the tests of pages, and what is in the file of a page.
+Below it: the fixtures of the tests of pages, and what is in the file of a page. As a program it
+writes a picture of an element of a page; the width, 1000, the scheme and JavaScript may follow:
+
+    python tests/browser.py step.html '#text' text.png 1000 dark 'pickToken(3)'
 """
 
+import base64
 import contextlib
 import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
+from pathlib import Path
 
 import pytest
 
@@ -144,6 +150,14 @@ class Browser:
             self.mouse("mouseReleased", x, y)
         return x, y
 
+    def picture(self, selector):
+        """Return a PNG of an element."""
+        sides = "({x, y, width, height}) => ({x: x + scrollX, y: y + scrollY, width, height})"
+        found = f"document.querySelector({json.dumps(selector)}).getBoundingClientRect()"
+        clip = self.js(f"({sides})({found})") | {"scale": 1}
+        how = {"format": "png", "captureBeyondViewport": True, "clip": clip}
+        return base64.b64decode(self.call("Page.captureScreenshot", **how)["data"])
+
     def drag(self, selector, x, to_x, y):
         """Press the mouse at x, y of an element, move it to to_x, y, and let go."""
         start, y = self.move(selector, x, y)
@@ -204,3 +218,14 @@ def data_of(page):
     for address in "http:", "https:", "src=", "url(", "import(", "fetch(", "XMLHttpRequest":
         assert address not in text.replace(r"\u003cimg src=", "")  # which is a hostile text's
     return json.loads(data)
+
+
+if __name__ == "__main__":
+    page, selector, out, *more = sys.argv[1:]
+    width, scheme, code = [*more, *("1000", "light", "0")[len(more) :]]
+    browser = Browser()
+    browser.call("Emulation.setScrollbarsHidden", hidden=True)
+    browser.open(Path(page).resolve(), int(width), scheme)
+    browser.js(code)
+    Path(out).write_bytes(browser.picture(selector))
+    browser.close()

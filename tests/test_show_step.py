@@ -5,9 +5,11 @@ It takes 30 s or so. Where there is no Chromium, the tests in a browser are skip
 """
 
 import base64
+import json
 import math
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 import train_gpt2 as gpt2
@@ -16,7 +18,7 @@ from tools import formats, show_step, tracing
 import numpy as np
 import pytest
 from browser import chromium, data_of, needs_chromium, with_page, without_errors  # noqa: F401
-from helpers import PROJECT, failed, run, write_tokenizer, write_tokens
+from helpers import PROJECT, failed, run, succeeded, write_tokenizer, write_tokens
 from running import LESSON, parts_of
 
 torch = pytest.importorskip("torch")
@@ -35,11 +37,16 @@ def folder(tmp_path_factory):
     flat = (0.3 * rng.standard_normal(gpt2.num_parameters(CONFIG))).astype("f4")
     formats.write_weights(folder / "w.bin", flat, CONFIG)
     m, v = rng.standard_normal((2, len(flat))).astype("f4") * 1e-2
-    about = b'{"step": 7, "means": true}'  # as PyTorch's AdamW has them; the lesson has sums
-    formats.write_weights(folder / "saved.bin", flat, CONFIG, (m, v * v), about)
+    settings = {"steps": 10, "lr": 6e-3, "warmup": 14, "weight_decay": 0.2, "grad_clip": 0.1}
+    about = {"step": 7, "data": "data/x", "digest": "0", "settings": settings, "means": True}
+    write = partial(formats.write_weights, flat=flat, config=CONFIG)
+    text = json.dumps(about).encode()
+    write(folder / "saved.bin", moments=(m, v * v), about=text)  # as PyTorch's AdamW has them
+    write(folder / "best.bin", about=text)
     sums = (m / 0.1).astype("f4"), (v * v / 0.001).astype("f4")
-    formats.write_weights(folder / "sums.bin", flat, CONFIG, sums, b'{"step": 7}')
-    formats.write_weights(folder / "stepless.bin", flat, CONFIG, (m, v * v), b"{}")
+    about |= {"means": False}
+    write(folder / "sums.bin", moments=sums, about=json.dumps(about).encode())
+    write(folder / "stepless.bin", moments=(m, v * v))
     formats.write_weights(folder / "nan.bin", flat * np.float32("nan"), CONFIG)
     other = CONFIG._replace(V=260)
     formats.write_weights(folder / "other.bin", gpt2.init_weights(other), other)
@@ -162,14 +169,17 @@ def check_step(data, flat, x, y):
 
 @pytest.mark.parametrize("weights", ["w.bin", "saved.bin", "sums.bin"])
 def test_numbers_are_pytorchs(folder, weights):
-    checkpoint, lr, decay = weights != "w.bin", 3e-3, 0.2
-    flags = *BATCH, "--lr", str(lr), "--weight-decay", str(decay)
+    """The checkpoints say rate, decay and clipping: 6e-3 * 8 / 14."""
+    checkpoint, decay = weights != "w.bin", 0.2
+    lr = 6e-3 * 8 / 14 if checkpoint else 3e-3
+    flags = (*BATCH,) if checkpoint else (*BATCH, "--lr", str(lr), "--weight-decay", str(decay))
     data = data_of(page_of(folder, *flags, weights=weights))
     flat, _ = formats.load_weights(folder / weights)
     tokens, _ = formats.load_tokens(folder / "x_train.bin")
     params = check_step(data, flat, *gpt2.get_batch(tokens, 1, 2, 8))
-    assert (data["model"], data["steps"]) == (weights, 7 if checkpoint else 0)
-    assert (data["lr"], data["decay"]) == (lr, decay)
+    assert (data["model"], data["steps"]) == (weights, 7 if checkpoint else None)
+    assert data["adamw"] == (data["steps"] or 0)
+    assert (data["lr"], data["decay"]) == (pytest.approx(lr), decay)
     assert data["what"] == "batch 1 of x_train.bin"
 
     groups = [
@@ -184,6 +194,9 @@ def test_numbers_are_pytorchs(folder, weights):
             m, v = (torch.tensor(moment[name]).double() for moment in moments)
             optimizer.state[p] = {"step": torch.tensor(7.0), "exp_avg": m, "exp_avg_sq": v}
     before = {name: p.detach().clone() for name, p in params.items()}
+    gradients = {name: p.grad.clone() for name, p in params.items()}
+    if checkpoint:
+        assert torch.nn.utils.clip_grad_norm_(params.values(), 0.1) > 0.2
     optimizer.step()
     rows = {(row["name"], row["layer"]): row for row in data["parameters"]}
     assert len(rows) == len(data["parameters"]) == 12 * CONFIG.L + 4
@@ -194,7 +207,7 @@ def test_numbers_are_pytorchs(folder, weights):
         assert row["shape"] == list(step.shape)
         if name == "qkvb" and not checkpoint:
             continue  # its keys' gradient is rounding noise, which AdamW's first step magnifies
-        close(row["gradient"], params[name].grad[at].norm())
+        close(row["gradient"], gradients[name][at].norm())
         close(row["step"], step.norm())
 
 
@@ -217,6 +230,27 @@ def test_default_is_the_first_of_the_validation_data(folder):
     flat, _ = formats.load_weights(folder / "w.bin")
     tokens, _ = formats.load_tokens(folder / "x_val.bin")
     check_step(data, flat, *gpt2.get_batch(tokens, 0, 1, 20))
+
+
+def test_settings_of_the_next_step():
+    """A run at its end has its last rate; what a file doesn't say is training's default."""
+    settings = {"steps": 10, "lr": 1e-2, "min_lr_frac": 0.1, "warmup": 0}
+    found = show_step.next_step({"step": 10, "settings": settings}, None, None)
+    assert found["lr"] == gpt2.learning_rate(9, 10, 1e-2, 0, 0.1) and found["decay"] == 0
+    assert show_step.next_step({}, None, 0.3) | {"source": ""} == {
+        "lr": 1e-4, "decay": 0.3, "clip": 0.0, "source": ""}  # fmt: skip
+
+
+def test_weights_find_their_own_tokenizer(folder):
+    """That beside them, or the one of a flag: --data is needed for neither."""
+    (folder / "w_tokenizer.bin").write_bytes((folder / "x_tokenizer.bin").read_bytes())
+    for flags in (), ("--weights", "best.bin", "--tokenizer", "x_tokenizer.bin"):
+        flags = "tools/show_step.py", "--weights", "w.bin", "--text", "to be", *flags
+        succeeded(run(PROJECT, *flags, cwd=folder))
+        assert data_of(folder / "step.html")["tokens"][1]["token"] == "to"
+    (folder / "w_tokenizer.bin").unlink()
+    assert data_of(folder / "step.html")["steps"] == 7  # of weights without moments, too
+    assert data_of(folder / "step.html")["adamw"] == 0
 
 
 def test_loss_is_what_training_prints(folder):
@@ -411,6 +445,28 @@ def test_tokens(opened, page):
 
 
 @needs_chromium
+def test_last_targets_and_longest_bar(opened, page):
+    tokens = data_of(page)["tokens"]
+    shown = opened.js("[...document.querySelectorAll('#tokens .last')].map((x) => x.textContent)")
+    seen = [tokens[i]["target"].replace(" ", "·").replace("\n", "⏎") for i in (7, 15)]
+    assert shown == seen
+    assert opened.js("document.querySelector('#token .bar').style.width") == "200px"
+
+
+@needs_chromium
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_largest_weight_stands_out_most(browser, page, scheme):
+    """att of the first query is 1; in the dark it is the brightest of all."""
+    browser.open(page, 1000, scheme)
+    x, y = cell(browser, 0, 0)
+    canvas = "document.getElementById('att').getContext('2d')"
+    pixel = browser.js(f"[...{canvas}.getImageData({int(x)}, {int(y + 9)}, 1, 1).data]")
+    red, green, blue, _ = pixel
+    assert (min(red, green, blue) > 200) == (scheme == "dark")
+    assert (max(red, green, blue) < 100) == (scheme == "light")
+
+
+@needs_chromium
 def test_click_opens_a_place(opened, page):
     data = data_of(page)
     assert not opened.js("document.getElementById('opened')")
@@ -486,9 +542,10 @@ def test_colors_say_the_sign(opened, page):
             red, _, blue, _ = pixels[int(y + 0.2 * size), int(x + 0.2 * size)]
             if abs(values[query, key]) > 0.02 * np.nanmax(abs(values)):
                 assert (red > blue) == (values[query, key] > 0)
-        for query, key in zip(*np.triu_indices(8, 1), strict=True):  # masked: the page's own color
+        raised = opened.js("rgb('raised')")
+        for query, key in zip(*np.triu_indices(8, 1), strict=True):  # masked: nearly the page's
             x, y = cell(opened, query, key)
-            assert pixels[int(y), int(x), 3] == 0
+            assert pixels[int(y), int(x), :3].tolist() == raised
 
 
 @needs_chromium
@@ -530,6 +587,7 @@ def test_arrow_keys_move_in_the_matrices(opened):
 @needs_chromium
 def test_parameters_can_be_sorted(opened, page):
     rows = data_of(page)["parameters"]
+    matrices = {row["step"] / row["weight"] for row in rows if row["name"] in gpt2.DECAYING}
 
     def column(n):
         return opened.js(
@@ -549,7 +607,8 @@ def test_parameters_can_be_sorted(opened, page):
     ratios = sorted((row["step"] / row["weight"] for row in rows), reverse=True)
     for text, ratio in zip(column(6), ratios, strict=True):
         check_shown(text.strip("▲▼ "), ratio)
-        assert ("▲" in text) == (ratio > 1e-2) and ("▼" in text) == (ratio < 1e-4)
+        own = ratio in matrices
+        assert ("▲" in text) == (own and ratio > 1e-2) and ("▼" in text) == (own and ratio < 1e-4)
 
 
 @needs_chromium
@@ -573,6 +632,6 @@ def test_hostile_text_is_shown_as_text(browser, folder):
     page = page_of(folder, "--text", text, output="hostile.html")
     browser.open(page)
     shown = browser.js("[...document.querySelectorAll('#tokens .word')].map(w => w.textContent)")
-    assert "".join(shown[1:]) == text[:-1].replace(" ", "·")
+    assert "".join(shown[1:]) == text.replace(" ", "·")
     assert browser.js("document.images.length") == 0
     assert browser.requests == [page.as_uri()]

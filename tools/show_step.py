@@ -16,7 +16,6 @@ if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 import base64
 import inspect
-import json
 import math
 import re
 from datetime import datetime, timezone
@@ -143,45 +142,64 @@ def token_text(token):
 # AdamW's next step
 
 
-def load_moments(path, flat, config):
+def load_moments(path, flat):
     """
-    Read a checkpoint -> AdamW's m and v, flat; how many steps it has had. Raises UserError.
+    Read a checkpoint -> AdamW's m and v, flat; of how many steps they are; what it says of its run.
 
-    A file without moments gives zeros, and 0: AdamW would begin with it.
+    A file without moments gives zeros, and 0: AdamW would begin with it. Raises UserError.
     """
-    header = np.fromfile(path, "<i4", 256).tolist()
+    about, header = checkpoints.read_about(path), np.fromfile(path, "<i4", 10).tolist()
     if header[1] != formats.FLOAT32 or header[9] != 2:
-        return np.zeros_like(flat), np.zeros_like(flat), 0
-    start = gpt2.HEADER_BYTES + 4 * (len(flat) + formats.wte_padding(config))
-    with open(path, "rb") as f:
-        f.seek(start)
-        m, v = np.fromfile(f, "<f4", 2 * len(flat)).reshape(2, -1)
-        about = f.read()
-    try:
-        about = json.loads(about)
-        step = about["step"]
-    except (ValueError, KeyError, TypeError):
-        step = None
-    if type(step) is not int or step < 0:
+        return np.zeros_like(flat), np.zeros_like(flat), 0, about
+    if "step" not in about:
         raise UserError(f"{path}: has AdamW's moments, but doesn't say of which step; train anew")
-    if about.get("means"):
-        checkpoints.convert((m, v), means=False)
-    return m, v, step
+    return *checkpoints.read_moments(path), about["step"], about
 
 
-def parameter_rows(params, grads, m, v, step, lr, weight_decay):
-    """Return, for each tensor of each layer, the norms of weight, gradient and AdamW's step."""
+def next_step(about, lr, weight_decay):
+    """
+    Return the settings of the step that a run takes next, by what its checkpoint says of it.
+
+    Where that says nothing, they are training's defaults; lr and weight_decay, if not None, stand.
+    source is, in words, where the rate is from.
+    """
+    run = vars(gpt2.make_parser().parse_args([])) | about.get("settings", {})
+    steps, step = run["steps"], about.get("step", 0)
+    schedule = steps, run["lr"], run["warmup"], run["min_lr_frac"]
+    own = gpt2.learning_rate(min(step, max(steps - 1, 0)), *schedule)  # of a run that is at its end
+    source = "training's default, because the file doesn't say; --lr gives another"
+    if "settings" in about:
+        source = f"the run's, after {step:,} of {steps:,} steps; at most {run['lr']:g}"
+    return {
+        "lr": own if lr is None else lr,
+        "source": source if lr is None else "--lr",
+        "decay": run["weight_decay"] if weight_decay is None else weight_decay,
+        "clip": run["grad_clip"],
+    }
+
+
+def parameter_rows(params, grads, m, v, step, settings):
+    """
+    Return, for each tensor of each layer, the norms of weight, gradient and AdamW's step.
+
+    The settings are those of next_step. The gradient is shown as it is, and clipped for the step.
+    """
+    whole = math.hypot(*map(norm, grads.values()))
+    lr, decay = settings["lr"], settings["decay"]
+    part = settings["clip"] / whole if 0 < settings["clip"] < whole else 1
     rows = []
     for name in params:
         # AdamW adds to weights of float64, because the difference to those before shall be exact
         after = params[name].astype(np.float64)
-        own = ({name: array[name].copy()} for array in (grads, m, v))
-        gpt2.adamw_update({name: after}, *own, step + 1, lr, weight_decay=weight_decay)
+        clipped = grads[name] * np.float32(part)
+        own = ({name: array} for array in (clipped, m[name].copy(), v[name].copy()))
+        gpt2.adamw_update({name: after}, *own, step + 1, lr, weight_decay=decay)
         after -= params[name]
+        decays = name in gpt2.DECAYING
         for l in range(len(after)) if name in gpt2.IN_BLOCKS else [None]:
             w, g, u = (a if l is None else a[l] for a in (params[name], grads[name], after))
             norms = {"weight": norm(w), "gradient": norm(g), "step": norm(u)}
-            rows.append({"name": name, "layer": l, "shape": w.shape, **norms})
+            rows.append({"name": name, "layer": l, "shape": w.shape, "matrix": decays, **norms})
     return rows
 
 
@@ -223,10 +241,19 @@ def lesson():
 # The flags
 
 
-def load_tokenizer(data, weights, config):
-    """Read the tokenizer of the data, or GPT-2's -> as formats.load_tokenizer. UserError."""
-    own = Path(f"{data}_tokenizer.bin")
-    path = own if own.exists() else gpt2.TOKENIZER_FILE
+def names_of(args):
+    """Return what the names of the data begin with; the tokenizer file. Raises UserError."""
+    if args.data:
+        own = Path(f"{args.data}_tokenizer.bin")
+        return args.data, args.tokenizer or (own if own.exists() else gpt2.TOKENIZER_FILE)
+    tokenizer = args.tokenizer or checkpoints.tokenizer_of(args.weights)
+    name = str(tokenizer).removesuffix("_tokenizer.bin")  # of the data, unless it is GPT-2's
+    has_data = any(Path(f"{name}_{part}.bin").exists() for part in ("train", "val"))
+    return name if has_data else gpt2.SHAKESPEARE, tokenizer
+
+
+def load_tokenizer(path, weights, config):
+    """Read the tokenizer of the weights -> as formats.load_tokenizer. Raises UserError."""
     vocabulary, end_of_text = formats.load_tokenizer(path)
     if len(vocabulary) != config.V:
         what = f"{weights} knows {config.V:,} different tokens, {path} has {len(vocabulary):,}"
@@ -270,8 +297,10 @@ def main():
     parser = Parser(description="Write a page that shows one training step.")
     help = "weights or checkpoint (default: gpt2_124M.bin)"
     parser.add_argument("--weights", type=file_name, default=gpt2.WEIGHTS_FILE, help=help)
-    help = "NAME of NAME_train.bin and NAME_val.bin (default: data/tiny_shakespeare)"
-    parser.add_argument("--data", type=file_name, default=gpt2.SHAKESPEARE, help=help)
+    help = "NAME of NAME_train.bin and NAME_val.bin (default: what it was trained on)"
+    parser.add_argument("--data", type=file_name, help=help)
+    help = "default: that of the data, or GPT-2's"
+    parser.add_argument("--tokenizer", type=file_name, metavar="FILE", help=help)
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--text", help="a text of your own (default: validation data)")
     help = "batch number I of the training data (default: validation data)"
@@ -279,37 +308,39 @@ def main():
     for flag, default, what in ("--batch-size", 1, "sequences"), ("--seq-len", 24, "tokens of one"):
         help = f"{what} (default: {default})"
         parser.add_argument(flag, type=bounded(int, 1), default=default, metavar="N", help=help)
-    for flag, default in ("--lr", 1e-4), ("--weight-decay", 0.0):
-        help = f"AdamW's, for its next step (default: {default})"
-        parser.add_argument(flag, type=bounded(float, 0), default=default, metavar="X", help=help)
+    for flag in "--lr", "--weight-decay":
+        help = "AdamW's, for its next step (default: the run's, if the file says it)"
+        parser.add_argument(flag, type=bounded(float, 0), metavar="X", help=help)
     help = "the page to write (default: step.html)"
     parser.add_argument("-o", dest="output", type=file_name, default="step.html", help=help)
     args = parser.parse_args()
 
     check_writable(args.output, "-o")
     config, _ = formats.read_config(args.weights)
-    vocabulary, end_of_text = load_tokenizer(args.data, args.weights, config)
+    args.data, tokenizer = names_of(args)
+    vocabulary, end_of_text = load_tokenizer(tokenizer, args.weights, config)
     x, y, what = load_step_tokens(args, config, vocabulary, end_of_text)
     sizes = memory_needed(config, gpt2.num_parameters(config), *x.shape)
     largest = max(map(math.prod, gpt2.tensor_shapes(config).values()))
     # one tensor at a time, in float64, and copies of its gradient and moments
     print_memory(sizes | {"weights after the step": (8 + 3 * 4) * largest})
     flat, _ = formats.load_weights(args.weights)
-    *moments, step = load_moments(args.weights, flat, config)
+    *moments, step, run = load_moments(args.weights, flat)
+    settings = next_step(run, args.lr, args.weight_decay)
     shown, params, grads = step_data(flat, config, x, y, vocabulary)
     m, v = (gpt2.named_views(moment, config) for moment in moments)
     about = {
         "model": Path(args.weights).name,
-        "steps": step,
+        "steps": run.get("step"),
+        "adamw": step,
         "what": what,
         "made": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
         "numbers": len(flat),
         "shape": x.shape,
         "config": config._asdict(),
-        "lr": args.lr,
-        "decay": args.weight_decay,
+        **settings,
     }
-    rows = parameter_rows(params, grads, m, v, step, args.lr, args.weight_decay)
+    rows = parameter_rows(params, grads, m, v, step, settings)
     data = {**about, **shown, "parameters": rows, "lesson": lesson()}
     formats.write_page(args.output, TEMPLATE, data)
     size = os.path.getsize(args.output) / 1e6
