@@ -4,7 +4,8 @@ Your own text to tokens: files in UTF-8, each a document, behind an end-of-text 
     python prepro_text.py FILE... [--name NAME] [--vocab-size 4096 | --bytes] [--val-fraction 0.1]
 
 writes data/NAME_train.bin and, of the last tenth, data/NAME_val.bin; its last line is the command
-that trains on them. The tokens are GPT-2's, so that its weights can be trained further; or those of
+that trains on them. --separator TEXT or --jsonl FIELD tell documents within a file; a folder means
+its .txt files. The tokens are GPT-2's, so that its weights can be trained further; or those of
 a vocabulary that is trained on the text itself; or bytes, which takes no download and no package
 but NumPy. A vocabulary that isn't GPT-2's goes to data/NAME_tokenizer.bin.
 """
@@ -15,13 +16,25 @@ import sys
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I leaves it out
 import argparse
+import glob
 import itertools
 import tempfile
 
 import train_gpt2 as gpt2
-from tools.console import NoNetwork, Parser, UserError, bounded, run_program, writing_in
+from tools.console import (
+    NoNetwork,
+    Parser,
+    UserError,
+    bounded,
+    file_name,
+    print_error,
+    run_program,
+    writing_in,
+)
 from tools.encoding import (
+    END_OF_TEXT,
     byte_vocabulary,
+    documents,
     encode_text,
     encoding_of,
     gpt2_encoding,
@@ -29,10 +42,12 @@ from tools.encoding import (
     text_pieces,
     vocabulary_of,
 )
+from tools.formats import load_tokenizer
 from tools.prepare import FROM_SCRATCH
 from tools.token_files import (
     add_name_flag,
     is_gpt2,
+    natural,
     prefix_of,
     shown,
     typed,
@@ -59,6 +74,9 @@ EXAMPLES = """examples:
   python prepro_text.py a b --vocab-size 4096     a vocabulary for these texts
   python prepro_text.py me.txt --bytes            needs no network
   python prepro_text.py me.txt --name ../me       in ../me_train.bin, ...
+  python prepro_text.py me.txt --separator '\\n\\n'  a document a paragraph
+  python prepro_text.py me.jsonl --jsonl text     a document a line
+  python prepro_text.py me --val you.txt          a folder; other validation
 """
 
 
@@ -82,11 +100,19 @@ def read_once(path, folder):
 
 def choose_vocabulary(args, paths):
     """Return the vocabulary, end-of-text's id, and a function from text to ids. UserError."""
-    if args.bytes:
-        vocabulary, end_of_text = byte_vocabulary()
-        return vocabulary, end_of_text, lambda text: np.frombuffer(text.encode(), np.uint8)
-    if args.vocab_size:
-        pieces = itertools.chain.from_iterable(map(text_pieces, paths))
+    found = byte_vocabulary() if args.bytes else None
+    if args.tokenizer:
+        found = load_tokenizer(args.tokenizer)
+        if lacks := {bytes([byte]) for byte in range(256)}.difference(found[0]):
+            what = f"lacks {len(lacks)} of the 256 bytes, which a text may have"
+            raise UserError(f"{args.tokenizer}: {what}; give another --tokenizer")
+    if found == byte_vocabulary():
+        return *found, lambda text: np.frombuffer(text.encode(), np.uint8)
+    if found:
+        encoding = encoding_of(*found)
+    elif args.vocab_size:
+        texts = (text for path in paths for text in documents(path, args.separator, args.jsonl))
+        pieces = itertools.chain.from_iterable(texts)
         vocabulary = needed("tools.bpe").train_bpe(pieces, args.vocab_size)
         encoding = encoding_of(vocabulary, len(vocabulary) - 1)
     else:
@@ -97,12 +123,44 @@ def choose_vocabulary(args, paths):
     return *vocabulary_of(encoding), lambda text: encode_text(text, encoding)
 
 
-def tokenize_files(paths, end_of_text, encode):
-    """Yield the tokens of text files, piece by piece, end-of-text before each file. UserError."""
+def tokenize_files(paths, args, end_of_text, encode):
+    """Yield the tokens of text files, in pieces, end-of-text before each document. UserError."""
     for path in paths:
-        yield [end_of_text]
-        for piece in text_pieces(path):
-            yield encode(piece)
+        for pieces in documents(path, args.separator, args.jsonl):
+            yield [end_of_text]
+            for piece in pieces:
+                yield encode(piece)
+
+
+def files_of(name):
+    """Return the files that an argument means: itself, a folder's, or a pattern's. UserError."""
+    found, hint = [name], ""
+    if os.path.isdir(name):
+        found = glob.glob(os.path.join(glob.escape(name), "**", "*.txt"), recursive=True)
+        hint = f"*.txt; give a pattern, such as '{os.path.join(name, '**', '*.md')}'"
+    elif glob.has_magic(name) and not os.path.exists(name):
+        found, hint = filter(os.path.isfile, glob.glob(name, recursive=True)), "of it; give another"
+    if not (found := sorted(found, key=natural)):
+        raise UserError(f"{name}: there is no file {hint}")
+    return found
+
+
+def tell_documents(names, paths, args):
+    """Print what may be meant otherwise than it is taken: marks of end-of-text, lines of JSON."""
+    count = 0
+    for name, path in zip(names, paths, strict=True):
+        if name.endswith(".jsonl") and not args.jsonl:
+            print_error(f"{name}: is taken as a text; --jsonl FIELD takes a field of each line")
+        for pieces in documents(path, args.separator, args.jsonl):
+            count += 1
+            marks = sum(piece.count(END_OF_TEXT) for piece in pieces)
+            if marks:
+                what = f"has {END_OF_TEXT} {marks:,} times, as letters that a model will learn"
+                hint = f"--separator '{END_OF_TEXT}' makes documents of what it stands between"
+                print_error(f"{name}: {what}; {hint}")
+                break
+    if args.separator and count <= len(paths):
+        print_error(f"--separator {args.separator!r}: stands nowhere between two texts")
 
 
 def where_to_cut(count, val_fraction):
@@ -131,13 +189,26 @@ def training_command(prefix, vocabulary, fewest):
     return typed(command)
 
 
+def with_escapes(text):
+    """Return a separator, in which \\n is a newline: a type for a flag."""
+    return file_name(text).replace(r"\n", "\n").replace(r"\t", "\t")
+
+
 def parse_args(argv):
     parser = Parser(
         description="Turn text files into the tokens that train_gpt2.py takes.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("files", nargs="+", metavar="FILE", help="a text file, in UTF-8")
+    text = "a text file, in UTF-8; a folder, of which the *.txt are taken; or a pattern"
+    parser.add_argument("files", nargs="+", metavar="FILE", help=text)
+    text = "text for validation (default: the end of the others, see --val-fraction)"
+    parser.add_argument("--val", nargs="+", default=[], metavar="FILE", help=text)
+    parts = parser.add_mutually_exclusive_group()
+    text = r"what stands between documents; '\n\n' is an empty line (default: a file is one)"
+    parts.add_argument("--separator", metavar="TEXT", type=with_escapes, help=text)
+    text = "take this field of each line, files being JSON lines (default: plain text)"
+    parts.add_argument("--jsonl", metavar="FIELD", type=file_name, help=text)
     add_name_flag(parser, None, "the first file's name")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument(
@@ -146,6 +217,8 @@ def parse_args(argv):
         metavar="N",
         help="train a vocabulary of N tokens on the text (default: take GPT-2's)",
     )
+    text = "encode with this vocabulary, that of a model, say (default: take GPT-2's)"
+    kind.add_argument("--tokenizer", metavar="FILE", type=file_name, help=text)
     kind.add_argument(
         "--bytes",
         action="store_true",
@@ -173,15 +246,26 @@ def parse_args(argv):
 def main(argv=None):
     args, prefix = parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
+        names, val_names = (
+            [file for name in some for file in files_of(name)] for some in (args.files, args.val)
+        )
         with writing_in(folder):
-            paths = [read_once(path, folder) for path in args.files]
+            paths, val_paths = (
+                [read_once(path, folder) for path in some] for some in (names, val_names)
+            )
+        tell_documents(names + val_names, paths + val_paths, args)
         vocabulary, end_of_text, encode = choose_vocabulary(args, paths)
         with writing_to(prefix), tempfile.TemporaryFile(dir=prefix.parent) as spool:
-            for chunk in tokenize_files(paths, end_of_text, encode):
-                spool.write(np.asarray(chunk, "<u2"))
+            cut = 0  # where the tokens for validation begin
+            for some in paths, val_paths:
+                if some is val_paths:
+                    cut = spool.tell() // 2
+                for chunk in tokenize_files(some, args, end_of_text, encode):
+                    spool.write(np.asarray(chunk, "<u2"))
             spool.flush()
             tokens = np.memmap(spool, "<u2", "r")
-            cut = where_to_cut(len(tokens), args.val_fraction)
+            if not val_paths:
+                cut = where_to_cut(len(tokens), args.val_fraction)
             splits = {"val": blocks(tokens[cut:]), "train": blocks(tokens[:cut])}
             write_splits(prefix, vocabulary, end_of_text, splits)
             fewest = min(cut, len(tokens) - cut)

@@ -149,13 +149,14 @@ def parse_args(argv):
 
 def open_model(args):
     """Return what the flags name: params, config, vocabulary, end-of-text, and a line on them."""
-    step = None
+    step, digest = None, 0
     if os.path.isdir(args.weights):  # as reference_gpt2.py --export writes it
         flat, config = huggingface.load(args.weights)
         tokenizer = args.tokenizer or checkpoints.tokenizer_that_fits(args.weights, config.V)
     else:
         flat, config = formats.load_weights(args.weights)
         step = checkpoints.read_about(args.weights).get("step")
+        digest = formats.digest_in(args.weights)
         tokenizer = args.tokenizer or checkpoints.tokenizer_of(args.weights)
     name = Path(args.weights).name
     checkpoints.check_finite(args.weights, flat)
@@ -163,6 +164,8 @@ def open_model(args):
     if len(vocabulary) != config.V:
         what = f"{tokenizer}: has {len(vocabulary):,} tokens, {name} knows {config.V:,}"
         raise UserError(f"{what}; give the one it was trained with, --tokenizer FILE")
+    digests = {tokenizer: formats.digest_of(vocabulary), name: digest}
+    formats.check_one_vocabulary(digests, "give the one it was trained with, --tokenizer FILE")
     trained = "" if step is None else f", step {step}"
     about = f"{one_line(name)}: {len(flat):,} parameters{trained}"
     return gpt2.named_views(flat, config), config, vocabulary, end_of_text, about

@@ -58,6 +58,39 @@ def test_model_of_other_tokens_in_another_copy(project, tmp_path, flag):
     assert done.returncode == 0 and "Traceback" not in done.stderr
 
 
+def test_vocabularies_of_one_size_are_told_apart(project):
+    """By their digest: of a model, its data, their validation, the tokenizer; the hint helps."""
+    for name, text in ("one", "to be or not "), ("two", "all the world "):
+        (project / f"{name}.txt").write_text(text * 60)
+        flags = f"{name}.txt", "--vocab-size", "259"
+        succeeded(helpers.run(project, "prepro_text.py", *flags))
+    data = project / "data"
+    succeeded(long_run(project, *FAST, "--data", "data/one", "--save", "w.bin"))
+    theirs = "--tokenizer", "data/two_tokenizer.bin"
+    failed(
+        long_run(project, *FAST, "--data", "data/two", "--init", "w.bin"), "is not that of w.bin; "
+    )
+    done = helpers.run(project, "sample_gpt2.py", "w.bin", *theirs)
+    failed(done, "w.bin: its vocabulary is not that of data/two_tokenizer.bin; ")
+    succeeded(
+        helpers.run(project, "prepro_text.py", "two.txt", "--vocab-size", "259", "--name", "one")
+    )
+    failed(long_run(project, "--resume", "w.bin", "--steps", 3), "w.bin: ")
+    done = helpers.run(project, "sample_gpt2.py", "w.bin")
+    failed(done, "w.bin: ", "their one_tokenizer.bin")
+
+    succeeded(
+        helpers.run(project, "prepro_text.py", "one.txt", "--vocab-size", "259", "--name", "1")
+    )
+    assert helpers.run(project, "sample_gpt2.py", "w.bin").returncode == 0  # finds data/1's
+    again = "two.txt", "--name", "two", "--tokenizer", "data/1_tokenizer.bin"
+    succeeded(helpers.run(project, "prepro_text.py", *again))
+    out = succeeded(long_run(project, *FAST, "--data", "data/two", "--init", "w.bin"))
+    assert "step 1: train loss" in out
+    shutil.copy(data / "one_val.bin", data / "two_val.bin")
+    failed(long_run(project, *FAST, "--data", "data/two"), "data/two_val: its vocabulary is not")
+
+
 def test_text_of_two_letters(project):
     """It is prepared, and the command that is named then trains on it."""
     (project / "text.txt").write_text("ab\n")

@@ -439,6 +439,59 @@ def test_a_vocabulary_is_trained_on_all_files(tmp_path):
     assert text_of(token_files.DATA / "a") == expected
 
 
+MARK, END = "<|endoftext|>", 256
+KINDS = {  # flags -> what is in a file, its documents, what is said on standard error
+    ("--separator", MARK): (f"a\n{MARK}\nb c\n{MARK}{MARK}\n", ["a", "b c"], ""),
+    ("--separator", r"\n\n"): ("a\nb\n\n\n  c\n\n", ["a\nb", "  c"], ""),
+    ("--jsonl", "t"): ('{"t": "a\\r\\nb"}\n\n{"t": "é", "u": 1}', ["a\nb", "é"], ""),
+    (): (f"a{MARK}b{MARK}", [f"a{MARK}b{MARK}"], f"has {MARK} 2 times, as letters"),
+    ("--separator", "%"): ("abcd", ["abcd"], "'%': stands nowhere"),
+    ("--name", "x"): ('{"t": "a"}\n', ['{"t": "a"}\n'], "is taken as a text; --jsonl FIELD"),
+}
+
+
+@pytest.mark.parametrize("flags", KINDS)
+def test_documents_within_a_file(tmp_path, capsys, monkeypatch, flags):
+    monkeypatch.setattr(encodings, "CHUNK", 3)
+    text, documents, said = KINDS[flags]
+    (tmp_path / "x.jsonl").write_text(text, encoding="utf-8")
+    prepro_text.main([str(tmp_path / "x.jsonl"), "--bytes", *flags])
+    expected = b"".join(b"\0" + document.encode() for document in documents)
+    tokens = np.concatenate(splits_of("x"))
+    assert bytes(np.where(tokens == END, 0, tokens).astype(np.uint8)) == expected
+    err = capsys.readouterr().err
+    assert said in err and bool(said or "--jsonl" not in flags) >= bool(err)
+
+
+@pytest.mark.parametrize("line", ["[1]", "{", '{"u": "a"}', '{"t": 1}', r'{"t": "\ud800"}'])
+def test_a_line_that_has_no_text(tmp_path, line):
+    (tmp_path / "x").write_text(f'{{"t": "abc"}}\n{line}\n')
+    with pytest.raises(UserError, match="x: line 2 is not JSON with a text 't'"):
+        prepro_text.main([str(tmp_path / "x"), "--bytes", "--jsonl", "t"])
+
+
+def test_folders_patterns_and_a_validation_text(tmp_path, monkeypatch):
+    for name in "a/x10.txt", "a/x2.txt", "a/in/y.txt", "a/z.md", "v.txt":
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    pattern, val = str(tmp_path / "a" / "*.md"), str(tmp_path / "v.txt")
+    files = [str(tmp_path / "a"), pattern, "--val", val]
+    prepro_text.main([*files, "--bytes", "--name", "x"])
+    train, val = (
+        [
+            bytes(part.astype(np.uint8)[1:]).decode()
+            for part in np.split(s, np.where(s == END)[0])[1:]
+        ]
+        for s in splits_of("x")
+    )
+    assert (train, val) == (["a/in/y.txt", "a/x2.txt", "a/x10.txt", "a/z.md"], ["v.txt"])
+    with pytest.raises(UserError, match="there is no file of it; give another"):
+        prepro_text.main([str(tmp_path / "*.rst"), "--bytes"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"there is no file \*.txt; give a pattern"):
+        prepro_text.main([str(tmp_path / "empty"), "--bytes"])
+
+
 # ----------------------------------------------------------------------------
 # Texts of all kinds
 

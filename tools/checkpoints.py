@@ -117,10 +117,14 @@ def check_finite(what, flat=None, moments=()):
             raise UserError(f"{what}: its {name} are not all finite; go back to an earlier one")
 
 
-def save(path, flat, config, about, moments=()):
-    """Write a checkpoint: flat weights; about, a dict; AdamW's flat m and v. Raises UserError."""
+def save(path, flat, config, about, moments=(), vocabulary=0):
+    """
+    Write a checkpoint: flat weights; about, a dict; AdamW's flat m and v. Raises UserError.
+
+    vocabulary is the digest of its tokens' (formats.digest_of); 0: unknown.
+    """
     check_finite(f"{path} is not written", flat, moments)
-    formats.write_weights(path, flat, config, moments, json.dumps(about).encode())
+    formats.write_weights(path, flat, config, moments, json.dumps(about).encode(), vocabulary)
 
 
 def convert(moments, means):
@@ -172,30 +176,35 @@ def tokenizer_of(path):
     """
     Return the tokenizer file of the data that a checkpoint was trained on, or else one that fits.
 
-    For weights that don't say what they were trained on, it is that beside them, if there is one.
+    Where these have another vocabulary by now, one beside it or in data/ that has the model's. For
+    weights that don't say what they were trained on, that beside them, if there is one.
 
     Raises UserError if it takes its own, and that is not here, as where the checkpoint was moved.
     """
-    about, own = read_about(path), "NAME_tokenizer.bin"
+    about, own, digest = read_about(path), "NAME_tokenizer.bin", formats.digest_in(path)
     if about:
         own = Path(f"{HERE / about['data']}_tokenizer.bin")
-        if name_in_project(own) and own.exists():
+        if name_in_project(own) and own.exists() and digest in (0, formats.digest_in(own)):
             return own
-    return tokenizer_that_fits(path, formats.read_config(path)[0].V, own, guess=not about)
+    return tokenizer_that_fits(path, formats.read_config(path)[0].V, digest, own, not about)
 
 
-def tokenizer_that_fits(path, V, own="NAME_tokenizer.bin", guess=True):
+def tokenizer_that_fits(path, V, digest=0, own="NAME_tokenizer.bin", guess=True):
     """
     Return a tokenizer file for weights that know V tokens: the only one in data/, or GPT-2's.
 
-    own is the name of the one that they were trained with. Raises UserError if there is none.
+    digest is that of their vocabulary, own the name of the file that they were trained with. Raises
+    UserError if there is none.
     """
     beside = own_tokenizer(path)
-    there = [*filter(Path.exists, [beside]), *(HERE / "data").glob("*_tokenizer.bin")]
+    there = [*filter(Path.exists, [beside]), *sorted((HERE / "data").glob("*_tokenizer.bin"))]
     fit = [file for file in there if np.fromfile(file, "<i4", 3)[2:].tolist() == [V]]
-    if guess and (beside in fit or len(fit) == 1):
+    if digest:
+        fit = [file for file in fit if formats.digest_in(file) == digest]
+    if fit and (digest or guess and (beside in fit or len(fit) == 1)):
         return fit[0]
-    if V != gpt2.GPT2_VOCAB_SIZE and not gpt2.TOKENIZER_FILE.exists():
+    ours = gpt2.TOKENIZER_FILE
+    if V != gpt2.GPT2_VOCAB_SIZE and not (ours.exists() and digest in (0, formats.digest_in(ours))):
         own = one_line(Path(own).name)
         what = f"knows {V:,} tokens, not GPT-2's, and their {own} is not here"
         hint = f"copy it from where {Path(path).name} was trained; sample_gpt2.py --tokenizer FILE"

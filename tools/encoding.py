@@ -8,6 +8,7 @@ Packages other than NumPy are loaded where they are used, because bytes need non
 import functools
 import hashlib
 import importlib
+import json
 import os
 import re
 import tempfile
@@ -166,6 +167,41 @@ def place_in(path, error):
 
 # Before a single space or newline between two words, GPT-2's encoding cuts text anyway.
 CUT = re.compile(r".*\S(?=[ \n]\S)", re.DOTALL)
+
+
+def documents(path, separator="", field=""):
+    """
+    Yield the documents of a text file, each an iterable of pieces: its whole text, by default.
+
+    Else what stands between separators, without the newlines around it; or, with a field, this
+    field's text of each line of JSON. Those without text are left out. Raises UserError.
+    """
+    if not (separator or field):
+        yield text_pieces(path)
+        return
+    rest = ""
+    for piece in json_texts(path, field) if field else text_pieces(path):
+        *whole, rest = [piece, ""] if field else (rest + piece).split(separator)
+        yield from ([text.strip("\n")] for text in whole if text.strip())
+    if rest.strip():
+        yield [rest.strip("\n")]
+
+
+def json_texts(path, field):
+    """Yield a field of each line of a file, JSON objects. UserError."""
+    hint = f'it takes {{"{field}": "a text"}}'
+    for number, line in enumerate("".join(text_pieces(path)).split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            text = json.loads(line)[field]
+            text.encode()  # ValueError: half of a letter, as in "\\ud800"
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            what = f"line {number} is not JSON with a text {field!r} ({type(error).__name__})"
+            raise UserError(f"{path}: {what}; {hint}") from error
+        if "\0" in text:
+            raise UserError(f"{path}: line {number} has a NUL, as no text has; {hint}")
+        yield text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def text_pieces(path, hint=None):

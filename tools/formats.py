@@ -8,6 +8,8 @@ target, which it replaces once it is whole on the disk (doc/files.md).
 """
 
 import contextlib
+import hashlib
+import itertools
 import json
 import os
 from pathlib import Path
@@ -26,6 +28,7 @@ from train_gpt2 import (
 
 import numpy as np
 
+DIGEST = slice(10, 12)  # of the header of weights and tokens: that of their vocabulary, an int64
 UNPADDED, FLOAT32, BFLOAT16 = 1, 3, 5  # header[1] of a weight file, its version
 
 
@@ -39,6 +42,34 @@ def read_header(path, magic, versions, hint, size_of=None):
     if size_of and found != (size := size_of(header)):
         raise UserError(f"{path}: has {found:,} bytes, its header means {size:,}; {hint}")
     return header
+
+
+def digest_of(vocabulary):
+    """Return what tells a vocabulary, the bytes of each token, from others: an int64, never 0."""
+    return digest_of_entries(b"".join(bytes([len(token)]) + token for token in vocabulary))
+
+
+def digest_of_entries(entries):
+    """Return the digest of a vocabulary as it lies in a tokenizer file, behind the header."""
+    return int.from_bytes(hashlib.sha256(entries).digest()[:8], "little", signed=True) or 1
+
+
+def digest_in(path):
+    """Return the digest of the vocabulary of a file, of any kind; 0 if it doesn't say."""
+    header = np.fromfile(path, "<i4", 256)
+    if len(header) == 256 and header[0] == TOKENIZER_MAGIC:
+        return digest_of_entries(Path(path).read_bytes()[HEADER_BYTES:])
+    if len(header) < 256 or header[0] not in (WEIGHTS_MAGIC, TOKENS_MAGIC):
+        return 0
+    return int(header[DIGEST].view("<i8")[0])
+
+
+def check_one_vocabulary(digests, hint):
+    """Raise UserError unless all digests, by the names of what they are of, agree; 0 is unknown."""
+    known = [(name, digest) for name, digest in digests.items() if digest]
+    for (name, digest), (other, another) in itertools.pairwise(known):
+        if digest != another:
+            raise UserError(f"{name}: its vocabulary is not that of {other}; {hint}")
 
 
 @contextlib.contextmanager
@@ -77,11 +108,16 @@ def wte_padding(config, version=FLOAT32):
     return 0 if version == UNPADDED else (-config.V % 128) * config.C
 
 
-def write_weights(path, flat, config, moments=(), about=b""):
-    """Write a weight file: parameters, float32; AdamW's moments and text, which llm.c skips."""
+def write_weights(path, flat, config, moments=(), about=b"", digest=0):
+    """
+    Write a weight file: parameters, float32; AdamW's moments and text, which llm.c skips.
+
+    digest is that of the vocabulary; 0: unknown.
+    """
     header, wte, padding = np.zeros(256, "<i4"), config.V * config.C, wte_padding(config)
     header[:8] = WEIGHTS_MAGIC, FLOAT32, *config, config.V + -config.V % 128
     header[8:10] = len(about), len(moments)
+    header[DIGEST].view("<i8")[0] = digest
     with replacing(path) as f:
         f.writelines((header, flat[:wte], np.zeros(padding, "<f4"), flat[wte:], *moments, about))
 

@@ -320,6 +320,9 @@ def main():
     args.data, tokenizer = names_of(args)
     vocabulary, end_of_text = load_tokenizer(tokenizer, args.weights, config)
     x, y, what = load_step_tokens(args, config, vocabulary, end_of_text)
+    digests = {"the tokenizer": formats.digest_of(vocabulary)}
+    digests[args.weights] = formats.digest_in(args.weights)
+    formats.check_one_vocabulary(digests, "give the --data that they were trained on")
     sizes = memory_needed(config, gpt2.num_parameters(config), *x.shape)
     largest = max(map(math.prod, gpt2.tensor_shapes(config).values()))
     # one tensor at a time, in float64, and copies of its gradient and moments

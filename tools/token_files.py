@@ -9,7 +9,6 @@ import contextlib
 import errno
 import functools
 import glob
-import hashlib
 import os
 import re
 import shlex
@@ -18,12 +17,12 @@ from pathlib import Path
 
 import train_gpt2 as gpt2
 from tools.console import UserError
-from tools.formats import load_tokens, replacing
+from tools.formats import DIGEST, check_one_vocabulary, digest_in, digest_of, load_tokens, replacing
 
 import numpy as np
 
 DATA = gpt2.HERE / "data"  # where the prepro scripts put what they make, wherever they are called
-GPT2_VOCABULARY_SHA256 = "7db3ecccc3244b0f6caf9087f7d9c8224cbb8bdc6d01888e547329c0e064260f"
+GPT2_DIGEST = int.from_bytes(bytes.fromhex("a622700e3255b4a6"), "little", signed=True)
 
 # ----------------------------------------------------------------------------
 # Names
@@ -79,7 +78,7 @@ def dataset_name(text):
 
 def is_gpt2(vocabulary):
     """Return whether a vocabulary, the bytes of each token, is GPT-2's."""
-    return hashlib.sha256(b"\n".join(vocabulary)).hexdigest() == GPT2_VOCABULARY_SHA256
+    return digest_of(vocabulary) == GPT2_DIGEST
 
 
 def header(*numbers):
@@ -119,8 +118,12 @@ def tokenizer_to_write(prefix, vocabulary):
 # Token files
 
 
-def fill_tokens(f, path, V, chunks):
-    """Write tokens, an iterable of arrays or lists, to an open file -> how many. UserError."""
+def fill_tokens(f, path, V, chunks, digest=0):
+    """
+    Write tokens, an iterable of arrays or lists, to an open file -> how many. UserError.
+
+    digest is that of the vocabulary of V tokens; 0: unknown.
+    """
     count = 0
     f.write(header())  # its place; the count is known at the end
     for chunk in chunks:
@@ -132,7 +135,9 @@ def fill_tokens(f, path, V, chunks):
     if not 0 < count < 2**31:
         raise UserError(f"{path}: can't hold {count:,} tokens, only 1 to 2**31 - 1 of them")
     f.seek(0)
-    f.write(header(gpt2.TOKENS_MAGIC, 1, count, V))
+    first = header(gpt2.TOKENS_MAGIC, 1, count, V)
+    first[DIGEST].view("<i8")[0] = digest
+    f.write(first)
     return count
 
 
@@ -149,7 +154,7 @@ def write_splits(prefix, vocabulary, end_of_text, splits):
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(replacing(path)) for path in paths]
         for f, path, chunks in zip(files, paths, splits.values(), strict=True):
-            count = fill_tokens(f, path, len(vocabulary), chunks)
+            count = fill_tokens(f, path, len(vocabulary), chunks, digest_of(vocabulary))
             said.append(f"wrote {count:,} tokens to {shown(path)}")
         if tokenizer:
             files.append(stack.enter_context(replacing(tokenizer)))
@@ -177,6 +182,7 @@ class TokenFile:
     def __init__(self, path):
         tokens, self.V = load_tokens(path)
         self.path, self.dtype, self.offset = path, tokens.dtype, tokens.offset
+        self.digest = digest_in(path)
         self.count = len(tokens)
 
     def __len__(self):
@@ -207,6 +213,8 @@ def load_shards(prefix):
     if len(set(sizes)) > 1:
         found = " and ".join(f"{V:,}" for V in sorted(set(sizes)))
         raise UserError(f"{prefix}: its files have {found} different tokens; prepare them again")
+    digests = {shard.path: shard.digest for shard in shards}
+    check_one_vocabulary(digests, "prepare them again, all together")
     return shards, sizes[0]
 
 

@@ -200,6 +200,7 @@ class Saver:
     def __init__(self, args, engine, config, shards, start):
         self.args, self.engine, self.config = args, engine, config
         self.start, self.saved, self.best = start, None, math.inf
+        self.vocabulary = 0  # its digest, if it is known
         self.about = checkpoints.describe(args, shards)
         if args.save and start:
             with contextlib.suppress(UserError):  # of no use if it is not a checkpoint
@@ -217,12 +218,14 @@ class Saver:
         if self.args.save:
             about = {"step": step, "means": self.engine.means, **self.about}
             flat = self.engine.parameters()
-            checkpoints.save(self.args.save, flat, self.config, about, self.engine.moments())
+            moments = self.engine.moments()
+            checkpoints.save(self.args.save, flat, self.config, about, moments, self.vocabulary)
         elif self.args.no_save:
             return None
         else:
             checkpoints.check_finite(f"{self.args.out} is not written", self.engine.parameters())
-            formats.write_weights(self.args.out, self.engine.parameters(), self.config)
+            flat = self.engine.parameters()
+            formats.write_weights(self.args.out, flat, self.config, digest=self.vocabulary)
         self.saved = step
         print_line(f"wrote {self.args.save or self.args.out}")
         return self.args.save or self.args.out
@@ -240,7 +243,8 @@ class Saver:
             self.best = val_loss
             about = {"step": step, "val_loss": val_loss, **self.about}
             flat = self.engine.parameters()
-            checkpoints.save(best_file(self.args.save), flat, self.config, about)
+            best, digest = best_file(self.args.save), self.vocabulary
+            checkpoints.save(best, flat, self.config, about, vocabulary=digest)
 
 
 # ----------------------------------------------------------------------------
@@ -359,6 +363,16 @@ def open_run(args, open_engine):
     vocabulary, end_of_text = [], None
     with contextlib.nullcontext() if args.sample_every else contextlib.suppress(UserError):
         vocabulary, end_of_text = formats.load_vocabulary(args.data, V)
+    digests = {
+        f"--data {args.data}": train_shards[0].digest,
+        f"{args.data}_val": val_shards[0].digest,
+    }
+    if vocabulary:
+        digests[f"the tokenizer of {args.data}"] = formats.digest_of(vocabulary)
+    if os.path.isfile(args.resume or args.init):
+        digests[args.resume or args.init] = formats.digest_in(args.resume or args.init)
+    hint = "prepare the text again with the model's, prepro_text.py --tokenizer FILE"
+    formats.check_one_vocabulary(digests, hint)
     check_outputs(args)
 
     gpt2.keep_freed_memory()
@@ -371,6 +385,7 @@ def open_run(args, open_engine):
     parts = {"engine": engine, "config": config, "vocabulary": vocabulary, "end": end_of_text}
     parts["sizes"] = text_sizes(vocabulary, end_of_text) if vocabulary else None
     saver = Saver(args, engine, config, train_shards, start)
+    saver.vocabulary = next(filter(None, digests.values()), 0)
     return SimpleNamespace(**parts, saver=saver, train=train_shards, val=val_shards, start=start)
 
 
