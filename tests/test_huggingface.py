@@ -150,7 +150,10 @@ def test_tokenizer_of_bytes(own, capsys):
     assert (folder / "merges.txt").read_text() == "#version: 0.2\n"
     whole = read_json(folder / "tokenizer.json")
     assert whole["model"]["vocab"] == vocab and whole["model"]["merges"] == []
-    assert [token["content"] for token in whole["added_tokens"]] == ["<|endoftext|>"]
+    flags = dict.fromkeys(("lstrip", "normalized", "rstrip", "single_word"), False)
+    assert whole["added_tokens"] == [
+        {"id": 256, "content": "<|endoftext|>", "special": True, **flags}
+    ]
     settings = read_json(folder / "tokenizer_config.json")
     assert settings["tokenizer_class"] == "GPT2Tokenizer" and settings["model_max_length"] == 4
     assert settings["eos_token"] == settings["bos_token"] == "<|endoftext|>"
@@ -237,6 +240,14 @@ OTHER_TOKENIZERS = {
     "no end": (changed("tokenizer_config.json", lambda t: t.update(eos_token="</s>")), "is not in"),
     "no text": (lambda folder: (folder / "vocab.json").write_text("["), "not JSON"),
     "no merges": (lambda folder: (folder / "merges.txt").unlink(), "No such file"),
+    "a token twice": (
+        changed("tokenizer.json", lambda t: t["added_tokens"].append({"id": 256, "content": "a"})),
+        "two tokens are the same",
+    ),
+    "a long token": (
+        changed("tokenizer.json", lambda t: t["added_tokens"][0].update(id=256, content="[" * 256)),
+        "more than 255 bytes",
+    ),
     "no vocabulary": (changed("tokenizer.json", lambda t: t.pop("model")), "KeyError: 'model'"),
 }  # fmt: skip
 
@@ -246,25 +257,45 @@ def test_other_tokenizers(own, capsys, kind):
     """They are not taken, because our BPE would make other tokens; nothing else comes for them."""
     folder = own([*BYTES, b"ab", b"cd", END], 258)
     change, why = OTHER_TOKENIZERS[kind]
-    if why not in ("another way", "KeyError: 'model'"):
-        (folder / "tokenizer.json").unlink()
+    before = (folder / "tokenizer.json").read_bytes()
     change(folder)
+    if (folder / "tokenizer.json").read_bytes() == before:
+        (folder / "tokenizer.json").unlink()
     assert huggingface.import_model(folder)[2] == ()
     out = capsys.readouterr().out
     assert "without its tokenizer: " in out and why in out
 
 
-@pytest.mark.parametrize("V, kept", [(50304, 50257), (50258, 50258)])
-def test_rows_of_a_model_without_a_tokenizer(tmp_path, capsys, V, kept):
+def test_added_tokens(own):
+    """They have ids of their own; those without a row of wte are left out."""
+    folder, added = own([*BYTES, END, b"[PAD]"], 256), {"[PAD]": 257, "[\u00e9]": 258}
+    entries = [{"id": i, "content": token} for token, i in added.items()]
+    (folder / "added_tokens.json").write_text(json.dumps(added))
+    changed("vocab.json", lambda t: t.pop("[PAD]"))(folder)
+    changed("tokenizer.json", lambda t: t["model"]["vocab"].pop("[PAD]"))(folder)
+    changed("tokenizer.json", lambda t: t.update(added_tokens=entries))(folder)
+    for _ in range(2):
+        for V, tokens in (258, [b"[PAD]"]), (259, [b"[PAD]", b"[\xc3\xa9]"]):
+            assert hf_tokenizer.read(folder, V) == ([*BYTES, END, *tokens], 256)
+        (folder / "tokenizer.json").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("V, kept, says", [
+    (50304, 50257, "left out: rows 50,257 to 50,303 of wte"),
+    (50258, 50258, "there is no tokenizer.json, .* for its 50,258 tokens"),
+    (50304, 50304, "without its tokenizer: .*tokenizer.json"),
+])  # fmt: skip
+def test_rows_of_a_model_without_a_tokenizer(tmp_path, capsys, V, kept, says):
     """50,304 is GPT-2's number of tokens, padded; of 50,258 rows the last may have a token."""
     config = gpt2.GPT2Config(4, V, 1, 1, 64)
     flat = random_flat(config)
     write_safetensors(tmp_path / "m.safetensors", hf_tensors(flat, config))
+    if "its tokenizer" in says:
+        (tmp_path / "tokenizer.json").write_text('{"model": 1}')
     read, new, tokenizer = huggingface.import_model(tmp_path / "m.safetensors")
-    assert new == config._replace(V=kept) and tokenizer is None
+    assert new == config._replace(V=kept) and not tokenizer
     wpe = gpt2.named_views(flat, config)["wpe"]
     assert np.array_equal(gpt2.named_views(read, new)["wpe"], wpe)
-    says = "rows 50,257 to 50,303" if V > kept else "no tokenizer.json, .* for its 50,258 tokens"
     assert re.search(says, capsys.readouterr().out)
 
 
