@@ -29,6 +29,7 @@ from tools.console import (
     file_name,
     print_error,
     run_program,
+    with_escapes,
     writing_in,
 )
 from tools.encoding import (
@@ -187,11 +188,6 @@ def training_command(prefix, vocabulary, fewest):
     if fewest < SMALL_VAL:
         command += ["--batch-size", "1", "--seq-len", str(min(SEQ_LEN, fewest - 1))]
     return typed(command)
-
-
-def with_escapes(text):
-    """Return a separator, in which \\n is a newline: a type for a flag."""
-    return file_name(text).replace(r"\n", "\n").replace(r"\t", "\t")
 
 
 def parse_args(argv):

@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 
 import train_gpt2 as gpt2
-from tools import checkpoints, console, formats, huggingface, memory
+from tools import checkpoints, console, formats, huggingface, memory, token_files
 from tools.console import UserError, bounded
 from tools.huggingface import HF_MODELS, OPENAI
 
@@ -325,7 +325,9 @@ def make_files(args):
     elif tokenizer is None and config.V == gpt2.GPT2_VOCAB_SIZE:
         path = out.with_name(gpt2.TOKENIZER_FILE.name)
         huggingface.write_gpt2_tokenizer(path, required=args.model in HF_MODELS)
-    formats.write_weights(out, flat, config)
+    digest = token_files.GPT2_DIGEST if args.model in HF_MODELS else 0
+    digest = formats.digest_of(tokenizer[0]) if tokenizer else digest
+    formats.write_weights(out, flat, config, digest=digest)
     print(f"wrote {out}", flush=True)
     if args.weights_only:
         return

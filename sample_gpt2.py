@@ -31,6 +31,7 @@ from tools.console import (
     print_error,
     run_program,
     text_decoder,
+    with_escapes,
 )
 
 import numpy as np
@@ -123,6 +124,8 @@ def parse_args(argv):
     text = "ask for prompts, one after the other; an empty line begins a new text, Ctrl-D ends"
     add("--interactive", action="store_true", help=text)
     add("--stop", default="", metavar="TEXT", help="end before this text (default: none)")
+    text = "what ends a text in the prompt, as for prepro_text.py (default: nothing does)"
+    add("--separator", type=with_escapes, metavar="TEXT", help=text)
     add("--tokens", type=count, default=100, metavar="N", help="to add, at most (default: 100)")
     text = "below 1, likely tokens become likelier; 0: always the likeliest (default: 1)"
     add("--temperature", type=bounded(float, 0), default=1.0, metavar="X", help=text)
@@ -149,10 +152,13 @@ def parse_args(argv):
 
 def open_model(args):
     """Return what the flags name: params, config, vocabulary, end-of-text, and a line on them."""
-    step, digest = None, 0
+    step, digest, own = None, 0, None
     if os.path.isdir(args.weights):  # as reference_gpt2.py --export writes it
-        flat, config = huggingface.load(args.weights)
-        tokenizer = args.tokenizer or checkpoints.tokenizer_that_fits(args.weights, config.V)
+        with contextlib.redirect_stdout(sys.stderr):
+            flat, config, own = huggingface.import_model(args.weights)
+        tokenizer = args.tokenizer
+        if not tokenizer and not own:
+            tokenizer = checkpoints.tokenizer_that_fits(args.weights, config.V)
     else:
         flat, config = formats.load_weights(args.weights)
         step = checkpoints.read_about(args.weights).get("step")
@@ -160,7 +166,7 @@ def open_model(args):
         tokenizer = args.tokenizer or checkpoints.tokenizer_of(args.weights)
     name = Path(args.weights).name
     checkpoints.check_finite(args.weights, flat)
-    vocabulary, end_of_text = formats.load_tokenizer(tokenizer)
+    vocabulary, end_of_text = formats.load_tokenizer(tokenizer) if tokenizer else own
     if len(vocabulary) != config.V:
         what = f"{tokenizer}: has {len(vocabulary):,} tokens, {name} knows {config.V:,}"
         raise UserError(f"{what}; give the one it was trained with, --tokenizer FILE")
@@ -174,7 +180,13 @@ def open_model(args):
 def write_texts(args, model, prompt, numbers):
     """Write a text for each number, as they come -> whether Ctrl-C ended that."""
     params, config, vocabulary, end_of_text, about = model
-    start = encoding.encode(prompt, vocabulary, end_of_text) or [end_of_text]
+    start = []
+    for document in prompt.split(args.separator) if args.separator else [prompt]:
+        start += [end_of_text, *encoding.encode(document, vocabulary, end_of_text)]
+    start = start[1:] or [end_of_text]
+    if encoding.END_OF_TEXT in prompt and not args.separator:
+        hint = f"--separator '{encoding.END_OF_TEXT}' has it end a text"
+        print_error(f"--prompt: has {encoding.END_OF_TEXT}, taken as letters; {hint}")
     if numbers[0] == 0:
         print_error(about)
     if len(start) > config.maxT:

@@ -10,7 +10,7 @@ import tracemalloc
 from collections import Counter
 from pathlib import Path
 
-from tools import encoding
+from tools import bpe, encoding
 from tools.bpe import Pairs, train_bpe
 from tools.console import UserError
 from tools.formats import load_tokenizer
@@ -231,6 +231,14 @@ def some_text(count):
     """Some text of about count distinct words."""
     draw = random.Random(0)
     return " ".join("".join(draw.choices("abcdefgh", k=8)) for _ in range(count))
+
+
+def test_the_rarest_of_too_many_words_are_left_out(monkeypatch):
+    monkeypatch.setattr(bpe, "MOST_BYTES", 8)
+    texts = [" b b", " aaa", " a a", " c", " a"]
+    assert bpe.count_words(texts) == {" a": 3, " b": 2, " aaa": 1}
+    monkeypatch.setattr(bpe, "MOST_BYTES", 7)
+    assert bpe.count_words(texts) == {" a": 3, " b": 2, " c": 1}  # " c" came after " aaa" went
 
 
 def test_repeated_text_takes_no_more_memory():

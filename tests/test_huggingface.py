@@ -189,6 +189,7 @@ def test_tokenizer_there_and_back(own, tmp_path, capsys, lacks):
     assert "left out: rows 261 to 265 of wte" in capsys.readouterr().out
     assert formats.load_tokenizer(tmp_path / "back_tokenizer.bin") == (vocabulary, 0)
     assert checkpoints.tokenizer_of(out) == tmp_path / "back_tokenizer.bin"
+    assert formats.digest_in(out) == formats.digest_of(vocabulary)
     flat, config = formats.load_weights(out)
     assert config.V == 261 and np.array_equal(gpt2.named_views(flat, config)["wte"], wte)
     command("--export", out, tmp_path / "again")
@@ -312,6 +313,16 @@ def test_vocabulary_that_is_no_bpe(own, capsys, vocabulary, why):
     assert why in capsys.readouterr().out
     assert not (folder / "vocab.json").exists()
     assert read_json(folder / "config.json")["eos_token_id"] is None
+
+
+def test_tokenizer_of_another_vocabulary_is_not_exported(own, tmp_path, capsys, monkeypatch):
+    own([*BYTES, END], 256)
+    path, other = tmp_path / "m.bin", tmp_path / "data" / "own_tokenizer.bin"
+    formats.write_weights(path, *formats.load_weights(path), digest=1)
+    monkeypatch.setattr(checkpoints, "tokenizer_of", lambda path: other)
+    command("--export", path, tmp_path / "hf")
+    assert "without a tokenizer: " in capsys.readouterr().out
+    assert not (tmp_path / "hf" / "vocab.json").exists()
 
 
 def test_another_model_takes_the_place_of_an_export(own, capsys):
@@ -572,6 +583,7 @@ def test_named_model_that_is_there(tmp_path, monkeypatch, capsys):
     flat = random_flat(config)
     write_safetensors(tmp_path / "model_gpt2-medium.safetensors", hf_tensors(flat, config))
     command("--model", "gpt2-medium", "--weights-only")
+    assert formats.digest_in(tmp_path / "gpt2_355M.bin") == token_files.GPT2_DIGEST
     assert f"wrote {tmp_path / 'gpt2_355M.bin'}" in capsys.readouterr().out
     read, read_config = formats.load_weights(tmp_path / "gpt2_355M.bin")
     assert read_config == config and np.array_equal(read, flat)

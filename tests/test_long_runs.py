@@ -12,7 +12,7 @@ import threading
 from types import SimpleNamespace
 
 import train_gpt2 as gpt2
-from tools import formats
+from tools import formats, numpy_engine
 from tools import train as house
 from tools.console import UserError
 
@@ -180,6 +180,19 @@ def test_what_a_killed_run_leaves_keeps_no_other_out(project, tmp_path):
 def test_number_of_401_digits(project, flag):
     done = long_run(project, *FAST, *DATA, flag, "9" * 401)
     failed(done, f"argument {flag}", "is not a number from 0 to", status=2)
+
+
+def test_threads_of_blas_within_ours(project, monkeypatch):
+    done = long_run(project, *FAST, *DATA, OPENBLAS_NUM_THREADS="2", OMP_NUM_THREADS="2")
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]["name"]
+    assert "openblas" not in blas or "set OPENBLAS_NUM_THREADS=1" in done.stderr
+    names = {"Build Dependencies": {"blas": {"name": "mkl-sdl"}}}
+    monkeypatch.setattr(np, "show_config", lambda mode: names)
+    monkeypatch.setattr(gpt2, "THREADS", 2)
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    assert "set MKL_NUM_THREADS=1" in numpy_engine.blas_warning()
+    monkeypatch.setenv("MKL_NUM_THREADS", "1")
+    assert numpy_engine.blas_warning() == ""
 
 
 def test_odd_variable_of_tqdm(project):

@@ -183,12 +183,14 @@ def test_interactive(run, monkeypatch):
 
 
 def test_an_exported_folder(tmp_path, capsys):
-    path, tokenizer = write(tmp_path), tmp_path / "own_tokenizer.bin"
+    path = write(tmp_path)
+    tokenizer = (tmp_path / "own_tokenizer.bin").rename(tmp_path / "out_tokenizer.bin")
     huggingface.export(path, tmp_path / "hf")
-    for weights in path, tmp_path / "hf":
-        sample.main([str(weights), "--tokenizer", str(tokenizer), "--prompt", "ab"])
-    one, other = capsys.readouterr().out.split("ab")[1:]
-    assert one == other and len(one) > 9
+    capsys.readouterr()
+    for weights in [path], [tmp_path / "hf"], [tmp_path / "hf", "--tokenizer", tokenizer]:
+        sample.main([*map(str, weights), "--prompt", "ab"])
+    one, *others = capsys.readouterr().out.split("ab")[1:]
+    assert others == [one, one] and len(one) > 9
 
 
 def test_characters_are_never_cut():
@@ -254,6 +256,13 @@ def test_prompt_from_standard_input(run, monkeypatch, data, text):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), "ascii", newline="\n"))
     more = expected(list(text.encode()) or [256], 5)
     assert run("--prompt", "-", "--tokens", 5) == f"{text}{more}\n"
+
+
+def test_end_of_text_in_a_prompt(run):
+    for prompt, separator, tokens in ("ab%c", "%", b"ab\0c"), ("ab\n", r"\n", b"ab\0"):
+        more = expected([token or 256 for token in tokens], 5)
+        flags = "--prompt", prompt, "--separator", separator, "--tokens", 5
+        assert run(*flags) == f"{prompt}{more}\n"
 
 
 @pytest.mark.parametrize("longer", ["", "m", "xyz" * 99])
@@ -345,6 +354,7 @@ def test_defaults(tmp_path, monkeypatch):
         "prompt": "",
         "interactive": False,
         "stop": "",
+        "separator": None,
         "tokens": 100,
         "temperature": 1.0,
         "top_k": 0,

@@ -14,7 +14,7 @@ from array import array
 from collections import Counter
 
 from tools.console import UserError
-from tools.encoding import END_OF_TEXT, WORDS
+from tools.encoding import END_OF_TEXT, WORDS, needed
 
 import regex  # comes with tiktoken, and knows \p{L}, which the standard library's re doesn't
 
@@ -22,13 +22,32 @@ BYTES = 256
 MAX_VOCAB_SIZE = 2**16  # ids are 16 bits in a token file
 MAX_TOKEN = 255  # bytes; a tokenizer file has one byte for the length of a token
 NO_TOKEN = -1
+MOST_BYTES = 2**22  # of distinct words, which bounds memory and time
 
 
 def count_words(texts):
-    """Count the words that GPT-2's pattern cuts texts, an iterable of str, into -> a Counter."""
+    """
+    Count the words that GPT-2's pattern cuts texts, an iterable of str, into -> a Counter.
+
+    In Chinese, say, a word is all between two punctuation marks, and nearly each is another. When
+    there are more than MOST_BYTES of distinct words, the rarest so far are left out.
+    """
     words, counts = regex.compile(WORDS), Counter()
     for text in texts:
         counts.update(match[0] for match in words.finditer(text))
+        if sum(map(len, counts)) > MOST_BYTES:  # letters, of up to four bytes
+            counts = most_frequent(counts)
+    return most_frequent(counts)
+
+
+def most_frequent(counts):
+    """Return those of the words that occur most, of MOST_BYTES together at most."""
+    kept, size = Counter(), 0
+    for word, count in counts.most_common():
+        size += len(word.encode())
+        if size > MOST_BYTES:
+            return kept
+        kept[word] = count
     return counts
 
 
@@ -103,6 +122,7 @@ def train_bpe(texts, vocab_size):
     # its count only falls, so the heap may hold one that is too high, but none that is too low.
     heap = [(-count, pair) for pair, count in pairs.counts.items()]
     heapq.heapify(heap)
+    bar = needed("tqdm").tqdm(total=vocab_size - 1 - BYTES, unit=" merges", disable=None)
     while len(vocabulary) < vocab_size - 1:
         if not heap:
             what = f"a vocabulary of {vocab_size:,} tokens: the text is enough for"
@@ -117,8 +137,10 @@ def train_bpe(texts, vocab_size):
         token = vocabulary[a] + vocabulary[b]
         if len(token) <= MAX_TOKEN:
             vocabulary.append(token)
+            bar.update()
             for pair in pairs.merge(a, b, len(vocabulary) - 1):
                 heapq.heappush(heap, (-pairs.counts[pair], pair))
+    bar.close()
     vocabulary.append(END_OF_TEXT.encode())  # of signs and letters, so no word has it
     assert len(set(vocabulary)) == vocab_size
     return vocabulary

@@ -196,6 +196,11 @@ def file_name(text):
     return text
 
 
+def with_escapes(text):
+    """Return a separator, in which \\n is a newline: a type for a flag."""
+    return file_name(text).replace(r"\n", "\n").replace(r"\t", "\t")
+
+
 def check_writable(path, flag=""):
     """Raise UserError, naming the flag, unless path can be written: before the work, not after."""
     target, path_is = Path(os.path.realpath(path)), f"{flag} {path}".strip()

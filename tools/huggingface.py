@@ -281,7 +281,10 @@ def export(path, folder):
         tokenizer = checkpoints.tokenizer_of(path)
         if tokenizer == gpt2.TOKENIZER_FILE and config.V == gpt2.GPT2_VOCAB_SIZE:
             write_gpt2_tokenizer(tokenizer, required=False)
-        files, end_of_text = hf_tokenizer.files(tokenizer, config)
+        found = hf_tokenizer.files(tokenizer, config)
+        digests = {name: formats.digest_in(name) for name in (path, tokenizer)}
+        formats.check_one_vocabulary(digests, "its own belongs beside it, as NAME_tokenizer.bin")
+        files, end_of_text = found
     except UserError as error:
         print(f"without a tokenizer: {error.text}")
     ids = {"bos_token_id": end_of_text, "eos_token_id": end_of_text}

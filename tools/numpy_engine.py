@@ -1,10 +1,23 @@
 """A step of training by the lesson's functions: one of the two engines of tools/train.py."""
 
 import math
+import os
 
 import train_gpt2 as gpt2
 
 import numpy as np
+
+BLAS_VARIABLES = {"openblas": "OPENBLAS_NUM_THREADS", "mkl": "MKL_NUM_THREADS"}
+BLAS_VARIABLES |= {"accelerate": "VECLIB_MAXIMUM_THREADS"}
+
+
+def blas_warning():
+    """Return a line if NumPy's BLAS would start threads within those of matmul, else ""."""
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"].get("name", "").lower()
+    for kind, name in BLAS_VARIABLES.items():
+        if kind in blas and os.environ.get(name) != "1" and gpt2.THREADS > 1:
+            return f"NumPy's BLAS, {blas}, has threads of its own within ours; set {name}=1"
+    return ""
 
 
 @gpt2.by_rows

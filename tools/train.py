@@ -30,9 +30,16 @@ if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 import train_gpt2 as gpt2
 from tools import checkpoints, formats, locks, memory, prepare, token_files
-from tools.console import Parser, UserError, check_writable, file_name, run_program
+from tools.console import (
+    Parser,
+    UserError,
+    check_writable,
+    file_name,
+    print_error,
+    run_program,
+)
 from tools.log import Progress, bars, print_line
-from tools.numpy_engine import NumpyEngine
+from tools.numpy_engine import NumpyEngine, blas_warning
 from tools.sampling import generate, picker
 
 import numpy as np
@@ -521,6 +528,8 @@ def main(argv=None):
         if more:
             args, _ = parse([*more, *argv])
         set_defaults(args)
+        if line := blas_warning():
+            print_error(line)
         return train(args, NumpyEngine)
     from tools import torch_engine  # only now, because it takes PyTorch
 
