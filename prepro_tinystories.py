@@ -15,9 +15,7 @@ import sys
 
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I leaves it out
-import _thread
 import argparse
-import contextlib
 import gzip
 import itertools
 import json
@@ -31,10 +29,9 @@ from array import array
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import resource_tracker
 from pathlib import Path
 
-from tools.console import Parser, UserError, bounded, is_want_of_threads, run_program
+from tools.console import Parser, UserError, bounded, run_program
 from tools.encoding import CHUNK, encode_text, gpt2_encoding, needed, vocabulary_of
 from tools.token_files import add_name_flag, prefix_of, write_splits, writing_to
 
@@ -98,52 +95,14 @@ def tokenize_shard(index, path):
 
 
 def start_worker():
-    """Prepare a worker to end with its parent, however that ends."""
+    """Have a worker end with its parent, and by Ctrl-C without a word, which is the parent's."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     def wait():
         multiprocessing.parent_process().join()  # a pipe, which the system closes at the end
         os._exit(1)
 
-    try:
-        threading.Thread(target=wait, daemon=True).start()
-    except RuntimeError:  # there is no thread left
-        os._exit(1)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # without a word, because the parent has the word
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # see not_interrupted()
-
-
-@contextlib.contextmanager
-def not_interrupted():
-    """
-    Have Ctrl-C wait until the end, here and in the processes that are started in here.
-
-    A worker starts like that, because in the middle of its imports Ctrl-C would be a traceback.
-    """
-    if hasattr(signal, "pthread_sigmask"):  # not on Windows
-        resource_tracker.ensure_running()  # comes with the first worker, and would end the wait
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        if hasattr(signal, "pthread_sigmask"):
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextlib.contextmanager
-def errors_of_threads():
-    """Yield a list for the errors of other threads, each of which interrupts this one, too."""
-    errors, before = [], threading.excepthook
-
-    def hook(args):
-        errors.append(args.exc_value)
-        _thread.interrupt_main()
-
-    threading.excepthook = hook
-    try:
-        yield errors
-    finally:
-        threading.excepthook = before
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def tokenize_shards(paths, workers):
@@ -154,40 +113,21 @@ def tokenize_shards(paths, workers):
     """
     # Started anew ("spawn") as everywhere but on Linux, because a fork of a program with threads
     # can hang.
-    context, pool = multiprocessing.get_context("spawn"), None
-
-    def submit(shard):
-        with not_interrupted():
-            return pool.submit(tokenize_shard, *shard)
-
-    with errors_of_threads() as errors:  # of the pool's: we would wait for it in vain
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, start_worker) as pool:
         try:
-            pool = ProcessPoolExecutor(workers, context, start_worker)
-            jobs = map(submit, enumerate(paths))
+            jobs = (pool.submit(tokenize_shard, *shard) for shard in enumerate(paths))
             pending = deque(itertools.islice(jobs, 2 * workers))
             for _ in needed("tqdm").tqdm(paths, unit="shard", disable=None):
                 yield pending.popleft().result()
                 pending.extend(itertools.islice(jobs, 1))
-            pool.shutdown()
-        except BaseException as error:
+        except BrokenProcessPool as error:
+            what = "a worker died, perhaps for want of memory"
+            raise UserError(f"{what}; try again with fewer --workers") from error
+        except BaseException:
             for worker in multiprocessing.active_children():
                 worker.kill()  # or we would wait until it has done what it is doing
-            if pool:
-                pool.shutdown(wait=False, cancel_futures=True)
-            explain(errors[0] if errors else error)
             raise
-
-
-def explain(error):
-    """Raise a UserError for an error of the workers, if it is one that a user can understand."""
-    hint = "try again with fewer --workers"
-    if isinstance(error, BrokenProcessPool):
-        what = "a worker died, perhaps for want of memory or of threads (ulimit -u)"
-        raise UserError(f"{what}; {hint}") from error
-    if isinstance(error, OSError | RuntimeError) and is_want_of_threads(error):
-        raise UserError(f"no worker can be started, see ulimit -u; {hint}") from error
-    if isinstance(error, UserError):
-        raise UserError(error.text) from error  # made in a worker, and anew by unpickling it
 
 
 def main(argv=None):

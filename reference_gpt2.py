@@ -222,7 +222,7 @@ SMALL_ADAMW = {"lr": 1e-2, "weight_decay": 0.1, "eps": 1e-4}
 def write_small(folder):
     """Write small_weights.bin and small_state.bin, which are kept under tests/."""
     folder.mkdir(parents=True, exist_ok=True)
-    console.check_writable(folder / "small_weights.bin")
+    formats.check_writable(folder / "small_weights.bin", gpt2.WEIGHTS_MAGIC)
     flat = np.random.default_rng(1337).standard_normal(gpt2.num_parameters(SMALL), np.float32)
     # no 0 and 1, which can hide a wrong gradient
     for name, view in gpt2.named_views(flat, SMALL).items():
@@ -305,7 +305,11 @@ def make_files(args):
     check_name(out, args.model)
     # before the work, not after; a folder that is to be made, too
     new = next((folder for folder in reversed(out.parents) if not folder.exists()), out)
-    console.check_writable(new, "--out")
+    formats.check_writable(new, gpt2.WEIGHTS_MAGIC, "--out")
+    state = out.with_name(f"{out.stem}_debug_state.bin")
+    formats.check_kind(out.with_name(gpt2.TOKENIZER_FILE.name), gpt2.TOKENIZER_MAGIC)
+    if not args.weights_only:
+        formats.check_kind(state, STATE)
     if config := gpt2.named_config(args.model, gpt2.GPT2_VOCAB_SIZE):
         flat = gpt2.init_weights(config, args.seed)
     elif args.model in HF_MODELS:
@@ -336,7 +340,6 @@ def make_files(args):
     if need > (have := memory.machine_memory()):
         size = f"take {need / 1e9:.1f} GB of memory, and there are {have / 1e9:.1f}"
         return print(f"not writing a debug state: the steps of AdamW for it {size}")
-    state = out.with_name(f"{out.stem}_debug_state.bin")
     make_state(state, flat, config, B, T, args.steps, args.lr, args.weight_decay)
 
 

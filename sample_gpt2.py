@@ -152,20 +152,19 @@ def parse_args(argv):
 
 def open_model(args):
     """Return what the flags name: params, config, vocabulary, end-of-text, and a line on them."""
-    step, digest, own = None, 0, None
+    step, digest, own, tokenizer = None, 0, None, args.tokenizer
     if os.path.isdir(args.weights):  # as reference_gpt2.py --export writes it
         with contextlib.redirect_stdout(sys.stderr):
             flat, config, own = huggingface.import_model(args.weights)
-        tokenizer = args.tokenizer
+        checkpoints.check_finite(args.weights, flat)
         if not tokenizer and not own:
             tokenizer = checkpoints.tokenizer_that_fits(args.weights, config.V)
     else:
-        flat, config = formats.load_weights(args.weights)
-        step = checkpoints.read_about(args.weights).get("step")
+        its = checkpoints.Checkpoint(args.weights, formats.WEIGHTS_HINT)
+        flat, config, step = its.weights(), its.config, its.about.get("step")
         digest = formats.digest_in(args.weights)
-        tokenizer = args.tokenizer or checkpoints.tokenizer_of(args.weights)
+        tokenizer = tokenizer or checkpoints.tokenizer_of(its)
     name = Path(args.weights).name
-    checkpoints.check_finite(args.weights, flat)
     vocabulary, end_of_text = formats.load_tokenizer(tokenizer) if tokenizer else own
     if len(vocabulary) != config.V:
         what = f"{tokenizer}: has {len(vocabulary):,} tokens, {name} knows {config.V:,}"

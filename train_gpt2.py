@@ -594,31 +594,32 @@ def main(args):
         sys.exit(f"{init}, {data}: vocabularies differ, {sizes}; try --init d4, or prepare again")
     if not 1 <= T <= config.maxT or not 1 <= B < min(len(train), len(val)) / T:
         sys.exit(f"{init}, {data}: not for --seq-len {T}, --batch-size {B}; take other numbers")
-    if not args.no_save and not os.access(Path(args.out).resolve().parent, os.W_OK):
+    if not args.no_save and not os.access(f"{Path(args.out).absolute().parent}/", os.W_OK):
         sys.exit(f"--out {args.out}: can't be written; give another place, or --no-save")
+    if not args.no_save and os.path.exists(args.out):
+        read_header(args.out, WEIGHTS_MAGIC, 3)  # a file of another kind is not replaced
     print(f"weights: {init}, {len(flat):,} parameters, {config}")
     print(f"data: {data}, {len(train):,} tokens, and {len(val):,} for validation")
     keep_freed_memory()
-    params = named_views(flat, config)
+    params, loss = named_views(flat, config), 0.0  # the latest loss
     grads, m, v = (named_views(np.zeros_like(flat), config) for _ in range(3))
     with contextlib.suppress(KeyboardInterrupt):  # after Ctrl-C, what it has learned is saved
         for step in range(args.steps + 1):
             last = step == args.steps
             if args.val_every and (last or step % args.val_every == 0):
-                val_loss = evaluate(params, config, val, B, T, args.val_batches)
-                print(f"step {step}: val loss {val_loss:.6f}")
-            sampling = args.sample_every and step and (last or step % args.sample_every == 0)
-            if (last or sampling) and not np.isfinite(flat).all():
-                sys.exit("the weights are not finite, and not saved; try a lower --lr")
-            if sampling:
+                loss = evaluate(params, config, val, B, T, args.val_batches)
+                print(f"step {step}: val loss {loss:.6f}")
+            sample = args.sample_every and step and (last or step % args.sample_every == 0)
+            if (last or sample) and not np.isfinite(loss + evaluate(params, config, val, B, T, 1)):
+                sys.exit("the loss is not finite, and the weights are not saved; try a lower --lr")
+            if sample:
                 tokens = generate(params, config, [end], np.random.default_rng((args.seed, step)))
                 text = b"".join(vocabulary[next(tokens)] for _ in range(SAMPLE_TOKENS))
                 print(f"step {step}: sample\n---\n{text.decode('utf-8', 'replace')}\n---")
             if last:
                 break
             began = time.perf_counter()
-            x, y = get_batch(train, step, B, T)
-            loss, cache = gpt2_forward(params, config, x, y)
+            loss, cache = gpt2_forward(params, config, *get_batch(train, step, B, T))
             gpt2_backward(1.0, cache, grads)
             del cache  # the activations, before the next ones are allocated
             norm = clip_gradients(grads, args.grad_clip if args.grad_clip > 0 else math.inf)
@@ -636,13 +637,12 @@ def main(args):
 
 
 if __name__ == "__main__":
-    parser = make_parser()
-    args = parser.parse_args()
+    args = make_parser().parse_args()
     has_data = args.data or os.path.exists(f"{SHAKESPEARE}_train.bin")
     if not (has_data and (args.init or WEIGHTS_FILE.exists())):  # this makes what is missing
         call = [sys.executable, HERE / "tools" / "prepare.py", *sys.argv[1:]]
         sys.argv[1:1] = subprocess.run(call, stdout=subprocess.PIPE, text=True).stdout.splitlines()
-        args = parser.parse_args()
+        args = make_parser().parse_args()
     args.init, args.data = args.init or str(WEIGHTS_FILE), args.data or str(SHAKESPEARE)
     try:
         main(args)

@@ -15,6 +15,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I leaves it out
 import cases
 import grade
 import training
@@ -139,7 +140,7 @@ def show_hint(name, number):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
+    parser = argparse.ArgumentParser(description="Grade the exercises.")
     parser.error = lambda why: parser.exit(2, f"check.py: {why}; --help lists the flags\n")
     parser.add_argument("name", nargs="?", metavar="NAME", help=" ".join(cases.ORDER))
     parser.add_argument("--hint", nargs="?", type=int, const=1, metavar="N", help="show step N")

@@ -18,6 +18,7 @@ import warnings
 from pathlib import Path
 from typing import NamedTuple
 
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I leaves it out
 import cases
 import mistakes
 import numpy as np

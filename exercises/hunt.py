@@ -8,10 +8,12 @@ Find the bug: a copy of train_gpt2.py with one mistake in it, and a test that is
 
 import argparse
 import inspect
+import os
 import shutil
 import sys
 from pathlib import Path
 
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I leaves it out
 import cases
 import mistakes
 
@@ -40,14 +42,17 @@ def hunted_file(number):
 
 
 def make(number, folder):
-    """Write the copy, and what its test needs."""
+    """Write the copy, and what its test needs. SystemExit if a copy is there that was changed."""
+    text, _ = hunted_file(number)
+    copy = folder / "train_gpt2.py"
+    if copy.exists() and copy.read_text(encoding="utf-8") != text:
+        sys.exit(f"hunt.py: {copy}: differs from what this makes; delete it to begin again")
     for name in "tests", "tools":
         (folder / name).mkdir(parents=True, exist_ok=True)
     (folder / ".gitignore").write_text("*\n", encoding="utf-8")
     for name in TESTED_WITH:
         shutil.copy(PROJECT / name, folder / name)
-    text, _ = hunted_file(number)
-    (folder / "train_gpt2.py").write_text(text, encoding="utf-8")
+    copy.write_text(text, encoding="utf-8")
 
 
 def main():

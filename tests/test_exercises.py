@@ -868,6 +868,8 @@ def test_going_through_them(tmp_path):
     assert "done" in text
     assert command(tmp_path, "exercises/check.py", "bias")[0] == grade.EMPTY
     assert command(tmp_path, "exercises/check.py", "biased")[0] == 2
+    for how in {"python": ["-I"]}, {"python": ["-OO"]}, {"PYTHONSAFEPATH": "1"}:
+        assert run(tmp_path, "exercises/check.py", "product", **how).returncode == grade.RIGHT
     assert command(tmp_path, "exercises/check.py", "--hint")[0] == 2
 
 
@@ -929,6 +931,10 @@ def test_hunting(tmp_path):
         status, text = command(folder, "test_gpt2.py", "--quick")
         assert status == 1
         assert "failed: " in text
+    copy = tmp_path / "exercises" / "hunt_03" / "train_gpt2.py"
+    copy.write_text("mine")  # is not replaced
+    status, text = command(tmp_path, "exercises/hunt.py", 3)
+    assert status == 1 and "delete it to begin again" in text and copy.read_text() == "mine"
     _, line = hunt.hunted_file(3)
     assert command(tmp_path, "exercises/hunt.py", 3, "--check", line)[0] == 0
     assert command(tmp_path, "exercises/hunt.py", 3, "--check", line + 1)[0] == 1

@@ -349,7 +349,7 @@ def test_read_only(public_folder, writer, closed):
     try:
         with as_nobody():
             with pytest.raises(UserError, match="no permission|read-only"):
-                console.check_writable(path)  # before the work
+                formats.check_writable(path, b"")  # before the work
             refuses(writer, path)
             assert contents(folder) == old
     finally:

@@ -110,12 +110,12 @@ def read_weights(path, data):
     assert behind >= 0 and moments in (0, 2)
     assert len(data) == end + moments * flat.nbytes + behind
     if moments:
-        m, v = checkpoints.read_moments(path)  # refused if one of them is not finite
+        m, v = checkpoints.Checkpoint(path).moments()  # refused if one of them is not finite
         assert m.tobytes() + v.tobytes() == data[end : len(data) - behind]
         assert np.isfinite(m).all() and 0 <= v.min() <= v.max() < np.inf
     else:
         with pytest.raises(UserError):
-            checkpoints.read_moments(path)
+            checkpoints.Checkpoint(path).moments()
 
 
 def good_state(folder):

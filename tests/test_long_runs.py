@@ -6,21 +6,15 @@ import re
 import shlex
 import shutil
 import signal
-import subprocess
-import sys
-import threading
-from types import SimpleNamespace
 
 import train_gpt2 as gpt2
 from tools import formats, numpy_engine
 from tools import train as house
-from tools.console import UserError
 
 import numpy as np
 import pytest
 from helpers import END, LETTERS, V, add_data, failed, make_project, run, start, succeeded
 from running import (
-    BOTH,
     DATA,
     FAST,
     LESSON,
@@ -46,17 +40,16 @@ ENDLESS = [*FAST, *DATA, "--steps", 10**6]
 
 
 @posix
-@pytest.mark.parametrize("lines", [1, 9])
-def test_output_that_nobody_reads(project, tmp_path, lines):
+def test_output_that_nobody_reads(project, tmp_path):
     """As by `| head`."""
     saved = tmp_path / "out.bin"
     with start(project, LONG, *ENDLESS, "--save", saved) as process:
-        for _ in range(lines):
+        for _ in range(9):
             process.stdout.readline()
         process.stdout.close()
         assert process.wait(timeout=30) == 141
         assert process.stderr.read() == ""
-    assert checkpoint(saved) >= (lines > 1)
+    assert checkpoint(saved) >= 1
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
@@ -65,7 +58,7 @@ def test_output_on_a_full_disk(project, tmp_path):
     with open("/dev/full", "w") as full:
         done = long_run(project, *ENDLESS, "--save", saved, streams={"stdout": full})
     line = failed(done, "No space left on device")
-    assert "Errno" not in line and checkpoint(saved) == 0
+    assert "Errno" not in line and not saved.exists()  # it has learned nothing
 
 
 @pytest.mark.parametrize("flag", ["--save", "--out"])
@@ -94,34 +87,47 @@ def test_folder_that_is_removed(project, tmp_path):
 
 
 @posix
-@pytest.mark.parametrize("change", ["overwritten", "truncated"])
+@pytest.mark.parametrize("change", ["overwritten", "longer", "truncated", "replaced"])
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_tokens_that_change_meanwhile(project, tmp_path, change, split):
+    """A file that is changed ends the run; it goes on with one in whose place there is another."""
     add_data(project, "changing")
     path, saved = project / "data" / f"changing_{split}.bin", tmp_path / "w.bin"
-    flags = [*ENDLESS, "--val-every", 5, "--val-batches", 3, "--save", saved]
-    with start(project, LONG, *flags, "--data", "data/changing") as process:
+    flags = [*FAST, *DATA, "--data", "data/changing", "--val-every", 5, "--val-batches", 3]
+    flags += ["--save", saved, "--steps", 300 if change == "replaced" else 10**6]
+    with start(project, LONG, *flags) as process:
         read_until(process, "step 3: ")
-        if change == "truncated":
+        data = path.read_bytes()
+        ones = data[:1024] + b"\1\0" * ((len(data) - 1024) // 2)
+        if change == "replaced":  # as the prepro scripts do it
+            (tmp_path / "new").write_bytes(ones)
+            os.replace(tmp_path / "new", path)
+        elif change == "truncated":
             os.truncate(path, 0)
         else:
-            with open(path, "r+b") as f:
-                f.seek(1024)
-                f.write(b"\xff" * (path.stat().st_size - 1024))
+            with open(path, "ab" if change == "longer" else "r+b") as f:
+                f.write(ones)
         try:
-            _, err = process.communicate(timeout=10)
+            out, err = process.communicate(timeout=30)
         finally:
             process.kill()
-    assert process.returncode == 1 and err.count("\n") == 1, (process.returncode, err)
-    assert "data/changing" in err and checkpoint(saved) >= 4
+    if change == "replaced":
+        assert process.returncode == 0, err
+        succeeded(long_run(project, *flags, *DATA, "--save", tmp_path / "again.bin"))
+        found = [formats.load_weights(path)[0] for path in (saved, tmp_path / "again.bin")]
+        assert np.array_equal(*found)
+    else:
+        assert process.returncode == 1 and err.count("\n") == 1, (process.returncode, err)
+        assert f"changing_{split}.bin: was changed during the run" in err
+        assert checkpoint(saved) >= 4
 
 
 @pytest.mark.parametrize("flag", ["--out", "--save"])
 def test_weights_that_are_not_finite_are_not_saved(project, tmp_path, flag):
-    """The loss of the step is finite, what it makes of the weights is not."""
+    """The loss of the step is finite, what comes of the weights that it makes is not."""
     flags = ["--lr", 1e38, "--weight-decay", 1e5, "--steps", 1, flag, tmp_path / "w.bin"]
     done = long_run(project, *FAST, *DATA, *flags)
-    failed(done, str(tmp_path / "w.bin"), ": its weights are not all ")
+    failed(done, "the loss is nan on data/letters_val", "nothing is saved")
     assert not list(tmp_path.iterdir())
 
 
@@ -158,28 +164,17 @@ def test_a_second_run_leaves_the_files_of_the_first_alone(project, tmp_path):
 
 @posix
 def test_what_a_killed_run_leaves_keeps_no_other_out(project, tmp_path):
-    """Its lock ended with it; what it was writing is removed, and nothing else."""
+    """Its lock ended with it."""
     saved = tmp_path / "w.bin"
     with start(project, LONG, *ENDLESS, "--save", saved, "--save-every", 1) as killed:
         read_until(killed, "wrote ")
         killed.kill()
-    dead, alive = killed.pid, os.getpid()
-    others = ["w.bin.part", "w.bin.x.part", f"w.bin.{alive}.part", f"v.bin.{dead}.part"]
-    for name in *others, f"w.bin.{dead}.part", f"w_best.bin.{dead}.part":
-        (tmp_path / name).write_bytes(b"x")
     succeeded(long_run(project, *FAST, *DATA, "--save", saved))
-    assert sorted(os.listdir(tmp_path)) == sorted(["w.bin", *others])
     assert checkpoint(saved) == 2
 
 
 # ----------------------------------------------------------------------------
 # Odd surroundings
-
-
-@pytest.mark.parametrize("flag", ["--steps", "--val-batches"])
-def test_number_of_401_digits(project, flag):
-    done = long_run(project, *FAST, *DATA, flag, "9" * 401)
-    failed(done, f"argument {flag}", "is not a number from 0 to", status=2)
 
 
 def test_threads_of_blas_within_ours(project, monkeypatch):
@@ -195,27 +190,11 @@ def test_threads_of_blas_within_ours(project, monkeypatch):
     assert numpy_engine.blas_warning() == ""
 
 
-def test_odd_variable_of_tqdm(project):
-    failed(long_run(project, *FAST, *DATA, TQDM_MININTERVAL="abc"), "TQDM_")
-
-
 def test_no_memory(project):
     """What an array that is too large raises."""
     full = "def full(*_): raise MemoryError('Unable to allocate 9 GiB')"
     full = within(f"{full}\nsys.modules['numpy'].zeros_like = full")
     failed(long_run(project, *FAST, *DATA, python=full), "Unable to allocate 9 GiB", "; ")
-
-
-@posix
-@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&- <&-"])
-@BOTH
-def test_closed_streams(project, tmp_path, closed, program):
-    out = tmp_path / "w.bin"
-    command = [sys.executable, project / program, *FAST, *DATA, "--out", out]
-    command = f"{shlex.join(map(str, command))} {closed}"
-    done = subprocess.run(command, shell=True, cwd=project, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, ""), done.stderr
-    assert formats.load_weights(out)[1].V == V
 
 
 # ----------------------------------------------------------------------------
@@ -252,6 +231,7 @@ def test_resumed_run_takes_over_how_often_it_saves(project, tmp_path):
     before = r"(?m)^(\w+(?: \d+)?).*\n(?=wrote )"  # how the line before it begins
     out = succeeded(long_run(project, *FAST, *DATA, *flags))
     assert re.findall(before, out) == ["step 1", "step 3"]
+    assert f"sample_gpt2.py --weights {saved} " in out  # though the end saved nothing anew
     quiet = ["--resume", saved, "--val-every", 0, "--sample-every", 0]
     out = succeeded(long_run(project, *quiet, "--steps", 9))
     assert re.findall(before, out) == ["step 5", "step 7", "step 8"]
@@ -288,15 +268,6 @@ def test_bits_per_byte():
     assert house.bits_per_byte(2.0, targets, None) is None
 
 
-def test_targets_beyond_the_vocabulary():
-    """Also where none of the inputs is: the last token of a batch is only ever a target."""
-    args = SimpleNamespace(batch_size=1, seq_len=3, data="x")
-    config = gpt2.GPT2Config(16, V, 1, 1, 4)
-    assert house.get_batch([np.array([0, 1, 2, V - 1])], 0, args, config)[1].max() == V - 1
-    with pytest.raises(UserError, match=f"tokens beyond {V - 1} now"):
-        house.get_batch([np.array([0, 1, 2, V])], 0, args, config)
-
-
 def test_a_sample_has_all_of_its_bytes(capsys, monkeypatch):
     """A character of several tokens, one that never was, and one that is not at its end."""
     vocabulary = ["é".encode()[:1], "é".encode()[1:], b"\xff", b"x"]
@@ -307,39 +278,24 @@ def test_a_sample_has_all_of_its_bytes(capsys, monkeypatch):
     assert capsys.readouterr().out == "é\ufffdx\ufffd\n"
 
 
-@pytest.mark.parametrize("saved, lost", [(None, "2 to 7"), (5, "5 to 7"), (8, None)])
-def test_steps_that_are_lost(saved, lost):
-    """A run that began at step 2 and has done all before step 8."""
-    saver = SimpleNamespace(start=2, saved=saved)
-    text = f"what it learned in steps {lost} is lost" if lost else "no step is lost"
-    assert house.Saver.lost(saver, 8) == text
-
-
 @posix
 def test_signals_that_are_waited_with(capfd):
-    before = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
-    with house.interruptions(False) as pressed:
-        assert signal.getsignal(signal.SIGTERM) is before[1]  # ends a single process at once
-        signal.raise_signal(signal.SIGINT)
-        assert pressed.is_set()
-    with house.interruptions(True) as pressed:
-        for _ in range(2):  # torchrun may send it again
-            try:
-                signal.raise_signal(signal.SIGTERM)
-            except KeyboardInterrupt:  # which would end pytest
-                pytest.fail("SIGTERM ends it at once")
-            assert pressed.is_set()
-        with pytest.raises(KeyboardInterrupt):  # but who presses Ctrl-C now has had enough
-            signal.raise_signal(signal.SIGINT)
+    """Ctrl-C, `kill`, the end of a terminal; but not what nohup has ignored."""
+    nohup = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with house.interruptions() as pressed:
+        signal.raise_signal(signal.SIGHUP)
+        assert not pressed.is_set()
+    signal.signal(signal.SIGHUP, nohup)
+    before = [signal.getsignal(signum) for signum in house.STOPS]
+    for signum in signal.SIGHUP, signal.SIGTERM:
+        with house.interruptions() as pressed:
+            for _ in range(2):  # torchrun may send it again
+                try:
+                    signal.raise_signal(signum)
+                except KeyboardInterrupt:  # which would end pytest
+                    pytest.fail("it ends at once")
+                assert pressed.is_set()
+            with pytest.raises(KeyboardInterrupt):  # but who presses Ctrl-C now has had enough
+                signal.raise_signal(signal.SIGINT)
     assert capfd.readouterr().err == 2 * STOPPING
-    assert before == [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
-
-
-def test_from_python_in_a_thread(project, tmp_path):
-    """Where no signal can be caught."""
-    flags, found = [*FAST, "--data", project / "data" / "letters", "--no-save"], []
-    thread = threading.Thread(target=lambda: found.extend(house.main([*map(str, flags)])))
-    thread.start()
-    thread.join()
-    loss, flat = found
-    assert 0 < loss < math.inf and flat.dtype == np.float32
+    assert before == [signal.getsignal(signum) for signum in house.STOPS]

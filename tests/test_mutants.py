@@ -481,8 +481,8 @@ MUTANTS = r"""
 == token files
 @ tools/formats.py
 ? test_formats.py -k read_token_file
-- np.memmap(path, "<u2", "r"
-+ np.memmap(path, "<i2", "r"  # ids wrapped at 2**15
+- np.memmap(f, "<u2", "r"
++ np.memmap(f, "<i2", "r"  # ids wrapped at 2**15
 - header[3] or GPT2_VOCAB_SIZE
 + header[3]  # 0 is no vocabulary
 ? test_formats.py -k damaged_tokens

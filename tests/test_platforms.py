@@ -6,14 +6,12 @@ needs of them itself. What a system does otherwise, rather than not at all, is b
 """
 
 import ast
-import ntpath
 import os
 import shlex
 import subprocess
 import sys
 
-from tools import benchmark, checkpoints, token_files
-from train_gpt2 import HERE
+from tools import benchmark, token_files
 
 import pytest
 from helpers import PROJECT, add_data, make_project, succeeded, without_network
@@ -140,16 +138,6 @@ def test_what_is_to_be_typed(monkeypatch):
     assert shlex.split(token_files.typed(words)) == words
     monkeypatch.setattr(os, "name", "nt")
     assert token_files.typed(words) == r'python "C:\my files\train_gpt2.py" --data D:\x'
-
-
-def test_another_machine_is_not_asked(monkeypatch):
-    """Windows would send a user's name to the host of a path that a checkpoint has."""
-    asked = []
-    monkeypatch.setattr(os.path, "splitdrive", ntpath.splitdrive)
-    monkeypatch.setattr(os.path, "realpath", asked.append)
-    monkeypatch.setattr(os.path, "abspath", str)
-    assert checkpoints.name_in_project("//host/share/data/letters") is None and not asked
-    assert checkpoints.name_in_project(f"{HERE}/data/letters") == "letters" and len(asked) == 2
 
 
 def test_benchmark_without_the_memory_of_processes(monkeypatch, capsys):

@@ -115,6 +115,20 @@ def test_a_resumed_run_may_save_elsewhere(project, tmp_path):
     assert first.read_bytes() == before and checkpoint(second) == 4
 
 
+def test_a_checkpoint_is_of_one_save(tmp_path):
+    """Though another one takes its place while it is read."""
+    config, path = gpt2.GPT2Config(8, V, 1, 1, 4), tmp_path / "w.bin"
+    ones = np.ones(gpt2.num_parameters(config), np.float32)
+    about = {"data": "", "digest": "", "settings": {}}
+    for step in 1, 2:
+        moments = 3 * step * ones, 5 * step * ones
+        checkpoints.save(path, step * ones, config, {"step": step, **about}, moments)
+        if step == 1:
+            its = checkpoints.Checkpoint(path)
+    found = its.about["step"], its.weights().max(), *its.moments().max(1)
+    assert found == (1, 1, 3, 5) and checkpoints.read_about(path)["step"] == 2
+
+
 FIXED = sorted(checkpoints.SETTINGS.keys() - {"steps", "save_every", "shuffle"})
 
 
@@ -123,13 +137,14 @@ def test_resume_with_another_flag(tmp_path, capsys, name):
     """What decides the result can't be changed; to give what it was made with does no harm."""
     saved, flag = tmp_path / "w.bin", f"--{name.replace('_', '-')}"
     config = gpt2.GPT2Config(16, V, 1, 1, 4)
-    about = {"step": 2, "data": "data/x", "digest": "", "settings": {name: 7}}
+    seven = type(checkpoints.SETTINGS[name])(7)
+    about = {"step": 2, "data": "data/x", "digest": "", "settings": {name: seven}}
     checkpoints.save(saved, gpt2.init_weights(config), config, about)
     args, _ = house.parse(["--resume", str(saved), flag, "7"])
     assert vars(args)[name] == 7
     with pytest.raises(SystemExit):
         house.parse(["--resume", str(saved), flag, "8"])
-    assert f"{flag}: {saved} was made with 7; leave the flag out" in capsys.readouterr().err
+    assert f"{flag}: {saved} was made with {seven}; leave the flag out" in capsys.readouterr().err
 
 
 def test_digest_of_the_data():
@@ -162,7 +177,7 @@ def test_moments_that_none_can_be(tmp_path, which, value):
     moments = [-np.abs(flat), np.abs(flat)]
     about = {"step": 0, "data": "data/x", "digest": "", "settings": {}}
     checkpoints.save(path, flat, config, about, moments)
-    assert np.array_equal(checkpoints.read_moments(path), moments)
+    assert np.array_equal(checkpoints.Checkpoint(path).moments(), moments)
     before = path.read_bytes()
     moments[which][-1] = value
     with pytest.raises(UserError, match=f"w.bin is not written: its {'mv'[which]} are not"):
@@ -170,7 +185,7 @@ def test_moments_that_none_can_be(tmp_path, which, value):
     assert path.read_bytes() == before
     formats.write_weights(path, flat, config, moments)
     with pytest.raises(UserError, match=f"w.bin: its {'mv'[which]} are not all finite"):
-        checkpoints.read_moments(path)
+        checkpoints.Checkpoint(path).moments()
 
 
 # ----------------------------------------------------------------------------
@@ -280,7 +295,7 @@ LONG_STEPS = [*FAST, *DATA, "--grad-accum", 10_000]  # of half a minute each
 
 @posix
 def test_second_ctrl_c_ends_at_once(project, tmp_path):
-    """In the middle of a step. It says what is lost."""
+    """In the middle of a step."""
     saved = tmp_path / "w.bin"
     succeeded(long_run(project, *FAST, *DATA, "--save", saved))
     before = saved.read_bytes()
@@ -298,7 +313,7 @@ def test_second_ctrl_c_ends_at_once(project, tmp_path):
         out, err = process.communicate(timeout=30)
         assert time.monotonic() - clock < 2.3
     assert (process.returncode, out) == (130, "")
-    assert err == "train.py: stopped at once; no step is lost\n"
+    assert err == "train.py: stopped at once, without saving\n"
     assert saved.read_bytes() == before
     assert {path.name for path in tmp_path.iterdir()} == {"w.bin", "w_best.bin"}
 
@@ -316,15 +331,6 @@ def test_second_ctrl_c_amid_a_lock_of_the_threads(project):
             assert process.wait(timeout=10) == 130
         finally:
             process.kill()
-
-
-def test_ctrl_c_that_comes_as_another_error():
-    """As NumPy's np.fromfile makes a SystemError of one: it is told as what it was."""
-    saver = SimpleNamespace(start=0, lost=lambda step: f"{step} steps are lost")
-    with pytest.raises(KeyboardInterrupt, match="stopped at once; 3 steps are lost"):
-        with house.saving(saver) as state:
-            state.step = 3
-            raise SystemError("returned a result with an exception set") from KeyboardInterrupt()
 
 
 @pytest.mark.parametrize("whole", [True, False])
@@ -377,7 +383,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(project, tmp_path, more):
     saved = tmp_path / "out.bin"
     succeeded(long_run(project, *FAST, *DATA, "--save", saved))
     before = saved.read_bytes()
-    flags = ["--lr", "1e20", *more, "--steps", 9, "--save", saved, "--val-every", 1]
+    flags = ["--lr", "1e20", *more, "--steps", 9, "--save", saved, "--val-every", 5]
     done = long_run(project, *FAST, *DATA, *flags)
     batch = 3 if "--grad-accum" in more else 1
     failed(done, "step 1: ", f"batch {batch} of data/letters", "--lr", "--grad-clip")
@@ -436,5 +442,5 @@ def test_log_from_before_bits_per_byte_goes_on(tmp_path):
 def test_another_table_is_no_log(project, tmp_path):
     log = tmp_path / "notes.csv"
     log.write_text("step,loss\n0,4.5\n")
-    failed(long_run(project, *FAST, *DATA, "--log", log), f"--log {log}: exists, and is no log")
+    failed(long_run(project, *FAST, *DATA, "--log", log), f"--log {log}: there is a file of an")
     assert log.read_text() == "step,loss\n0,4.5\n" and list(tmp_path.iterdir()) == [log]

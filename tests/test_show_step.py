@@ -18,8 +18,17 @@ from tools import formats, show_step, tracing
 import numpy as np
 import pytest
 from browser import chromium, data_of, needs_chromium, with_page, without_errors  # noqa: F401
-from helpers import PROJECT, failed, run, succeeded, write_tokenizer, write_tokens
-from running import LESSON, parts_of
+from helpers import (
+    PROJECT,
+    add_data,
+    failed,
+    make_project,
+    run,
+    succeeded,
+    write_tokenizer,
+    write_tokens,
+)
+from running import LESSON, parts_of, small_weights
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
@@ -341,7 +350,7 @@ def test_size_of_a_d12(folder, tmp_path):
     ("files", "flags", "says"),
     [
         ({"weights": "none.bin"}, [], ["none.bin: there is no file", "reference_gpt2.py"]),
-        ({"weights": "nan.bin"}, [], ["the loss is nan"]),
+        ({"weights": "nan.bin"}, [], ["nan.bin: its weights are not all finite"]),
         ({"weights": "stepless.bin"}, [], ["stepless.bin: has AdamW's moments, but"]),
         ({"weights": "other.bin"}, [], ["other.bin knows 260", "has 261", "--data NAME"]),
         ({"data": "few"}, ["--seq-len", "9"], ["few_val.bin: has 9 tokens; lower"]),
@@ -350,6 +359,7 @@ def test_size_of_a_d12(folder, tmp_path):
         ({}, ["--seq-len", "21"], ["21 tokens in a sequence", "20 of these weights"]),
         ({}, ["--text", "x" * 30], ["30 tokens in a sequence"]),
         ({}, ["--text", ""], ["--text: is empty"]),
+        ({}, ["--lr", "1e300"], ["--lr 1e+300: the step is not finite"]),
         ({"data": "letters"}, ["--text", "a{"], ["--text: the vocabulary has no '{'"]),
         ({}, ["-o", "none/step.html"], ["-o none/step.html: there is no such folder"]),
     ],
@@ -357,10 +367,19 @@ def test_size_of_a_d12(folder, tmp_path):
 def test_mistakes_end_with_one_line(folder, files, flags, says):
     if files.get("data") == "none" and gpt2.TOKENIZER_FILE.exists():
         says = ["gpt2_tokenizer.bin has 50,257"]
-    (folder / "step.html").write_text("an old page, which outlives a mistake")
+    (folder / "step.html").write_text("<!doctype html> which outlives a mistake")
     before = {path: path.read_bytes() for path in folder.iterdir()}
     failed(show_step_in(folder, "--seq-len", "8", *flags, **files), *says)
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_default_files(tmp_path):
+    """As in its first command: GPT-2's weights and the validation data of Shakespeare."""
+    project = add_data(make_project(tmp_path), "tiny_shakespeare")
+    small_weights(project / "gpt2_124M.bin", 24)
+    succeeded(run(project, "tools/show_step.py", "-o", "step.html"))
+    data = data_of(project / "step.html")
+    assert (data["model"], data["what"]) == ("gpt2_124M.bin", "batch 0 of tiny_shakespeare_val.bin")
 
 
 def test_bad_flags(folder):

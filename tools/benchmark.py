@@ -401,7 +401,8 @@ def model_name(text):
 
 def main():
     import train_gpt2 as gpt2
-    from tools.console import Parser, bounded, check_writable, file_name
+    from tools.console import Parser, bounded, file_name
+    from tools.formats import check_writable, replacing
     from tools.log import bars
 
     parser = Parser(description="Time a training step, or a sample, here and in PyTorch.")
@@ -432,7 +433,7 @@ def main():
             print_report(measured)
         return
     if args.json:
-        check_writable(args.json, "--json")
+        check_writable(args.json, b'{\n "', "--json")
 
     config = tuple(gpt2.named_config(args.model, gpt2.GPT2_VOCAB_SIZE))
     sizes = config, args.batch_size, args.seq_len
@@ -486,9 +487,7 @@ def main():
     flags = {k: v for k, v in vars(args).items() if k not in ("json", "command", "show")}
     measured = {"machine": machine, "versions": versions, "flags": flags, "rounds": rounds}
     if args.json:
-        from tools import formats
-
-        with formats.replacing(args.json) as f:
+        with replacing(args.json) as f:
             f.write(json.dumps(measured, indent=1).encode())
     print_report(measured)
     for i, command in enumerate(args.command, 1):

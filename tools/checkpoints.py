@@ -2,20 +2,20 @@
 Checkpoints: a weight file with AdamW's moments behind the weights, and a text about the run.
 
 The text is JSON, a dict of known keys whose types and ranges are checked: it is data from whoever
-made the file, and never command-line text. It names no file to write. The one name that it has is
-that of the data; unless this is in the project's data folder, the user has to confirm it by --data.
+made the file, and never command-line text. It names no file to write; the one name that it has is
+that of the data.
 """
 
 import hashlib
 import json
 import math
 import os
-import shlex
+import sys
 from pathlib import Path
 
 import train_gpt2 as gpt2
 from tools import formats
-from tools.console import UserError, one_line
+from tools.console import NotFinite, UserError, one_line
 from tools.formats import FLOAT32
 from train_gpt2 import HERE
 
@@ -28,9 +28,7 @@ DIGEST_TOKENS = 10**6  # at the beginning of the training data, and at its end
 SETTINGS = {"steps": 0, "batch_size": 1, "seq_len": 1, "lr": 0.0, "warmup": 0, "min_lr_frac": 0.0}
 SETTINGS |= {"weight_decay": 0.0, "grad_clip": 0.0, "seed": 0}
 SETTINGS |= {"grad_accum": 1, "save_every": 0, "shuffle": False}
-MOST_BATCHES = 10**6  # of a step, which can't be stopped between them
-MOST = {name: 2**63 for name, least in SETTINGS.items() if type(least) is int}
-MOST["grad_accum"] = MOST_BATCHES
+MOST = 2**63  # of whole numbers
 BETAS = 0.9, 0.999  # of the lesson's adamw_update(), and PyTorch's
 
 
@@ -42,25 +40,16 @@ def digest(shards):
     return found.hexdigest()
 
 
-def name_in_project(data):
-    """Return the name of data, None if its files are not in the project's data folder."""
-    folder, name = os.path.split(os.path.abspath(data))
-    ours, its = (os.path.normcase(os.path.splitdrive(path)[0]) for path in (HERE, folder))
-    if its != ours:
-        return None  # unseen: on Windows it may be another machine, which would learn who asks
-    return name if os.path.realpath(folder) == os.path.realpath(HERE / "data") else None
-
-
 def describe(args, shards):
     """
     Return what a checkpoint says about a run with these flags, but for its step, a dict.
 
-    The name of its data is one that means the same in any folder, and where the project was moved.
+    The name of its data, HERE / "data", is the same in any folder, and where the project was moved.
     """
     settings = {name: getattr(args, name) for name in SETTINGS}
-    name = name_in_project(args.data)
-    data = f"data/{name}" if name else os.path.abspath(args.data)
-    return {"data": data, "digest": digest(shards), "settings": settings}
+    data = Path(args.data).resolve()
+    data = data.relative_to(HERE) if data.is_relative_to(HERE) else data
+    return {"data": data.as_posix(), "digest": digest(shards), "settings": settings}
 
 
 def checked_settings(found):
@@ -69,52 +58,20 @@ def checked_settings(found):
         raise ValueError(f"unknown settings {sorted(found.keys() - SETTINGS.keys())}")
     for name, value in found.items():
         least = SETTINGS[name]
-        if type(value) is not type(least) and (type(least), type(value)) != (float, int):
-            raise ValueError(f"{name} is {value!r}")
-        if not least <= value <= MOST.get(name, math.inf) or value == math.inf:
+        most = MOST if type(least) is int else sys.float_info.max
+        if type(value) is not type(least) or not least <= value <= most:
             raise ValueError(f"{name} is {value!r}")
     return found
 
 
-def read_about(path):
-    """Return what a weight file says about its run, a dict; {} if nothing. Raises UserError."""
-    try:
-        formats.read_config(path)
-    except UserError as error:  # whose hint is for weights
-        raise UserError(f"{error.text.rpartition('; ')[0]}; {HINT}") from None
-    header = np.fromfile(path, "<i4", 256)
-    size = int(header[8]) if header[1] == FLOAT32 else 0
-    if not size:
-        return {}
-    try:
-        if size > MAX_BYTES:
-            raise ValueError("too long a text")
-        with open(path, "rb") as f:
-            f.seek(-size, os.SEEK_END)
-            about = json.loads(f.read())
-        known = {"step": int, "data": str, "settings": dict, "digest": str, "means": bool}
-        for key, value in about.items():
-            if type(value) is not (known | {"val_loss": float})[key]:
-                raise ValueError(f"{key} is {value!r}")
-        checked_settings(about["settings"])
-        if not 0 <= about["step"] < 2**63 or not {"data", "digest"} <= about.keys():
-            raise ValueError("no step, no data, or no digest")
-        if b"\0" in os.fsencode(about["data"]):
-            raise ValueError("its data can't be the name of a file")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        what = f"damaged, at its end ({type(error).__name__}: {error})"
-        raise UserError(f"{path}: {what}; {HINT}") from error
-    return about
-
-
 def check_finite(what, flat=None, moments=()):
-    """Raise UserError unless all numbers are finite, and the second moment's none below 0."""
+    """Raise NotFinite unless all numbers are finite, and the second moment's none below 0."""
     for name, numbers in zip(("weights", "m", "v"), (flat, *moments), strict=False):
         if numbers is None:
             continue
         low, high = numbers.min(), numbers.max()  # nan if there is a nan
         if not (math.isfinite(low) and math.isfinite(high)) or name == "v" and low < 0:
-            raise UserError(f"{what}: its {name} are not all finite; go back to an earlier one")
+            raise NotFinite(f"{what}: its {name} are not all finite; go back to an earlier one")
 
 
 def save(path, flat, config, about, moments=(), vocabulary=0):
@@ -133,29 +90,60 @@ def convert(moments, means):
         moment *= 1 - beta if means else 1 / (1 - beta)
 
 
-def read_moments(path, means=False):
-    """Return AdamW's m and v of a checkpoint, flat: sums, or means. UserError if it has none."""
-    config, _ = formats.read_config(path)
-    header = np.fromfile(path, "<i4", 256)
-    if header[1] != FLOAT32 or header[9] != 2:
-        what = "has weights only, of no use to --resume"
-        raise UserError(f"{path}: {what}; `--init {path}` starts a run from them")
-    count = gpt2.num_parameters(config)
-    start = os.path.getsize(path) - int(header[8]) - 2 * 4 * count
-    moments = np.fromfile(path, "<f4", 2 * count, offset=start).reshape(2, count)
-    check_finite(path, moments=moments)
-    if read_about(path).get("means", False) != means:
-        convert(moments, means)
-    return moments
+class Checkpoint:
+    """
+    A weight file, opened once: all that is read from it is of one save, whatever takes its place.
+
+    It has a config, and about, a dict of what it says about its run; {} if nothing. UserError.
+    """
+
+    def __init__(self, path, hint=HINT):
+        self.path = path
+        self.f, self.config, self.header = formats.open_weights(path, hint)
+        self.about = self.read_about() if self.header[1] == FLOAT32 and self.header[8] else {}
+
+    def read_about(self):
+        """Return the text at its end, a dict, with every type and range checked. UserError."""
+        try:
+            if self.header[8] > MAX_BYTES:
+                raise ValueError("too long a text")
+            self.f.seek(-self.header[8], os.SEEK_END)
+            about = json.loads(self.f.read())
+            known = {"step": int, "data": str, "settings": dict, "digest": str, "means": bool}
+            for key, value in about.items():
+                if type(value) is not (known | {"val_loss": float})[key]:
+                    raise ValueError(f"{key} is {value!r}")
+            checked_settings(about["settings"])
+            if not 0 <= about["step"] < 2**63 or not {"data", "digest"} <= about.keys():
+                raise ValueError("no step, no data, or no digest")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            what = f"damaged, at its end ({type(error).__name__}: {error})"
+            raise UserError(f"{self.path}: {what}; {HINT}") from error
+        return about
+
+    def weights(self):
+        """Return all parameters, a flat float32 vector. UserError if one is not finite."""
+        flat = formats.read_weights(self.f, self.config, self.header[1])
+        check_finite(self.path, flat)
+        return flat
+
+    def moments(self, means=False):
+        """Return AdamW's m and v, flat: sums, or means. UserError if it has none."""
+        if self.header[1] != FLOAT32 or self.header[9] != 2:
+            what = "has weights only, of no use to --resume"
+            raise UserError(f"{self.path}: {what}; `--init {self.path}` starts a run from them")
+        count = gpt2.num_parameters(self.config)
+        self.f.seek(gpt2.HEADER_BYTES + 4 * (count + formats.wte_padding(self.config)))
+        moments = np.fromfile(self.f, "<f4", 2 * count).reshape(2, count)
+        check_finite(self.path, moments=moments)
+        if self.about.get("means", False) != means:
+            convert(moments, means)
+        return moments
 
 
-def data_of(about, path):
-    """Return the name of a checkpoint's data, if it is in the project's data folder. UserError."""
-    if name := name_in_project(HERE / about["data"]):
-        return str(HERE / "data" / name)
-    data = shlex.quote(one_line(about["data"]))
-    hint = f"if these are the files, confirm it by --data {data}"
-    raise UserError(f"{path}: its data, {data}, are outside of this project; {hint}")
+def read_about(path):
+    """Return what a weight file says about its run, a dict; {} if nothing. Raises UserError."""
+    return Checkpoint(path).about
 
 
 def start_of(path, about, shards, steps):
@@ -172,21 +160,22 @@ def own_tokenizer(path):
     return Path(path).with_name(f"{Path(path).stem}_tokenizer.bin")
 
 
-def tokenizer_of(path):
+def tokenizer_of(its):
     """
-    Return the tokenizer file of the data that a checkpoint was trained on, or else one that fits.
+    Return the tokenizer file of the data that a Checkpoint was trained on, or else one that fits.
 
     Where these have another vocabulary by now, one beside it or in data/ that has the model's. For
     weights that don't say what they were trained on, that beside them, if there is one.
 
     Raises UserError if it takes its own, and that is not here, as where the checkpoint was moved.
     """
-    about, own, digest = read_about(path), "NAME_tokenizer.bin", formats.digest_in(path)
+    about, own = its.about, "NAME_tokenizer.bin"
+    digest = formats.digest_in(its.path)
     if about:
         own = Path(f"{HERE / about['data']}_tokenizer.bin")
-        if name_in_project(own) and own.exists() and digest in (0, formats.digest_in(own)):
+        if own.exists() and digest in (0, formats.digest_in(own)):
             return own
-    return tokenizer_that_fits(path, formats.read_config(path)[0].V, digest, own, not about)
+    return tokenizer_that_fits(its.path, its.config.V, digest, own, not about)
 
 
 def tokenizer_that_fits(path, V, digest=0, own="NAME_tokenizer.bin", guess=True):
@@ -207,6 +196,6 @@ def tokenizer_that_fits(path, V, digest=0, own="NAME_tokenizer.bin", guess=True)
     if V != gpt2.GPT2_VOCAB_SIZE and not (ours.exists() and digest in (0, formats.digest_in(ours))):
         own = one_line(Path(own).name)
         what = f"knows {V:,} tokens, not GPT-2's, and their {own} is not here"
-        hint = f"copy it from where {Path(path).name} was trained; sample_gpt2.py --tokenizer FILE"
-        raise UserError(f"{path}: {what}; {hint} takes it")
+        hint = f"copy it from where {Path(path).name} was trained"
+        raise UserError(f"{path}: {what}; {hint}; sample_gpt2.py --tokenizer FILE takes it")
     return gpt2.TOKENIZER_FILE

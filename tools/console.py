@@ -6,15 +6,10 @@ import argparse
 import codecs
 import contextlib
 import errno
-import io
 import math
 import os
-import re
-import shutil
 import signal
-import stat
 import sys
-import textwrap
 import threading
 import warnings
 from pathlib import Path
@@ -29,6 +24,10 @@ class UserError(SystemExit):
         return self.code
 
 
+class NotFinite(UserError):
+    """Numbers that are not finite, where nothing is to be saved that led to them."""
+
+
 class NoNetwork(UserError):
     """A host that can't be reached: exit status 3, so that tools/prepare.py can tell."""
 
@@ -37,13 +36,8 @@ NO_NETWORK = 3  # the exit status
 
 
 def one_line(text):
-    """Return the text without newlines, and with what would steer a terminal spelled out."""
-    text = " ".join(str(text).split())
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-# The control characters, but for tab and newline
-STEERING = {c: ascii(chr(c))[1:-1] for c in (*range(32), *range(127, 160)) if chr(c) not in "\t\n"}
+    """Return the text without newlines."""
+    return " ".join(str(text).split())
 
 
 def text_decoder():
@@ -52,32 +46,9 @@ def text_decoder():
     return codecs.getincrementaldecoder("utf-8")("surrogateescape" if kept else "replace")
 
 
-class Terminal(io.TextIOWrapper):
-    """Standard output on a terminal: what would steer that, in a token say, is spelled out."""
-
-    def write(self, text):
-        return super().write(text.translate(STEERING))
-
-
-def fitted(text):
-    """
-    Return a message as standard error takes it: on a terminal, broken between words.
-
-    A terminal by itself breaks lines anywhere, and so flags in two. `A command`, which is to be
-    copied, stays whole if a line can take it.
-    """
-    if not sys.stderr.isatty():
-        return text
-    whole = re.sub("`[^`]*`", lambda found: found[0].replace(" ", "\0"), text)
-    columns = shutil.get_terminal_size().columns or 80  # 0: it does not say
-    lines = textwrap.wrap(whole, columns, break_long_words=False, break_on_hyphens=False)
-    return "\n".join(lines).replace("\0", " ")
-
-
 def print_error(text):
-    """Print a message on standard error, if that takes it."""
-    with contextlib.suppress(OSError):
-        print(fitted(str(text)), file=sys.stderr)
+    """Print a message on standard error."""
+    print(text, file=sys.stderr)
 
 
 def end(status, text):
@@ -93,15 +64,9 @@ def run_program(main):
     Exit status: 1 for a mistake, 2 for a flag, 3 without a network, 130 after Ctrl-C.
     """
     name = Path(sys.argv[0]).name
-    for stream in "stdout", "stderr":
-        if getattr(sys, stream) is None:  # it was closed, as by >&-
-            setattr(sys, stream, open(os.devnull, "w"))
     sys.stdout.reconfigure(errors="replace", line_buffering=True)  # a terminal may lack letters
     if not sys.stdout.isatty():  # a pipe or a file gets a sample's bytes as they are
         sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
-    else:
-        how = sys.stdout.encoding, sys.stdout.errors
-        sys.stdout = Terminal(sys.stdout.buffer, *how, line_buffering=True)
     warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's, of numbers that training stops at
     try:
         main()
@@ -110,13 +75,7 @@ def run_program(main):
         sys.exit(141)  # what a shell expects of a program that SIGPIPE ended
     except MemoryError as error:
         end(1, f"{name}: out of memory; take smaller sizes ({one_line(error)})")
-    except (OSError, RuntimeError) as error:
-        if is_want_of_threads(error):
-            what = "can't start new thread, or process"
-            hint = "end other programs, raise the limit (ulimit -u), or set OMP_NUM_THREADS=1"
-            end(1, f"{name}: {what}; {hint}")
-        if isinstance(error, RuntimeError):
-            raise
+    except OSError as error:
         if error.filename:
             what = f"{error.filename}: {error.strerror}"
             end(1, f"{name}: {one_line(what)}; check that file or folder")
@@ -133,13 +92,6 @@ def run_program(main):
             print_error(f"{name}: {one_line(stop)}")
         # sys.exit() waits for threads, and Ctrl-C may have come amid a lock that they wait for
         os._exit(130)  # what a shell expects of a program that was interrupted
-
-
-def is_want_of_threads(error):
-    """Return whether an error says that no thread, or no process, can be started."""
-    if isinstance(error, OSError):
-        return error.strerror == os.strerror(errno.EAGAIN)
-    return "start new thread" in str(error)
 
 
 def drop_output():
@@ -163,17 +115,7 @@ class Parser(argparse.ArgumentParser):
     """An ArgumentParser that says what is wrong in one line; exit status 2."""
 
     def error(self, message):
-        self.exit(2, fitted(f"{self.prog}: {one_line(message)}; --help lists the flags") + "\n")
-
-    def parse_known_args(self, args=None, namespace=None):
-        """Parse as ArgumentParser does. From --flag=-- some of its versions make an empty list."""
-        found, others = super().parse_known_args(args, namespace)
-        for name, value in vars(found).items():
-            if value == [] != self.get_default(name):
-                if not isinstance(self.get_default(name), str):
-                    self.error(f"argument --{name.replace('_', '-')}: -- is no value for it")
-                setattr(found, name, "--")
-        return found, others
+        self.exit(2, f"{self.prog}: {one_line(message)}; --help lists the flags\n")
 
 
 def bounded(kind, low, high=math.inf):
@@ -199,33 +141,6 @@ def file_name(text):
 def with_escapes(text):
     """Return a separator, in which \\n is a newline: a type for a flag."""
     return file_name(text).replace(r"\n", "\n").replace(r"\t", "\t")
-
-
-def check_writable(path, flag=""):
-    """Raise UserError, naming the flag, unless path can be written: before the work, not after."""
-    target, path_is = Path(os.path.realpath(path)), f"{flag} {path}".strip()
-    folder = target.parent  # of what a link leads to
-    if not folder.is_dir():
-        raise UserError(f"{path_is}: there is no such folder; make it first")
-    if target.is_symlink() or target.exists() and not target.is_file():
-        what = "a folder, a device, or a link to itself"
-        raise UserError(f"{path_is}: this is {what}; give the name of a file")
-    if not os.access(folder, os.W_OK):
-        raise UserError(f"{path_is}: no permission to write there; give another folder")
-    if target.exists():
-        if not os.access(target, os.W_OK):
-            raise UserError(f"{path_is}: is read-only; give another name, or make it writable")
-        owners = {0, folder.stat().st_uid, target.stat().st_uid}
-        if folder.stat().st_mode & stat.S_ISVTX and os.geteuid() not in owners:
-            what = "belongs to another user, in a folder where nobody can replace others' files"
-            raise UserError(f"{path_is}: {what}; give another name")
-    part = Path(f"{target}.{os.getpid()}.part")  # as formats.replacing() makes it
-    try:
-        part.unlink(missing_ok=True)  # of a run that had this number, and was killed
-        part.touch(exist_ok=False)
-        part.unlink()
-    except OSError as error:
-        raise UserError(f"{path_is}: {error.strerror}; give another name or folder") from error
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import hashlib
 import itertools
 import json
 import os
+import stat
 from pathlib import Path
 
 import train_gpt2 as gpt2
@@ -32,15 +33,27 @@ DIGEST = slice(10, 12)  # of the header of weights and tokens: that of their voc
 UNPADDED, FLOAT32, BFLOAT16 = 1, 3, 5  # header[1] of a weight file, its version
 
 
-def read_header(path, magic, versions, hint, size_of=None):
-    """Return a file's header, 256 ints. UserError if the file is of another kind or length."""
+def open_file(path, magic, versions, hint, size_of=None):
+    """
+    Open a file for reading -> it, behind its header; the header, 256 ints.
+
+    It stays what it was, whatever takes its place. UserError if it is of another kind or length.
+    """
     if not os.path.isfile(path):  # a pipe would keep us waiting
         raise UserError(f"{path}: there is no file of this name; {hint}")
-    header, found = np.fromfile(path, "<i4", 256).tolist(), os.path.getsize(path)
+    f = open(path, "rb")
+    header, found = np.fromfile(f, "<i4", 256).tolist(), os.fstat(f.fileno()).st_size
     if len(header) < 256 or header[0] != magic or header[1] not in versions:
         raise UserError(f"{path}: not a file of the kind or version expected here; {hint}")
     if size_of and found != (size := size_of(header)):
         raise UserError(f"{path}: has {found:,} bytes, its header means {size:,}; {hint}")
+    return f, header
+
+
+def read_header(*args):
+    """Return a file's header, 256 ints. UserError, with the arguments of open_file."""
+    f, header = open_file(*args)
+    f.close()
     return header
 
 
@@ -72,9 +85,62 @@ def check_one_vocabulary(digests, hint):
             raise UserError(f"{name}: its vocabulary is not that of {other}; {hint}")
 
 
+KIND = 4  # bytes at a file's beginning that tell what it is: llm.c's magic, "%PDF", and so on
+PAGE = b"<!do"  # of HTML
+
+
+def check_kind(path, kind, path_is=None):
+    """
+    Raise UserError if a file of another kind is there: what is not empty, and begins otherwise.
+
+    kind is what such files begin with: bytes, or llm.c's magic, a number.
+    """
+    kind = kind if isinstance(kind, bytes) else kind.to_bytes(KIND, "little")
+    if os.path.isfile(path):
+        with open(path, "rb") as f:
+            if f.read(len(kind)) not in (b"", kind):
+                what = "there is a file of another kind, which is not replaced"
+                raise UserError(f"{path_is or path}: {what}; give another name, or move it")
+
+
+def check_writable(path, kind, flag=""):
+    """
+    Raise UserError, naming the flag, unless path can be written: before the work, not after.
+
+    kind is that of check_kind(): what is no earlier version of it, replacing() does not replace.
+    """
+    target, path_is = Path(os.path.realpath(path)), f"{flag} {path}".strip()
+    folder = target.parent  # of what a link leads to
+    if not folder.is_dir():
+        raise UserError(f"{path_is}: there is no such folder; make it first")
+    if target.is_symlink() or target.exists() and not target.is_file():
+        what = "a folder, a device, or a link to itself"
+        raise UserError(f"{path_is}: this is {what}; give the name of a file")
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{path_is}: no permission to write there; give another folder")
+    if target.exists():
+        if not os.access(target, os.W_OK):
+            raise UserError(f"{path_is}: is read-only; give another name, or make it writable")
+        owners = {0, folder.stat().st_uid, target.stat().st_uid}
+        if folder.stat().st_mode & stat.S_ISVTX and os.geteuid() not in owners:
+            what = "belongs to another user, in a folder where nobody can replace others' files"
+            raise UserError(f"{path_is}: {what}; give another name")
+    try:
+        check_kind(path, kind, path_is)
+        part = Path(f"{target}.{os.getpid()}.part")  # as replacing() makes it
+        part.touch()
+        part.unlink()
+    except OSError as error:
+        raise UserError(f"{path_is}: {error.strerror}; give another name or folder") from error
+
+
 @contextlib.contextmanager
-def replacing(path):
-    """Open a file beside path for writing; it takes the place of path once it is whole on disk."""
+def replacing(path, kind=KIND):
+    """
+    Open a file beside path for writing; it takes the place of path once it is whole on disk.
+
+    UserError if what it would replace does not begin with the same bytes, so many as kind says.
+    """
     target = Path(os.path.realpath(path))  # what a link leads to
     if os.path.lexists(target) and not (target.is_file() and os.access(target, os.W_OK)):
         raise UserError(f"cannot write {path}: no plain file, or read-only; give another place")
@@ -84,6 +150,8 @@ def replacing(path):
             yield f
             f.flush()
             os.fsync(f.fileno())
+        with open(part, "rb") as f:
+            check_kind(path, f.read(kind))
         if target.exists():
             os.chmod(part, target.stat().st_mode)
         os.replace(part, target)
@@ -132,36 +200,54 @@ def weights_size(header):
     return HEADER_BYTES + numbers * (2 if version == BFLOAT16 else 4) + about
 
 
-def read_config(path):
-    """Read a weight file's header -> config, version. UserError unless the file is whole."""
-    hint = "`python reference_gpt2.py` makes gpt2_124M.bin"
-    header = read_header(path, WEIGHTS_MAGIC, (UNPADDED, FLOAT32, BFLOAT16), hint, weights_size)
-    return GPT2Config(*header[2:7]), header[1]
+WEIGHTS_HINT = "`python reference_gpt2.py` makes gpt2_124M.bin"
+
+
+def open_weights(path, hint=WEIGHTS_HINT):
+    """Open a weight file -> it, behind its header; config; the header. UserError unless whole."""
+    versions = UNPADDED, FLOAT32, BFLOAT16
+    f, header = open_file(path, WEIGHTS_MAGIC, versions, hint, weights_size)
+    return f, GPT2Config(*header[2:7]), header
+
+
+def read_weights(f, config, version):
+    """Return all parameters of a file that open_weights() has opened, a flat float32 vector."""
+    wte, padding = config.V * config.C, wte_padding(config, version)
+    dtype = "<u2" if version == BFLOAT16 else "<f4"
+    f.seek(HEADER_BYTES)
+    flat = np.fromfile(f, dtype, num_parameters(config) + padding)
+    if version == BFLOAT16:  # the upper half of a float32
+        flat = (flat.astype(np.uint32) << 16).view(np.float32)
+    return np.delete(flat, slice(wte, wte + padding))
 
 
 def load_weights(path):
     """Read a weight file -> all parameters as a flat float32 vector, config. Raises UserError."""
-    config, version = read_config(path)
-    wte, padding = config.V * config.C, wte_padding(config, version)
-    dtype = "<u2" if version == BFLOAT16 else "<f4"
-    flat = np.fromfile(path, dtype, num_parameters(config) + padding, offset=HEADER_BYTES)
-    if version == BFLOAT16:  # the upper half of a float32
-        flat = (flat.astype(np.uint32) << 16).view(np.float32)
-    return np.delete(flat, slice(wte, wte + padding)), config
+    f, config, header = open_weights(path)
+    with f:
+        return read_weights(f, config, header[1]), config
+
+
+def open_tokens(path):
+    """Open a token file -> it; its tokens, an array that stays on disk; V. Raises UserError."""
+    hint = "prepro_tinyshakespeare.py makes the default one, prepro_text.py one of your own text"
+    size = os.path.getsize(path) if os.path.isfile(path) else 0
+    if size and size % 4 == 0 and np.fromfile(path, "<i4", 1) != TOKENS_MAGIC:
+        f, V = open(path, "rb"), GPT2_VOCAB_SIZE  # llm.c's first format: no header
+        tokens = np.memmap(f, "<i4", "r")
+    else:
+        size_of = lambda header: HEADER_BYTES + 2 * (header[2] or -1)  # noqa: E731
+        f, header = open_file(path, TOKENS_MAGIC, (1,), hint, size_of)
+        tokens, V = np.memmap(f, "<u2", "r", HEADER_BYTES), header[3] or GPT2_VOCAB_SIZE
+    if not 0 <= tokens.min() <= tokens.max() < V:
+        raise UserError(f"{path}: not a token file, or has tokens outside 0 to {V - 1:,}; {hint}")
+    return f, tokens, V
 
 
 def load_tokens(path):
     """Read a token file -> its tokens, an array that stays on disk, and V. Raises UserError."""
-    hint = "prepro_tinyshakespeare.py makes the default one, prepro_text.py one of your own text"
-    size = os.path.getsize(path) if os.path.isfile(path) else 0
-    if size and size % 4 == 0 and np.fromfile(path, "<i4", 1) != TOKENS_MAGIC:
-        tokens, V = np.memmap(path, "<i4", "r"), GPT2_VOCAB_SIZE  # llm.c's first format: no header
-    else:
-        size_of = lambda header: HEADER_BYTES + 2 * (header[2] or -1)  # noqa: E731
-        header = read_header(path, TOKENS_MAGIC, (1,), hint, size_of)
-        tokens, V = np.memmap(path, "<u2", "r", HEADER_BYTES), header[3] or GPT2_VOCAB_SIZE
-    if not 0 <= tokens.min() <= tokens.max() < V:
-        raise UserError(f"{path}: not a token file, or has tokens outside 0 to {V - 1:,}; {hint}")
+    f, tokens, V = open_tokens(path)
+    f.close()
     return tokens, V
 
 

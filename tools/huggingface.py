@@ -274,11 +274,11 @@ def export(path, folder):
     there = {file.name for file in folder.iterdir()} if folder.exists() else set()
     if others := there.difference(EXPORTED, hf_tokenizer.FILES):
         raise UserError(f"{folder}: has {min(others)}, which is of no export; give a new folder")
-    flat, config = formats.load_weights(path)
-    checkpoints.check_finite(path, flat)
+    its = checkpoints.Checkpoint(path, formats.WEIGHTS_HINT)
+    flat, config = its.weights(), its.config
     files, end_of_text = {}, None
     try:
-        tokenizer = checkpoints.tokenizer_of(path)
+        tokenizer = checkpoints.tokenizer_of(its)
         if tokenizer == gpt2.TOKENIZER_FILE and config.V == gpt2.GPT2_VOCAB_SIZE:
             write_gpt2_tokenizer(tokenizer, required=False)
         found = hf_tokenizer.files(tokenizer, config)
@@ -300,6 +300,6 @@ def export(path, folder):
     for name in there.intersection(hf_tokenizer.FILES).difference(files):
         (folder / name).unlink()  # of an earlier model
     for name, text in files.items():
-        with formats.replacing(folder / name) as f:
+        with formats.replacing(folder / name, kind=0) as f:  # which is an export
             f.write(text.encode())
     print(f"wrote {folder}: model.safetensors, {', '.join(files)}")

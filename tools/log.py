@@ -7,12 +7,13 @@ import sys
 import threading
 from pathlib import Path
 
-from tools.console import UserError, check_writable
-from tools.formats import replacing
+from tools.console import UserError
+from tools.formats import check_writable, replacing
 
 COLUMNS = "step,tokens,train_loss,val_loss,lr,grad_norm,ms,train_bpb,val_bpb"  # bits per byte
 OLD_COLUMNS = COLUMNS.removesuffix(",train_bpb,val_bpb")  # of logs before these were logged
 FORMATS = {"lr": "g", "grad_norm": "g", "ms": ".1f"}  # of the others: ".6f"
+KIND = OLD_COLUMNS.encode()  # how any log begins
 LOCK = threading.RLock()
 
 
@@ -22,8 +23,6 @@ def bars():
         from tqdm import tqdm
     except ImportError:
         raise UserError("tqdm is missing; `pip install -r requirements.txt` installs it") from None
-    except ValueError as error:  # it reads variables called TQDM_...
-        raise UserError(f"tqdm: {error}; unset that variable, TQDM_...") from None
     # Its own is for several processes, too: Python 3.14 warns of it when Ctrl-C ends us at once
     tqdm.set_lock(LOCK)
     tqdm.monitor_interval = 0  # no thread that looks whether a bar moves
@@ -57,14 +56,11 @@ def open_log(path, start):
 
     A new run (start 0) does not take the log of another one.
     """
-    check_writable(path, "--log")
+    check_writable(path, KIND, "--log")
     lines = []
     if Path(path).exists():
         with open(path, encoding="utf-8", errors="replace") as f:
-            header = f.readline().rstrip("\n")
-            if header not in (COLUMNS, OLD_COLUMNS):
-                raise UserError(f"--log {path}: exists, and is no log; give another name")
-            more = COLUMNS.count(",") - header.count(",")  # cells that its rows lack
+            more = COLUMNS.count(",") - f.readline().count(",")  # cells that its rows lack
             for line in f:
                 step = line.split(",")[0]
                 if len(step) < 20 and step.isdecimal() and line.endswith("\n"):

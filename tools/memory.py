@@ -2,7 +2,6 @@
 How much memory a training run takes, and how much this machine has.
 """
 
-import contextlib
 import math
 import os
 import sys
@@ -10,18 +9,13 @@ from pathlib import Path
 
 from tools.console import print_error
 
-CGROUPS = Path("/sys/fs/cgroup")  # where Linux says what a container may have
-
 
 def machine_memory():
-    """Return the bytes of memory that this machine, or container, has; infinity if unknown."""
-    have = math.inf
-    with contextlib.suppress(AttributeError, ValueError, OSError):  # no sysconf on Windows
-        have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for file in "memory.max", "memory/memory.limit_in_bytes":  # cgroups, version 2 and version 1
-        with contextlib.suppress(ValueError, OSError):  # "max", or no such file
-            have = min(have, int((CGROUPS / file).read_text("utf-8")))
-    return have
+    """Return the bytes of memory that this machine has; infinity if unknown."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # no sysconf on Windows
+        return math.inf
 
 
 def memory_needed(config, num_parameters, B, T, grad_accum=1):

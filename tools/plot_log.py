@@ -18,13 +18,13 @@ if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 from pathlib import Path
 
-from tools.console import Parser, UserError, check_writable, run_program
-from tools.formats import replacing, write_page
+from tools.console import Parser, UserError, run_program
+from tools.formats import PAGE, check_writable, replacing, write_page
 from tools.log import COLUMNS, OLD_COLUMNS
 
 import numpy as np
 
-FORMATS = (".html", ".png", ".svg", ".pdf")
+FORMATS = {".html": PAGE, ".png": b"\x89PNG", ".svg": b"<?xm", ".pdf": b"%PDF"}  # how each begins
 TEMPLATE = Path(__file__).with_suffix(".html")
 BITS = "train_bpb", "val_bpb"
 UNITS = {"loss": "loss (nats per token)", "bpb": "loss (bits per byte)"}
@@ -164,7 +164,7 @@ def main():
     if suffix not in FORMATS:
         parser.error(f"-o {args.output}: must end in one of {', '.join(FORMATS)}")
 
-    check_writable(args.output, "-o")
+    check_writable(args.output, FORMATS[suffix], "-o")
     logs = {path: read_log(path) for path in args.logs}
     for path, log in logs.items():
         print(f"{path}: {len(log['step']):,} rows")

@@ -7,7 +7,7 @@ that repeats (doc/sampling.md). Temperature, top-k and top-p change which token 
 """
 
 import train_gpt2 as gpt2
-from tools.console import UserError
+from tools.console import NotFinite
 from train_gpt2 import IN_BLOCKS, attend, embedding_forward, gelu, layernorm_forward, softmax
 
 import numpy as np
@@ -18,14 +18,14 @@ import numpy as np
 
 def next_token(logits, rng, temperature=1.0, top_k=0, top_p=1.0):
     """
-    Draw a token by its logit, logits (V,), in float64. Raises UserError if one is not finite.
+    Draw a token by its logit, logits (V,), in float64. Raises NotFinite if one is not finite.
 
     A temperature below 1 makes likely tokens likelier, 0 takes the likeliest. Only the top_k most
     likely tokens remain (Fan et al. 2018, 5.4; 0: all), and of these the fewest that have top_p of
     the probability (Holtzman et al. 2020, 3.1).
     """
     if not np.isfinite(logits.max()):
-        raise UserError("the model's logits are not finite; train it again, with a lower --lr")
+        raise NotFinite("the model's logits are not finite; train it again, with a lower --lr")
     if temperature < 1e-6:  # for smaller ones the division may overflow
         return int(logits.argmax())
     p = softmax(logits.astype(np.float64) / temperature)

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import train_gpt2 as gpt2
 from tools import checkpoints, formats
-from tools.console import Parser, UserError, bounded, check_writable, file_name, run_program
+from tools.console import Parser, UserError, bounded, file_name, run_program
 from tools.encoding import encoding_of
 from tools.memory import memory_needed, print_memory
 from tools.tracing import watch
@@ -142,18 +142,18 @@ def token_text(token):
 # AdamW's next step
 
 
-def load_moments(path, flat):
+def load_moments(its, flat):
     """
-    Read a checkpoint -> AdamW's m and v, flat; of how many steps they are; what it says of its run.
+    Read a Checkpoint -> AdamW's m and v, flat; of how many steps they are. Raises UserError.
 
-    A file without moments gives zeros, and 0: AdamW would begin with it. Raises UserError.
+    A file without moments gives zeros, and 0: AdamW would begin with it.
     """
-    about, header = checkpoints.read_about(path), np.fromfile(path, "<i4", 10).tolist()
-    if header[1] != formats.FLOAT32 or header[9] != 2:
-        return np.zeros_like(flat), np.zeros_like(flat), 0, about
-    if "step" not in about:
-        raise UserError(f"{path}: has AdamW's moments, but doesn't say of which step; train anew")
-    return *checkpoints.read_moments(path), about["step"], about
+    if its.header[1] != formats.FLOAT32 or not its.header[9]:
+        return np.zeros_like(flat), np.zeros_like(flat), 0
+    if "step" not in its.about:
+        what = "has AdamW's moments, but doesn't say of which step"
+        raise UserError(f"{its.path}: {what}; train anew")
+    return *its.moments(), its.about["step"]
 
 
 def next_step(about, lr, weight_decay):
@@ -241,12 +241,12 @@ def lesson():
 # The flags
 
 
-def names_of(args):
+def names_of(args, its):
     """Return what the names of the data begin with; the tokenizer file. Raises UserError."""
     if args.data:
         own = Path(f"{args.data}_tokenizer.bin")
         return args.data, args.tokenizer or (own if own.exists() else gpt2.TOKENIZER_FILE)
-    tokenizer = args.tokenizer or checkpoints.tokenizer_of(args.weights)
+    tokenizer = args.tokenizer or checkpoints.tokenizer_of(its)
     name = str(tokenizer).removesuffix("_tokenizer.bin")  # of the data, unless it is GPT-2's
     has_data = any(Path(f"{name}_{part}.bin").exists() for part in ("train", "val"))
     return name if has_data else gpt2.SHAKESPEARE, tokenizer
@@ -315,9 +315,10 @@ def main():
     parser.add_argument("-o", dest="output", type=file_name, default="step.html", help=help)
     args = parser.parse_args()
 
-    check_writable(args.output, "-o")
-    config, _ = formats.read_config(args.weights)
-    args.data, tokenizer = names_of(args)
+    formats.check_writable(args.output, formats.PAGE, "-o")
+    its = checkpoints.Checkpoint(args.weights, formats.WEIGHTS_HINT)
+    config = its.config
+    args.data, tokenizer = names_of(args, its)
     vocabulary, end_of_text = load_tokenizer(tokenizer, args.weights, config)
     x, y, what = load_step_tokens(args, config, vocabulary, end_of_text)
     digests = {"the tokenizer": formats.digest_of(vocabulary)}
@@ -327,14 +328,14 @@ def main():
     largest = max(map(math.prod, gpt2.tensor_shapes(config).values()))
     # one tensor at a time, in float64, and copies of its gradient and moments
     print_memory(sizes | {"weights after the step": (8 + 3 * 4) * largest})
-    flat, _ = formats.load_weights(args.weights)
-    *moments, step, run = load_moments(args.weights, flat)
-    settings = next_step(run, args.lr, args.weight_decay)
+    flat = its.weights()
+    *moments, step = load_moments(its, flat)
+    settings = next_step(its.about, args.lr, args.weight_decay)
     shown, params, grads = step_data(flat, config, x, y, vocabulary)
     m, v = (gpt2.named_views(moment, config) for moment in moments)
     about = {
         "model": Path(args.weights).name,
-        "steps": run.get("step"),
+        "steps": its.about.get("step"),
         "adamw": step,
         "what": what,
         "made": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
@@ -344,6 +345,8 @@ def main():
         **settings,
     }
     rows = parameter_rows(params, grads, m, v, step, settings)
+    if not math.isfinite(sum(row["step"] for row in rows)):
+        raise UserError(f"--lr {args.lr}: the step is not finite; lower it, or --weight-decay")
     data = {**about, **shown, "parameters": rows, "lesson": lesson()}
     formats.write_page(args.output, TEMPLATE, data)
     size = os.path.getsize(args.output) / 1e6

@@ -77,7 +77,7 @@ def write(path, named):
         header[name] = {"dtype": "F32", "shape": array.shape, "data_offsets": (begin, end)}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # so that the tensors are aligned
-    with replacing(path) as f:
+    with replacing(path, kind=0) as f:  # it begins with a length
         f.write(len(text).to_bytes(8, "little") + text)
         for _, array in named:
             f.write(np.ascontiguousarray(array))

@@ -17,7 +17,15 @@ from pathlib import Path
 
 import train_gpt2 as gpt2
 from tools.console import UserError
-from tools.formats import DIGEST, check_one_vocabulary, digest_in, digest_of, load_tokens, replacing
+from tools.formats import (
+    DIGEST,
+    check_kind,
+    check_one_vocabulary,
+    digest_in,
+    digest_of,
+    open_tokens,
+    replacing,
+)
 
 import numpy as np
 
@@ -35,12 +43,19 @@ def prefix_of(name):
 
 @contextlib.contextmanager
 def writing_to(prefix):
-    """Make the folder that a prefix is in. In there an error of the system becomes a UserError."""
+    """
+    Make the folder that a prefix is in, where files of a dataset can be written, or UserError.
+
+    In there an error of the system becomes one, too.
+    """
     folder = Path(prefix).parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):  # now, and not after a download
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        for name in "train", "val", "tokenizer":
+            magic = gpt2.TOKENIZER_MAGIC if name == "tokenizer" else gpt2.TOKENS_MAGIC
+            check_kind(f"{prefix}_{name}.bin", magic)
         yield
     except OSError as error:
         hint = "--name FOLDER/NAME writes to another folder"
@@ -176,24 +191,29 @@ class TokenFile:
     """
     The tokens of a file, which are read when they are asked for: len(), and slices.
 
-    What is not there any more raises a UserError, where an array on the disk would end the program.
+    They are those of the file as it was opened: another one in its place is not read, and if it is
+    changed itself, slices raise a UserError.
     """
 
     def __init__(self, path):
-        tokens, self.V = load_tokens(path)
+        self.f, tokens, self.V = open_tokens(path)
         self.path, self.dtype, self.offset = path, tokens.dtype, tokens.offset
-        self.digest = digest_in(path)
-        self.count = len(tokens)
+        self.digest, self.count, self.state = digest_in(path), len(tokens), self.state_now()
+
+    def state_now(self):
+        """Return what changes with the file."""
+        state = os.fstat(self.f.fileno())
+        return state.st_size, state.st_mtime_ns
 
     def __len__(self):
         return self.count
 
     def __getitem__(self, part):
         start, stop, _ = part.indices(self.count)
-        offset = self.offset + start * self.dtype.itemsize
-        tokens = np.fromfile(self.path, self.dtype, stop - start, offset=offset)
-        if len(tokens) < stop - start:
-            raise UserError(f"{self.path}: was cut short meanwhile; prepare it again")
+        self.f.seek(self.offset + start * self.dtype.itemsize)
+        tokens = np.fromfile(self.f, self.dtype, stop - start)
+        if self.state_now() != self.state:
+            raise UserError(f"{self.path}: was changed during the run; prepare it again")
         return tokens
 
 

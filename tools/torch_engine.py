@@ -13,7 +13,7 @@ import math
 import os
 
 import reference_gpt2 as reference
-from tools.console import UserError, is_want_of_threads
+from tools.console import UserError
 
 import torch
 from torch import distributed, nn
@@ -62,8 +62,6 @@ def open_device(args):
             gc.collect()  # what DistributedDataParallel left, or threads outlive the group
             distributed.destroy_process_group()
     except RuntimeError as error:
-        if is_want_of_threads(error):
-            raise
         which = f" (rank {RANK})" if WORLD > 1 else ""
         text = str(error).strip().splitlines()[0]
         why, hint = text.split(". ")[0], "try --device cpu"

@@ -19,25 +19,19 @@ import math
 import os
 import signal
 import sys
-import threading
 import time
 from codecs import getincrementaldecoder
 from functools import partial
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 import train_gpt2 as gpt2
 from tools import checkpoints, formats, locks, memory, prepare, token_files
-from tools.console import (
-    Parser,
-    UserError,
-    check_writable,
-    file_name,
-    print_error,
-    run_program,
-)
+from tools.console import NotFinite, Parser, UserError, file_name, print_error, run_program
+from tools.log import KIND as LOG_KIND
 from tools.log import Progress, bars, print_line
 from tools.numpy_engine import NumpyEngine, blas_warning
 from tools.sampling import generate, picker
@@ -104,10 +98,11 @@ def given_flags(parser, argv):
         if value == "":
             parser.error(f"argument {flag}: has no name behind it")
         if isinstance(value, int | float):
-            greatest = 2**63 if isinstance(value, int) else sys.float_info.max
-            least, most = checkpoints.SETTINGS.get(name, 0), checkpoints.MOST.get(name, greatest)
-            if not least <= value <= most:
-                parser.error(f"argument {flag}: {value} is not a number from {least} to {most}")
+            greatest = checkpoints.MOST if isinstance(value, int) else sys.float_info.max
+            least = checkpoints.SETTINGS.get(name, 0)
+            if not least <= value <= greatest:
+                text = f"{value} is not a number from {least} to {greatest}"
+                parser.error(f"argument {flag}: {text}")
     return given
 
 
@@ -115,14 +110,14 @@ def parse(argv):
     """
     Return the flags of a run as a namespace, complete; for --resume, with those of its checkpoint.
 
-    Its about is what the checkpoint says, its argv what was given here. Raises UserError, or
-    SystemExit for a flag.
+    Its checkpoint is an open one, its argv what was given. Raises UserError; SystemExit for a flag.
     """
     parser = make_parser()
     given = given_flags(parser, argv)
-    about = {}
+    checkpoint = None
     if given.get("resume"):
-        about = checkpoints.read_about(given["resume"])
+        checkpoint = checkpoints.Checkpoint(given["resume"])
+        about = checkpoint.about
         if not about:
             hint = f"to start from its weights, --init {given['resume']}"
             raise UserError(f"{given['resume']}: says nothing of a run; {hint}")
@@ -132,45 +127,56 @@ def parse(argv):
                 parser.error(f"--{name.replace('_', '-')}: {hint}")
         if "init" in given:
             parser.error("--init: goes without --resume, which has weights; leave one of them out")
-        data = given.get("data")
-        data = data or token_files.shown(checkpoints.data_of(about, given["resume"]))
-        given = about["settings"] | {"save": given["resume"]} | given | {"data": data}
-    if given.get("save_every") and not given.get("save"):
+        data = given.get("data") or token_files.shown(gpt2.HERE / about["data"])
+        save = None if given.get("no_save") else given["resume"]
+        given = about["settings"] | {"save": save} | given | {"data": data}
+    if given.get("save_every") and not (given.get("save") or given.get("no_save")):
         parser.error("--save-every: says how often, but not where; add --save FILE")
-    args = SimpleNamespace(**DEFAULTS | given, about=about, argv=argv)
+    if given.get("save") and given.get("no_save"):
+        parser.error("--no-save: goes without --save; leave one of them out")
+    args = SimpleNamespace(**DEFAULTS | given, checkpoint=checkpoint, argv=argv)
     return args, SWITCHES.keys() & given.keys()
 
 
 def check_outputs(args):
-    """Raise UserError unless the files that the flags name can be written, and are not one."""
-    best = best_file(args.save) if args.save else None
-    flags = {"--save": args.save, "--save's best": best, "--log": args.log}
-    if not args.save and not args.no_save:
-        flags["--out"] = args.out
-    inputs = [f"{args.data}_tokenizer.bin"]
-    inputs += [str(path) for path in Path(f"{args.data}_").parent.glob("*_train*.bin")]
-    inputs += [str(path) for path in Path(f"{args.data}_").parent.glob("*_val*.bin")]
-    seen = {os.path.realpath(path): f"the data, {path}" for path in inputs}
-    for flag, path in flags.items():
+    """
+    Return the files of weights that a run is to write, {flag: path}. UserError unless it may.
+
+    What it starts from is replaced only where --save or --out itself names it.
+    """
+    files, seen = {}, {}
+    if args.save:
+        files = {"--save": args.save, "--save's best": best_file(args.save)}
+        seen = {os.path.realpath(args.resume or args.init): "what the run starts from"}
+        seen.pop(os.path.realpath(args.save), None)
+    elif not args.no_save:
+        files = {"--out": args.out}
+    for flag, path in {**files, "--log": args.log}.items():
         if path:
-            check_writable(path, flag)
-            if (other := seen.get(os.path.realpath(path))) is not None:
+            kind = LOG_KIND if flag == "--log" else gpt2.WEIGHTS_MAGIC
+            formats.check_writable(path, kind, flag)
+            if other := seen.get(os.path.realpath(path)):
                 raise UserError(f"{flag} {path}: is {other}, too; give another name")
             seen[os.path.realpath(path)] = f"the file of {flag}"
+    return files
 
 
 # ----------------------------------------------------------------------------
 # Interrupts
 
 
-@contextlib.contextmanager
-def interruptions(terminate):
-    """
-    Yield an event that Ctrl-C sets (and SIGTERM, if terminate); what was before stands afterwards.
+STOPS = [getattr(signal, x) for x in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, x)]
 
-    The first Ctrl-C is acknowledged at once, a second one raises KeyboardInterrupt.
+
+@contextlib.contextmanager
+def interruptions():
     """
-    pressed = threading.Event()
+    Yield an event that Ctrl-C sets, or `kill`, or the end of a terminal.
+
+    The first one is acknowledged at once, a second Ctrl-C raises KeyboardInterrupt. What was before
+    stands afterwards.
+    """
+    pressed = Event()
 
     def handler(signum, frame):
         if signum == signal.SIGINT and pressed.is_set():
@@ -182,8 +188,8 @@ def interruptions(terminate):
         pressed.set()
 
     before = {}
-    if threading.current_thread() is threading.main_thread():  # only there can they be caught
-        for signum in (signal.SIGINT, signal.SIGTERM) if terminate else (signal.SIGINT,):
+    for signum in STOPS:
+        if signal.getsignal(signum) != signal.SIG_IGN:  # which nohup sets
             before[signum] = signal.signal(signum, handler)
     try:
         yield pressed
@@ -198,7 +204,7 @@ def interruptions(terminate):
 
 def best_file(path):
     """Return where the weights of the best validation loss go: run.bin -> run_best.bin."""
-    return Path(path).with_stem(f"{Path(path).stem}_best")
+    return "_best".join(os.path.splitext(path))
 
 
 class Saver:
@@ -237,13 +243,6 @@ class Saver:
         print_line(f"wrote {self.args.save or self.args.out}")
         return self.args.save or self.args.out
 
-    def lost(self, step):
-        """Return in words which of that many steps are in no file."""
-        after = self.start if self.saved is None else self.saved
-        if after == step:
-            return "no step is lost"
-        return f"what it learned in steps {after} to {step - 1} is lost"
-
     def save_best(self, step, val_loss):
         """Write the weights, if there is a --save and they are the best so far."""
         if self.args.save and not self.engine.rank and val_loss < self.best:
@@ -273,24 +272,19 @@ def bits_per_byte(loss, targets, sizes):
     return float(loss * tokens / size / math.log(2)) if size else None
 
 
-def get_batch(shards, i, args, config, seed=None):
-    """Return a batch as token_files.get_batch() does. UserError if a file was overwritten."""
-    x, y = token_files.get_batch(shards, i, args.batch_size, args.seq_len, seed)
-    if not 0 <= min(x.min(), y.min()) <= max(x.max(), y.max()) < config.V:
-        what = f"a file has changed, it has tokens beyond {config.V - 1:,} now"
-        raise UserError(f"--data {args.data}: {what}; prepare it again")
-    return x, y
-
-
 def evaluate(its, args, batches):
     """
     Return the mean loss of the first so many batches for validation, 0: of all; the same in bits
-    per byte, None if unknown; and how many batches these are. Raises UserError.
+    per byte, None if unknown; and how many batches these are. Raises NotFinite.
     """
-    there = token_files.num_batches(its.val, args.batch_size, args.seq_len)
+    B, T = args.batch_size, args.seq_len
+    there = token_files.num_batches(its.val, B, T)
     count = min(batches or there, there)
-    loss = its.engine.evaluate(get_batch(its.val, i, args, its.config) for i in range(count))
-    targets = (get_batch(its.val, i, args, its.config)[1] for i in range(count))
+    loss = its.engine.evaluate(token_files.get_batch(its.val, i, B, T) for i in range(count))
+    if not math.isfinite(loss):
+        what = f"the loss is {loss} on {args.data}_val, and nothing is saved that led to it"
+        raise NotFinite(f"{what}; try a lower --lr, --warmup 100, or --grad-clip 1")
+    targets = (token_files.get_batch(its.val, i, B, T)[1] for i in range(count))
     return loss, bits_per_byte(loss, targets, its.sizes), count
 
 
@@ -344,16 +338,18 @@ def load_data(data, B, T):
     return train, val, V
 
 
-def open_model(init, V, T, seed):
-    """Read the weights named init, or make those of a dN -> as load_weights. Raises UserError."""
-    if config := gpt2.named_config(init, V, T):  # as long as T, so that no position is untrained
-        return gpt2.init_weights(config, seed), config
-    flat, config = formats.load_weights(init)
-    if config.V != V:
-        raise UserError(f"--data has {V:,} different tokens, {init} {config.V:,}; try --init d4")
-    if T > config.maxT:
-        raise UserError(f"--seq-len {T}: {init} takes {config.maxT} at most; lower it")
-    return flat, config
+def open_model(args, V):
+    """Read the weights of a run, or make those of a dN -> as load_weights. Raises UserError."""
+    T = args.seq_len  # how long a dN is, so that no position is untrained
+    if not args.resume and (config := gpt2.named_config(args.init, V, T)):
+        return gpt2.init_weights(config, args.seed), config
+    its = args.checkpoint or checkpoints.Checkpoint(args.init, formats.WEIGHTS_HINT)
+    if its.config.V != V:
+        has = f"--data has {V:,} different tokens, {its.path} {its.config.V:,}"
+        raise UserError(f"{has}; try --init d4")
+    if T > its.config.maxT:
+        raise UserError(f"--seq-len {T}: {its.path} takes {its.config.maxT} at most; lower it")
+    return its.weights(), its.config
 
 
 def open_run(args, open_engine):
@@ -361,12 +357,13 @@ def open_run(args, open_engine):
     B, T = args.batch_size, args.seq_len
     train_shards, val_shards, V = load_data(args.data, B, T)
     start, m, v = 0, None, None
-    flat, config = open_model(args.resume or args.init, V, T, args.seed)
-    checkpoints.check_finite(args.resume or args.init, flat)
+    flat, config = open_model(args, V)
     if args.resume:
         # first, because it may have none
-        m, v = checkpoints.read_moments(args.resume, means=open_engine is not NumpyEngine)
-        start = checkpoints.start_of(args.resume, args.about, train_shards, args.steps)
+        m, v = args.checkpoint.moments(means=open_engine is not NumpyEngine)
+        args.checkpoint.f.close()
+        about = args.checkpoint.about
+        start = checkpoints.start_of(args.resume, about, train_shards, args.steps)
     vocabulary, end_of_text = [], None
     with contextlib.nullcontext() if args.sample_every else contextlib.suppress(UserError):
         vocabulary, end_of_text = formats.load_vocabulary(args.data, V)
@@ -380,7 +377,7 @@ def open_run(args, open_engine):
         digests[args.resume or args.init] = formats.digest_in(args.resume or args.init)
     hint = "prepare the text again with the model's, prepro_text.py --tokenizer FILE"
     formats.check_one_vocabulary(digests, hint)
-    check_outputs(args)
+    outputs = check_outputs(args)
 
     gpt2.keep_freed_memory()
     engine = open_engine(args, flat, config, m, v, start)
@@ -393,7 +390,8 @@ def open_run(args, open_engine):
     parts["sizes"] = text_sizes(vocabulary, end_of_text) if vocabulary else None
     saver = Saver(args, engine, config, train_shards, start)
     saver.vocabulary = next(filter(None, digests.values()), 0)
-    return SimpleNamespace(**parts, saver=saver, train=train_shards, val=val_shards, start=start)
+    parts |= {"saver": saver, "outputs": outputs, "start": start}
+    return SimpleNamespace(**parts, train=train_shards, val=val_shards)
 
 
 @contextlib.contextmanager
@@ -410,32 +408,25 @@ def showing(args, its, progress):
         yield
 
 
-def came_of_interrupt(error):
-    """Return whether it is a Ctrl-C, maybe as another error: NumPy makes a SystemError of one."""
-    while error and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__ or error.__context__
-    return error is not None
-
-
 @contextlib.contextmanager
 def saving(saver):
     """
     Yield a namespace: its step is to say how many steps are done, whole that none is half done.
 
-    An error has these steps saved: the training is worth more than, say, a log. At the first step,
-    the output may be closed already (`| head`); then it has what it began with saved, if there is
-    no such file. A second Ctrl-C saves nothing, and is told what is lost.
+    An error has these steps saved: the training is worth more than, say, a log. But not what led to
+    numbers that are not finite. A second Ctrl-C saves nothing.
     """
     state = SimpleNamespace(step=saver.start, whole=True)
     try:
         yield state
-    except (Exception, KeyboardInterrupt, UserError) as error:
-        if isinstance(error, KeyboardInterrupt) and error.args:
+    except NotFinite:
+        raise
+    except KeyboardInterrupt as error:
+        if error.args:
             raise
-        if came_of_interrupt(error):
-            raise KeyboardInterrupt(f"stopped at once; {saver.lost(state.step)}") from None
-        new = isinstance(error, OSError) and not Path(saver.args.save or saver.args.out).exists()
-        if state.whole and (state.step > saver.start or new):
+        raise KeyboardInterrupt("stopped at once, without saving") from None
+    except (Exception, UserError):
+        if state.whole and state.step > saver.start:
             with contextlib.suppress(Exception, UserError):  # of the two, the first is reported
                 saver.save(state.step)
         raise
@@ -463,14 +454,17 @@ def train(args, open_engine):
     log = None if engine.rank else args.log
     progress = Progress(args.steps, its.start, accum * B * T, log, quiet=engine.rank > 0)
     with contextlib.ExitStack() as stack:
-        if args.save and not engine.rank:
-            stack.enter_context(locks.alone("--save", args.save, best_file(args.save)))
-        interrupted = stack.enter_context(interruptions(engine.world > 1 or args.save))
+        if not engine.rank:
+            stack.enter_context(locks.alone(its.outputs))
+        interrupted = stack.enter_context(interruptions())
         state = stack.enter_context(saving(its.saver))
         stack.enter_context(showing(args, its, progress))
         for step in range(its.start, args.steps + 1):  # the last one does not train
             last, val_loss, val_bits = step == args.steps, None, None
-            if not last and engine.agree(interrupted.is_set()):
+            stopping = not last and engine.agree(interrupted.is_set())
+            if last or stopping or its.saver.due(step):
+                evaluate(its, args, 1)  # what gives no loss is not saved
+            if stopping:
                 stop(its.saver, step)
             if its.saver.due(step):
                 its.saver.save(step)
@@ -490,7 +484,7 @@ def train(args, open_engine):
 
             began, first = time.perf_counter(), step * accum
             own = range(first + engine.rank, first + accum, engine.world)
-            batches = [get_batch(its.train, i, args, its.config, seed) for i in own]
+            batches = [token_files.get_batch(its.train, i, B, T, seed) for i in own]
             lr = gpt2.learning_rate(step, args.steps, args.lr, args.warmup, args.min_lr_frac)
             state.whole = False
             loss, norm = engine.step(batches, lr, step)
@@ -499,13 +493,13 @@ def train(args, open_engine):
                 what = f"loss {loss}, gradient norm {norm} in batch {first} of {args.data}_train"
                 what += f", where guessing has {guess:.2f}"
                 hint = "this step is not saved; try a lower --lr, --warmup 100, or --grad-clip 1"
-                raise UserError(f"step {step}: {what}; {hint}")
+                raise NotFinite(f"step {step}: {what}; {hint}")
             state.step, state.whole = step + 1, True
             seconds = time.perf_counter() - began
             bits = None
             if progress.log:  # of the batches of all processes
                 numbers = range(first, first + accum)
-                targets = (get_batch(its.train, i, args, its.config, seed)[1] for i in numbers)
+                targets = (token_files.get_batch(its.train, i, B, T, seed)[1] for i in numbers)
                 bits = bits_per_byte(loss, targets, its.sizes)
             row = {"train_loss": loss, "val_loss": val_loss, "lr": lr, "grad_norm": norm}
             progress.record(step, seconds, **row, train_bpb=bits, val_bpb=val_bits)
