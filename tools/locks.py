@@ -1,9 +1,8 @@
 """
 One at a time: a file that a process holds a lock on.
 
-A lock is the system's (flock), so that it ends with its process, however that ends; the file that
-it is on, which may stay then, says nothing by being there. On Windows, and in folders of another
-machine that know no locks, there is none.
+A lock is the system's (flock) and ends with its process; the file that it is on may stay, and says
+nothing by being there. On Windows, and in folders of another machine, there may be no locks.
 """
 
 import contextlib
@@ -43,11 +42,5 @@ def alone(outputs):
             lock = Path(f"{os.path.realpath(path)}.lock.part")
             what = f"{flag} {path}: another run is writing there"
             stack.enter_context(locked(lock, f"{what}; wait for its end, or give another name"))
-            stack.callback(remove, lock)
+            stack.callback(lock.unlink, missing_ok=True)
         yield
-
-
-def remove(lock):
-    """Remove the file of a lock that is held, if its folder is still there."""
-    with contextlib.suppress(OSError):
-        lock.unlink()

@@ -1,6 +1,4 @@
-"""
-How much memory a training run takes, and how much this machine has.
-"""
+"""How much memory a training run takes, and how much this machine has."""
 
 import math
 import os
