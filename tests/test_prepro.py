@@ -125,7 +125,7 @@ def test_an_unreachable_host_of_the_vocabulary_is_told_at_once(tmp_path, monkeyp
     monkeypatch.setattr(encodings, "VOCABULARY_URL", f"https://127.0.0.1:{closed_port()}/")
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
     began = time.perf_counter()
-    with pytest.raises(NoNetwork, match=r"cannot reach http://127\.0\.0\.1:.*: "):
+    with pytest.raises(NoNetwork, match=r"cannot reach http\S*: "):
         encodings.gpt2_encoding()
     assert time.perf_counter() - began < 5
     assert not list(tmp_path.iterdir())
