@@ -108,10 +108,13 @@ def test_two_processes_are_one_with_two_batches(copy):
 def test_ten_lines_of_python(copy):
     """The guide's example runs, and prints a finite loss and a text."""
     folder, _ = copy
-    ((_, code),) = blocks("doc/guide.md", "python")
+    (_, code), (_, loop) = blocks("doc/guide.md", "python")
     assert len([line for line in code.splitlines() if line]) <= 14
-    (folder / "example.py").write_text(textwrap.dedent(code), encoding="utf-8")
+    (folder / "example.py").write_text(textwrap.dedent(code + loop), encoding="utf-8")
     out = succeeded(run("python example.py", folder))
+    steps = [float(loss) for loss in re.findall(r"step \d+: loss (\S+)", out)]
+    before, mine = (formats.load_weights(folder / f"{name}.bin")[0] for name in ("words", "mine"))
+    assert len(steps) == 20 and 0 < abs(mine - before).max() < 1e-2
     assert re.match(r"loss \d\.\d{3}, gradient .*: \d", out.replace("bias ", "bias: "))
 
 
