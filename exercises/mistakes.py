@@ -21,49 +21,17 @@ import cases
 MISTAKES = r"""
 == linear_backward
 
-w is not transposed
-- return matmul(dout, w)
-+ return matmul(dout, w.T)
-
-the two are multiplied in the wrong order
-- return matmul(dout, w)
-+ return matmul(w.T, dout)
-
-the two are multiplied in the wrong order
-- return matmul(dout, w)
-+ return matmul(w, dout)
-
 the two are multiplied element by element, not by a matrix product
 - return matmul(dout, w)
 + return dout * w.T
-
-x is used, where dout belongs
-- return matmul(dout, w)
-+ return matmul(x, w)
-
-x is not transposed
-- matmul(dout.T, x, out=dw)
-+ matmul(dout.T, x.T, out=dw)
-
-dout is transposed, which it should not be
-- matmul(dout.T, x, out=dw)
-+ matmul(dout, x, out=dw)
 
 the two are multiplied element by element, not by a matrix product
 - matmul(dout.T, x, out=dw)
 + dw[:] = dout.T * x.T
 
-only the last row counts
-- matmul(dout.T, x, out=dw)
-+ matmul(dout.T[:, -1:], x[-1:], out=dw)
-
 it is made of the gradient alone, without what it was multiplied with
 - matmul(dout.T, x, out=dw)
 + dw[:] = dout.sum(0)[:, None]
-
-only the first row counts
-- db[:] = dout.sum(0)
-+ db[:] = dout[0]
 
 * it is the mean over the rows, not their sum
 - db[:] = dout.sum(0)
@@ -95,6 +63,10 @@ the sum is over sequences and channels, not over sequences and positions
 
 == embedding_backward
 
+only the first of a token's places counts
+- np.add.at(dwte, tokens, dout)
++ dwte[tokens[::-1, ::-1]] += dout[::-1, ::-1]
+
 * a repeated token counts once
 - np.add.at(dwte, tokens, dout)
 + dwte[tokens] += dout
@@ -123,18 +95,6 @@ the rows are cut into (T, B), where they are (B, T)
 - dwpe[:T] = dout.sum(0)
 + dwpe[:T] = dout.reshape(T, B, -1).sum(1)
 
-only the last of the B sequences counts
-- dwpe[:T] = dout.sum(0)
-+ dwpe[:T] = dout[-1]
-
-the sum is over the positions, not over the sequences
-- dwpe[:T] = dout.sum(0)
-+ dwpe[:T] = dout.sum(1)
-
-the sum is over the channels, not over the sequences
-- dwpe[:T] = dout.sum(0)
-+ dwpe[:T] = dout.sum(2)
-
 the sum is over all tokens, so that every position gets the same
 - dwpe[:T] = dout.sum(0)
 + dwpe[:T] = dout.sum((0, 1))
@@ -142,10 +102,6 @@ the sum is over all tokens, so that every position gets the same
 the tokens' rows get the gradient, not the positions' rows
 - dwpe[:T] = dout.sum(0)
 + d = np.zeros((99, dwpe.shape[1])); np.add.at(d, tokens, dout); dwpe[:T] = d[:T]
-
-it is the mean over the sequences, not their sum
-- dwpe[:T] = dout.sum(0)
-+ dwpe[:T] = dout.mean(0)
 
 == normalize
 
@@ -157,17 +113,7 @@ it is the mean over the sequences, not their sum
 - np.square(centered).mean(-1, keepdims=True)
 + np.square(centered).sum(-1, keepdims=True) / (x.shape[-1] - 1)
 
-== layernorm_backward
-
-the factor w is left out
-- dout * w
-+ dout
-
 == normalize_backward
-
-the term that goes directly is missing
-- (dnorm - dnorm.mean(-1, keepdims=True)
-+ (-dnorm.mean(-1, keepdims=True)
 
 * the term through the mean is missing
 - - dnorm.mean(-1, keepdims=True)
@@ -197,10 +143,6 @@ the terms through the mean and through the variance are left out, and the factor
 - along_norm) * rstd
 + along_norm)
 
-the factor rstd comes twice
-- along_norm) * rstd
-+ along_norm) * rstd * rstd
-
 in the term through the variance, the factor rstd comes twice: norm has one already
 - - norm * along_norm
 + - norm * along_norm * rstd
@@ -213,27 +155,19 @@ in the term through the variance, the factor rstd is left out
 - - norm * along_norm
 + - norm * along_norm / rstd
 
+eps is left out: rstd has it
+- along_norm) * rstd
++ along_norm) / np.sqrt(1 / rstd**2 - LAYERNORM_EPS)
+
 eps is added once more: rstd has it already
 - along_norm) * rstd
 + along_norm) / np.sqrt(1 / rstd**2 + LAYERNORM_EPS)
-
-it is divided by rstd, not multiplied
-- along_norm) * rstd
-+ along_norm) / rstd
 
 the means are over the rows, not over the channels
 - along_norm = (dnorm * norm).mean(-1, keepdims=True)
 + along_norm = (dnorm * norm).mean(0, keepdims=True)
 - dnorm.mean(-1, keepdims=True)
 + dnorm.mean(0, keepdims=True)
-
-the mean of the term through the mean is over the rows, not over the channels
-- - dnorm.mean(-1, keepdims=True)
-+ - dnorm.mean(0, keepdims=True)
-
-the mean of the term through the variance is over the rows, not over the channels
-- (dnorm * norm).mean(-1, keepdims=True)
-+ (dnorm * norm).mean(0, keepdims=True)
 
 keepdims=True is forgotten, so that what belongs to a row is taken from a column
 - dnorm.mean(-1, keepdims=True)
@@ -253,19 +187,7 @@ the means are sums: a factor of 1/C is missing in two terms
 - dnorm.mean(-1, keepdims=True)
 + dnorm.sum(-1, keepdims=True)
 
-the term through the variance lacks the factor norm inside its mean
-- (dnorm * norm).mean
-+ dnorm.mean
-
-the term through the variance lacks the factor norm in front of its mean
-- - norm * along_norm
-+ - along_norm
-
 == layernorm_backward
-
-the term through the variance has dout where dnorm (dout * w) belongs
-- (dout * w, norm, rstd)
-+ (dout * w, norm, rstd) - norm * rstd * (dout * (1 - w) * norm).mean(-1)[:, None]
 
 the means have dout where dnorm (dout * w) belongs
 - (dout * w, norm, rstd)
@@ -275,21 +197,9 @@ w is multiplied with at the end, where it belongs at the start: the means are of
 - (dout * w, norm, rstd)
 + (dout, norm, rstd) * w
 
-the term through the mean has dout where dnorm (dout * w) belongs
-- (dout * w, norm, rstd)
-+ (dout * w, norm, rstd) - rstd * (dout * (1 - w)).mean(-1)[:, None]
-
-the factor norm is left out
-- (dout * norm).sum(0)
-+ dout.sum(0)
-
 the factor w is in it, which belongs to dx
 - (dout * norm).sum(0)
 + (dout * w * norm).sum(0)
-
-the sum is over the channels, not over the rows
-- (dout * norm).sum(0)
-+ (dout * norm).sum(1)
 
 the channels of a row are mixed: a matrix product, where each channel goes by itself
 - (dout * norm).sum(0)
@@ -310,14 +220,6 @@ the factor w is in it, which belongs to dx
 the factor norm is in it, which belongs to dw
 - db[:] = dout.sum(0)
 + db[:] = (dout * norm).sum(0)
-
-the sum is over the channels, not over the rows
-- db[:] = dout.sum(0)
-+ db[:] = dout.sum(1)
-
-only the first row counts
-- db[:] = dout.sum(0)
-+ db[:] = dout[0]
 
 == softmax
 
@@ -341,13 +243,9 @@ only the first row counts
 
 == attend_backward
 
-dq and dk are swapped
-- return dpreatt @ k, dpreatt.mT @ q, dv
-+ return dpreatt.mT @ q, dpreatt @ k, dv
-
-dk and dv are swapped
-- return dpreatt @ k, dpreatt.mT @ q, dv
-+ return dpreatt @ k, dv, dpreatt.mT @ q
+the mask hides the token itself, too
+- dpreatt /= math
++ dpreatt = np.tril(dpreatt, -1) / math
 
 * the sum over the row is missing
 - - (datt * att).sum(-1, keepdims=True)
@@ -357,25 +255,13 @@ this is the gradient of the logarithm of the softmax
 - dpreatt = att * (datt - (datt * att).sum(-1, keepdims=True))
 + dpreatt = datt - att * datt.sum(-1, keepdims=True)
 
-the row's sum lacks the weight in front
-- dpreatt = att * (datt - (datt * att).sum(-1, keepdims=True))
-+ dpreatt = att * datt - (datt * att).sum(-1, keepdims=True)
-
 only the diagonal of the softmax's Jacobian is used: the row's sum is left out
 - (datt * att).sum(-1, keepdims=True)
 + datt * att
 
-the row's sum has the gradient alone, where it should be weighted
-- (datt * att).sum(-1, keepdims=True)
-+ datt.sum(-1, keepdims=True)
-
 a plain mean of the gradient, where the weighted one belongs
 - (datt * att).sum(-1, keepdims=True)
 + datt.mean(-1, keepdims=True)
-
-the softmax's sum is over the wrong axis
-- (datt * att).sum(-1, keepdims=True)
-+ (datt * att).sum(-2, keepdims=True)
 
 keepdims=True is forgotten, so that what belongs to a row is taken from a column
 - (datt * att).sum(-1, keepdims=True)
@@ -384,10 +270,6 @@ keepdims=True is forgotten, so that what belongs to a row is taken from a column
 the softmax's sum is over all rows, not over one
 - (datt * att).sum(-1, keepdims=True)
 + (datt * att).sum((-1, -2), keepdims=True)
-
-the weights in front of the softmax's gradient are left out
-- dpreatt = att * (datt
-+ dpreatt = 1 * (datt
 
 the softmax is left out: the gradient of the weights is taken for that of the scores
 - dpreatt = att * (datt - (datt * att).sum(-1, keepdims=True))
@@ -405,22 +287,6 @@ it is divided by HS, not by sqrt(HS): the root is left out, or taken twice
 - math.sqrt(q.shape[-1])
 + q.shape[-1]
 
-sqrt(T) is used where sqrt(HS) belongs
-- math.sqrt(q.shape[-1])
-+ math.sqrt(q.shape[-2])
-
-the factor 1/sqrt(HS) is left out
-- dpreatt /= math.sqrt(q.shape[-1])
-+ pass
-
-the weights are not transposed
-- dv = att.mT @
-+ dv = att @
-
-the gradient of the weights is used, where the weights belong
-- dv = att.mT @
-+ dv = datt.mT @
-
 the scores are used, where the weights belong
 - dv = att.mT @
 + dv = (q @ k.mT).mT @
@@ -433,66 +299,6 @@ the gradient of the scores is used, where the weights belong
 - @ q, dv
 + @ q, dpreatt.mT @ dout
 
-the keys are transposed, which they should not be
-- dpreatt @ k
-+ dpreatt @ k.mT
-
-the queries are transposed, which they should not be
-- dpreatt.mT @ q
-+ dpreatt.mT @ q.mT
-
-the gradient of the scores is not transposed
-- dpreatt.mT @ q
-+ dpreatt @ q
-
-the gradient of the scores is transposed, which it should not be
-- dpreatt @ k
-+ dpreatt.mT @ k
-
-the weights are used, where the gradient of the scores belongs
-- dpreatt @ k
-+ att @ k
-
-the weights are used, where the gradient of the scores belongs
-- dpreatt.mT @ q
-+ att.mT @ q
-
-the gradient of the weights is used, where that of the scores belongs
-- dpreatt @ k
-+ datt @ k
-
-the gradient of the weights is used, where that of the scores belongs
-- dpreatt.mT @ q
-+ datt.mT @ q
-
-the queries are used, where the keys belong
-- dpreatt @ k
-+ dpreatt @ q
-
-the keys are used, where the queries belong
-- dpreatt.mT @ q
-+ dpreatt.mT @ k
-
-the values are used, where the keys belong
-- dpreatt @ k
-+ dpreatt @ v
-
-the values are used, where the queries belong
-- dpreatt.mT @ q
-+ dpreatt.mT @ v
-
-the values are left out: dout is taken for the gradient of the weights
-- dout @ v.mT
-+ dout
-
-the keys are used, where the values belong
-- dout @ v.mT
-+ dout @ k.mT
-
-the values are not transposed
-- dout @ v.mT
-+ dout @ v
-
 == attend_in_tiles_backward
 
 * dq and dk are swapped
@@ -500,6 +306,10 @@ the values are not transposed
 + return dk, dq, dv
 
 == attention_backward
+
+the mask hides the token itself, too
+- *atts)
++ *(np.tril(att, -1) for att in atts))
 
 heads and channels are mixed up: a reshape without the transpose that belongs to it
 - dqkv.transpose(2, 3, 0, 1, 4)
@@ -531,31 +341,15 @@ dout is cut into heads as if the channels of different heads alternated
 - (1 - tanh * tanh)
 + (1 + tanh * tanh)
 
-in the tanh, x^2 is used, where x^3 belongs
-- tanh = gelu_tanh(x)
-+ tanh = np.tanh(GELU_SCALE * (x + GELU_CUBIC * (x * x)))
-
-the tanh is of x itself
-- tanh = gelu_tanh(x)
-+ tanh = np.tanh(x)
-
 the tanh is of x itself, and so is its slope
 - tanh = gelu_tanh(x)
 + tanh = np.tanh(x)
 - * (GELU_SCALE * (1 + 3 * GELU_CUBIC * (x * x)))
 +
 
-in the tanh, sqrt(2 / pi) is left out
-- tanh = gelu_tanh(x)
-+ tanh = np.tanh(x + GELU_CUBIC * (x * x * x))
-
 in the tanh, the cube is left out
 - tanh = gelu_tanh(x)
 + tanh = np.tanh(GELU_SCALE * x)
-
-1 - tanh is used, where 1 - tanh^2 belongs
-- (1 - tanh * tanh)
-+ (1 - tanh)
 
 the factor 1 - tanh^2 is left out
 - (1 - tanh * tanh) *
@@ -565,69 +359,13 @@ the factor 1 - tanh^2 is left out
 - 3 * GELU_CUBIC
 + GELU_CUBIC
 
-x is used, where x^2 belongs
-- (x * x)
-+ x
-
-x^3 is used, where x^2 belongs
-- (x * x)
-+ (x * x * x)
-
-the inner derivative is left out
-- * (GELU_SCALE * (1 + 3 * GELU_CUBIC * (x * x)))
-+
-
-the inner derivative is only sqrt(2 / pi): that of the cube is left out
-- (1 + 3 * GELU_CUBIC * (x * x))
-+ 1
-
-sqrt(2 / pi) is left out of the inner derivative
-- GELU_SCALE * (1
-+ (1
-
 in the inner derivative, sqrt(2 / pi) should be a factor of both terms
 - (GELU_SCALE * (1 + 3 * GELU_CUBIC * (x * x)))
 + (GELU_SCALE + 3 * GELU_CUBIC * (x * x))
 
-the 1 of the inner derivative is left out
-- (1 + 3 * GELU_CUBIC
-+ (3 * GELU_CUBIC
-
-the tanh comes before the slope: tanh * inner derivative
-- (1 - tanh * tanh)
-+ tanh
-
 * the term through tanh is missing
 - + 0.5 * x * slope
 +
-
-the term where x itself is derived is missing
-- (0.5 * (1 + tanh) + 0.5
-+ (0.5
-
-the factor x is left out of the second term
-- + 0.5 * x * slope
-+ + 0.5 * slope
-
-the factor 0.5 * x is left out of the second term
-- + 0.5 * x * slope
-+ + slope
-
-the 0.5 is left out of the second term
-- + 0.5 * x * slope
-+ + x * slope
-
-the 1 beside tanh is left out of the first term
-- 0.5 * (1 + tanh)
-+ 0.5 * tanh
-
-dout is left out
-- return dout *
-+ return 1 *
-
-dout is added, not multiplied with
-- return dout *
-+ return dout +
 
 this is the slope of the exact GELU, with erf, not of the approximation
 - (0.5 * (1 + tanh)
@@ -640,6 +378,10 @@ this is the slope of the approximation with a sigmoid, not of the one with tanh
 + s = 1 / (1 + np.exp(-1.702 * x)); return dout * (s + 1.702 * x * s * (1 - s))
 
 == head_backward
+
+away from the target it is 0, where the probabilities belong
+- dlogits[np.arange(N), targets] -= 1
++ dlogits *= np.eye(len(wte))[targets]; dlogits[np.arange(N), targets] -= 1
 
 * the 1 at the target is missing
 - dlogits[np.arange(N), targets] -= 1
@@ -677,10 +419,6 @@ the target's probability is set to 0, where 1 should be subtracted
 - dlogits[np.arange(N), targets] -= 1
 + dlogits[np.arange(N), targets] = 0
 
-the probabilities are left out: only the targets have a gradient
-- dlogits = probs
-+ dlogits = np.zeros_like(probs)
-
 this is the gradient with respect to the probabilities: the softmax is left out
 - dlogits[np.arange(N), targets] -= 1
 + dlogits[:] = np.eye(len(wte))[targets] / -probs
@@ -689,11 +427,17 @@ the gradient through the softmax is taken twice
 - dlogits[np.arange(N), targets] -= 1
 + d = probs - np.eye(len(wte))[targets]; dlogits *= d - (d * probs).sum(-1, keepdims=True)
 
-dloss is left out
-- dlogits *= dloss / N
-+ dlogits /= N
-
 == block_backward
+
+the residual goes through the layernorm (post-norm), where it should go past it
+- dmid = dout + layernorm_backward(dln2,
++ dmid = layernorm_backward(dout + dln2,
+
+the residuals go through the layernorms (post-norm), where they should go past them
+- dmid = dout + layernorm_backward(dln2,
++ dmid = layernorm_backward(dout + dln2,
+- return dmid + layernorm_backward(dln1,
++ return layernorm_backward(dmid + dln1,
 
 * the second residual's way past the network is left out (out = mid + fcproj)
 - dmid = dout + layernorm_backward
@@ -717,25 +461,9 @@ the way through the network is left out, past the residual
 - dmid = dout + layernorm_backward(dln2, ln2_cache, g["ln2w"], g["ln2b"])
 + dmid = dout + 0 * layernorm_backward(dln2, ln2_cache, g["ln2w"], g["ln2b"])
 
-attention gets dout, where dmid belongs
-- linear_backward(dmid, attproj_cache
-+ linear_backward(dout, attproj_cache
-
-attention gets the gradient of ln2's way only, where dmid belongs
-- linear_backward(dmid, attproj_cache
-+ linear_backward(dmid - dout, attproj_cache
-
 the two layernorms' caches are swapped
 - layernorm_backward(dln2, ln2_cache
 + layernorm_backward(dln2, ln1_cache
-- layernorm_backward(dln1, ln1_cache
-+ layernorm_backward(dln1, ln2_cache
-
-ln1's cache is used, where ln2's belongs
-- layernorm_backward(dln2, ln2_cache
-+ layernorm_backward(dln2, ln1_cache
-
-ln2's cache is used, where ln1's belongs
 - layernorm_backward(dln1, ln1_cache
 + layernorm_backward(dln1, ln2_cache
 
@@ -743,17 +471,13 @@ gelu_backward is left out
 - gelu_backward(dgelu, gelu_cache)
 + dgelu
 
-the first layernorm's dx is added to itself, not to dmid
-- return dmid + layernorm_backward(dln1, ln1_cache, g["ln1w"], g["ln1b"])
-+ return 2 * layernorm_backward(dln1, ln1_cache, g["ln1w"], g["ln1b"])
-
-its gradient is swapped with the other layernorm's
-- g["ln2w"], g["ln2b"]
-+ g["ln1w"], g["ln1b"]
-- dln1, ln1_cache, g["ln1w"], g["ln1b"]
-+ dln1, ln1_cache, g["ln2w"], g["ln2b"]
-
 == gpt2_backward
+
+it gets what the head gives, not what comes from the first block
+- dx = head_backward
++ dx = from_head = head_backward
+- embedding_backward(dx,
++ embedding_backward(from_head,
 
 * the embedding's gradient is left out
 - embedding_backward(dx, embedding_cache, grads["wte"],
@@ -771,10 +495,6 @@ the last layernorm's backward pass is left out of dx
 - dx = layernorm_backward(dx, lnf_cache,
 + layernorm_backward(dx, lnf_cache,
 
-the gradients of the last layernorm's w and b are swapped
-- grads["lnfw"], grads["lnfb"]
-+ grads["lnfb"], grads["lnfw"]
-
 dloss is left out
 - head_backward(dloss,
 + head_backward(1.0,
@@ -789,13 +509,25 @@ every block has the gradients of one of them
 
 == adamw
 
+eps is left out, or a constant stands for it
+- + eps)
++ )
+
+it is the larger one of before and after (AMSGrad), where it should be the sum
+- v *= beta2
++ before = v.copy(); v *= beta2
+- v += g * g
++ v += g * g; np.maximum(v, before, out=v)
+
+m and v are updated after the step that needs them
+- m_hat = m / ((1 - beta1**step) / (1 - beta1))
++ m_hat = (m - g) / beta1 / ((1 - beta1**step) / (1 - beta1))
+- v_hat = v / ((1 - beta2**step) / (1 - beta2))
++ v_hat = (v - g * g) / beta2 / ((1 - beta2**step) / (1 - beta2))
+
 * m is not divided by the sum of its weights
 - m / ((1 - beta1**step) / (1 - beta1))
 + m + 0
-
-v is not divided by the sum of its weights
-- v / ((1 - beta2**step) / (1 - beta2))
-+ v + 0
 
 m and v are not divided by the sums of their weights
 - m / ((1 - beta1**step) / (1 - beta1))
@@ -837,14 +569,6 @@ the step is one too large where m is divided by the sum of its weights
 - beta1**step
 + beta1 ** (step + 1)
 
-both are divided by the sum of the weights of m
-- ((1 - beta2**step) / (1 - beta2))
-+ ((1 - beta1**step) / (1 - beta1))
-
-both are divided by the sum of the weights of v
-- ((1 - beta1**step) / (1 - beta1))
-+ ((1 - beta2**step) / (1 - beta2))
-
 v is divided by the sum of its weights outside the root
 - np.sqrt(v_hat)
 + np.sqrt(v) / ((1 - beta2**step) / (1 - beta2))
@@ -857,14 +581,6 @@ eps is added before v is divided by the sum of its weights
 - (np.sqrt(v_hat) + eps)
 + ((np.sqrt(v) + eps) / math.sqrt((1 - beta2**step) / (1 - beta2)))
 
-eps is left out
-- + eps)
-+ )
-
-the root of v is left out
-- np.sqrt(v_hat)
-+ v_hat
-
 the decay goes through m and v (L2), where it should go past them
 - m *= beta1
 + g = g + weight_decay * p; m *= beta1
@@ -874,10 +590,6 @@ the decay goes through m and v (L2), where it should go past them
 there is no decay
 - p *= 1 - lr * weight_decay
 + pass
-
-the decay is not scaled by lr
-- lr * weight_decay
-+ weight_decay
 
 the decay has the wrong sign
 - 1 - lr *
@@ -892,10 +604,6 @@ the decay comes after the step, of the parameters that it left
 the decay is divided by sqrt(v), where it should go past it
 - p *= 1 - lr * weight_decay
 + m_hat += weight_decay * p
-
-it is the gradient, without those before, that moves the parameters
-- m_hat = m / ((1 - beta1**step) / (1 - beta1))
-+ m_hat = g
 
 m has the factor 1 - beta1 of the paper, where it should be the sum without it
 - m += g
@@ -915,10 +623,6 @@ v has the factor 1 - beta2 of the paper, where it should be the sum without it
 - v += g * g
 + v += (1 - beta2) * (g * g)
 
-beta2 is used for m
-- m *= beta1
-+ m *= beta2
-
 * beta1 is used for v
 - v *= beta2
 + v *= beta1
@@ -932,18 +636,6 @@ the betas are swapped
 the gradient is not squared
 - g * g
 + g
-
-the gradient's size is taken, not its square
-- g * g
-+ abs(g)
-
-it is only the last gradient, not a sum
-- m *= beta1
-+ m *= 0
-
-it is only the last gradient's square, not a sum
-- v *= beta2
-+ v *= 0
 
 the parameters move with the gradient, where they should move against it
 - p -= lr
@@ -963,7 +655,7 @@ the mean is stored, where the sum should stay
 
 == adamw_update
 
-* every tensor decays, the biases too
+* it decays, which only the tensors in DECAYING should
 - if name in DECAYING else 0.0
 + if True else 0.0
 """
@@ -1034,23 +726,9 @@ WHERE = {
 }
 
 
-def one_batch(which):
-    """Return the lesson, but with only one of the batches that an answer should accumulate."""
-    functions = SimpleNamespace(**vars(cases.LESSON))
-
-    def accumulate(params, config, batches, grads):
-        return cases.LESSON.accumulate(params, config, batches[which : which + 1 or None], grads)
-
-    functions.accumulate = accumulate
-    return functions
-
-
 def known_mistakes(exercise):
     """Yield the name of each known mistake of an exercise, and functions that make it."""
     function, piece = WHERE[exercise]
     for mistake in KNOWN:
         if re.fullmatch(function, mistake.function) and re.search(piece, mistake.edits[0][0]):
             yield mistake.name, lesson_with(mistake)
-    if exercise == "accumulate":
-        yield "only the last batch counts: gpt2_backward overwrites what was there", one_batch(-1)
-        yield "only the first batch counts", one_batch(0)

@@ -19,7 +19,7 @@ def output_of(notebook):
 
 
 def check(out):
-    """It has learned; attention is weights; the broken gradient is seen, and the mended one right."""
+    """It has learned; attention is weights; a broken gradient is seen, and the mended one right."""
     losses = [float(loss) for loss in re.findall(r"step \d+: validation loss (\S+)", out)]
     assert losses[0] > 5 and losses[-1] < 3 and "each row adds up to [1.]" in out
     broken, mended = (float(error) for error in re.findall(r"(?:broken|mended): (\S+)", out))
