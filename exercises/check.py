@@ -22,12 +22,15 @@ import training
 from hints import HINTS
 
 GRADE, INSIGHT = Path(grade.__file__), Path(grade.__file__).with_name("insight.py")
-# an estimate of the minutes that each takes, its page included, in evenings of about two hours
+# an estimate of the minutes that each takes, with the pages before it (doc/README.md), in evenings
 EVENINGS = (
-    {"product": 30, "bias": 10, "softmax": 45, "crossentropy": 40},
-    {"gelu": 35, "layernorm": 55, "embedding": 40},
-    {"attention_head": 50, "attention": 50, "block": 30},
-    {"tied": 50, "adamw": 45, "accumulate": 30},
+    {"product": 110, "bias": 10},
+    {"softmax": 100},
+    {"crossentropy": 75, "gelu": 50},
+    {"layernorm": 85, "embedding": 60},
+    {"attention_head": 65, "attention": 50},
+    {"block": 50, "tied": 75},
+    {"adamw": 70, "accumulate": 50},
 )
 MINUTES = {name: minutes for evening in EVENINGS for name, minutes in evening.items()}
 MARKS = {grade.RIGHT: "done", grade.WRONG: "wrong", grade.EMPTY: "empty"}

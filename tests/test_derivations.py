@@ -258,13 +258,25 @@ WORLDS = {  # by page; of rules.md there is one for each block with formulas
     ),
     "layernorm": world(
         {"n": 3, "c": 4, "j": 4},
-        {"x": 0.01 * normal((3, 4)), "w": 4, "b": 4, "C": np.array(4.0)},  # so that eps shows
+        {"x": 0.1 * normal((3, 4)), "w": 4, "b": 4, "C": np.array(4.0)},  # so that eps shows
         {
             "mean": lambda v: v["x"].mean(1),
-            "variance": lambda v: v["x"].var(1),
+            "centered": lambda v: v["x"] - v["mean"][:, None],
+            "variance": lambda v: np.square(v["centered"]).mean(1),
             "rstd": lambda v: (v["variance"] + gpt2.LAYERNORM_EPS) ** -0.5,
-            "norm": lambda v: (v["x"] - v["mean"][:, None]) * v["rstd"][:, None],
+            "norm": lambda v: v["centered"] * v["rstd"][:, None],
             "out": lambda v: v["norm"] * v["w"] + v["b"],
+        },
+        (3, 4),
+    ),
+    "softmax": world(
+        {"n": 3, "i": 4, "j": 4},
+        {"x": (3, 4)},
+        {
+            "e": lambda v: np.exp(v["x"]),
+            "total": lambda v: v["e"].sum(1),
+            "inv": lambda v: 1 / v["total"],
+            "p": lambda v: v["e"] * v["inv"][:, None],
         },
         (3, 4),
     ),
@@ -319,7 +331,8 @@ def formula_mutants(text):
         for row, line in enumerate(block.lines, block.line):
             if block.kind != "other" or "=" not in line:
                 continue
-            for found in re.finditer(r"[-+*/]|[0-9](?!\.)|(?<=_)[a-z]{2,}\b", line):
+            formula = re.split(r"\s{3,}rule \d", line)[0]  # what is behind it says by which rule
+            for found in re.finditer(r"[-+*/]|[0-9](?!\.)|(?<=_)[a-z]{2,}\b", formula):
                 old = found[0]
                 new = old[::-1] if old.isalpha() else other(old)
                 mutant = changed(text, row, found.start(), old, new)

@@ -136,5 +136,7 @@ def test_insight(name, answers, capsys, monkeypatch):
 
 def test_progress():
     assert list(check.MINUTES) == list(cases.ORDER)
-    assert check.progress({"product"}).startswith("1 of 13, about 10 minutes to the next; ")
+    assert check.progress({"product"}).startswith(
+        "1 of 13, about 10 minutes to the next; 10 to the end of evening 1 of 7"
+    )
     assert "check.py --train" in check.progress(cases.ORDER)
