@@ -160,7 +160,7 @@ ADAMW = sizes(
 )
 EXERCISES = {
     "product": layer(
-        "linear", "product", sizes("N C OC", (3, 3, 3), (4, 3, 5), (1, 2, 3)), product,
+        "rules", "product", sizes("N C OC", (3, 3, 3), (4, 3, 5), (1, 2, 3)), product,
         returns=("x",), fills=("w",),
     ),
     "bias": layer(
@@ -168,7 +168,7 @@ EXERCISES = {
         returns=("x",), fills=("p", "b"),
     ),
     "softmax": layer(
-        "attention", "softmax", sizes("N S", (4, 4), (3, 5), (1, 6)), softmax, returns=("x",)
+        "softmax", "softmax", sizes("N S", (4, 4), (3, 5), (1, 6)), softmax, returns=("x",)
     ),
     "crossentropy": layer(
         "head", "crossentropy", sizes("N V", (4, 4), (6, 5), (3, 7)), crossentropy,

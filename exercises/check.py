@@ -43,18 +43,20 @@ def run_grade(name, path=None, seconds=grade.SECONDS):
     env = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
     kinds = {"capture_output": True, "encoding": "utf-8", "errors": "replace", "env": env}
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, timeout=6 * seconds, **kinds)
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, timeout=8 * seconds, **kinds)
     except subprocess.TimeoutExpired:
-        return grade.WRONG, [f"{path.name}: still running after {6 * seconds} seconds"]
+        return grade.WRONG, [f"{path.name}: still running after {8 * seconds} seconds"]
     lines = done.stdout.splitlines()
     if lines and lines[-1] == grade.END:
         return done.returncode, lines[:-1]
     # the innermost line of the learner's file at the end of time, in faulthandler's words
     found = re.search(re.escape(path.name) + r'", line (\d+)', done.stderr)
     place = f"{path.name}, line {found[1]}" if found else path.name
-    if "Timeout" in done.stderr and found:
+    if found and grade.COMPUTES in done.stderr:
         what = f"still running after {seconds} seconds; does a loop never end?"
-    elif "Timeout" in done.stderr:
+    elif found and grade.WAITS in done.stderr:
+        what = f"no end after {4 * seconds} seconds; what does it wait for?"
+    elif "Timeout" in done.stderr:  # faulthandler's word
         what = "the grader itself took too long, because the computer is busy: try again"
     else:
         what = f"Python itself ended (exit status {done.returncode}), with no report"

@@ -23,6 +23,18 @@ CONSTANTS = {
     "beta1": (0.9,), "beta2": (0.999, 0.99, 0.95), "eps": (1e-6, 1e-5),
     "lr": (0.1, 0.01, 1e-3), "weight_decay": (0.1, 0.01),
 }  # fmt: skip
+# What may be wrong from the first line on
+FIRST = {
+    "adamw": [
+        (f"{value:g} stands where {setting} belongs", f"{setting} = {value}")
+        for setting, values in CONSTANTS.items()
+        for value in values
+    ],
+    "accumulate": [
+        ("only the first batch counts", "batches = batches[:1]"),
+        ("only the last batch counts", "batches = batches[-1:]"),
+    ],
+}
 WORDS = {
     "row_sum": "the row's sum",
     "onehot": "the 1 at the target",
@@ -266,15 +278,12 @@ def by_rule(name):
             exec(compile(ast.fix_missing_locations(tree), name, "exec"), space)
             holder[key] = node
             found.append((in_words(words, context if context not in fine else ""), space[name]))
-    body = tree.body[0].body
-    for setting in CONSTANTS if name == "adamw" else ():
-        for value in CONSTANTS[setting]:
-            body.insert(0, parse(f"{setting} = {value}"))
-            exec(
-                compile(ast.fix_missing_locations(tree), name, "exec"), space := dict(vars(answers))
-            )
-            found.append((f"{value:g} stands where {setting} belongs", space[name]))
-            del body[0]
+    for words, line in FIRST.get(name, ()):
+        tree.body[0].body.insert(0, parse(line))
+        space = dict(vars(answers))
+        exec(compile(ast.fix_missing_locations(tree), name, "exec"), space)
+        found.append((words, space[name]))
+        del tree.body[0].body[0]
     return sorted(found, key=lambda pair: bool(re.search(r"\d stands where \d", pair[0])))
 
 

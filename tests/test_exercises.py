@@ -179,7 +179,7 @@ no 1/(B*T) at the target
 """
 
 # Right answers with numbered lines, and under each what learners might write: what the report
-# should have in it, then lines that take the place of those with the same number
+# should have in it (and should not), then lines that take the place of those with the same number
 LEARNERS = r"""
 == product
 1   dw[:] = x.T @ dout
@@ -227,7 +227,7 @@ LEARNERS = r"""
 3   return np.ones_like(dout)
 | dx: the sum belongs to dp
 3   return dout.mean(0) + np.zeros_like(dout)
-| db: it is made of an array that is not filled yet
+| db: it is made of an array that is not filled yet; not: alone
 1   db[:] = dp.sum(0)
 2   dp[:] = dout.sum(0)
 | db: left unfilled: nothing is stored in it
@@ -539,7 +539,7 @@ LEARNERS = r"""
 1   datt = dout
 | S stands where HS belongs
 2   d = att * (datt - (datt * att).sum(1, keepdims=True)) / math.sqrt(len(k))
-| a factor of S/sqrt(HS) is missing
+| a factor of S/sqrt(HS) is missing; not: T/
 2   d = att * (datt - (datt * att).sum(1, keepdims=True)) / len(k)
 | a factor of 0.125 stands where 1/sqrt(HS) belongs
 2   d = att * (datt - (datt * att).sum(1, keepdims=True)) / math.sqrt(64)
@@ -679,6 +679,12 @@ LEARNERS = r"""
 5       decay = weight_decay * p * (p.ndim >= 2)
 | m: in m, 0.9 stands where beta1 belongs
 2       m[n][:] = 0.9 * m[n] + grads[n]
+| v: in v, 0.99 stands where beta2 belongs
+2       m[n][:] = 0.9 * m[n] + grads[n]
+3       v[n][:] = 0.99 * v[n] + grads[n] ** 2
+4       mhat = m[n] * (1 - 0.9) / (1 - 0.9**step)
+4       vhat = v[n] * (1 - 0.99) / (1 - 0.99**step)
+6       p -= 0.1 * (mhat / (np.sqrt(vhat) + eps) + decay)
 | params: 0.1 stands where lr belongs
 6       p -= 0.1 * (mhat / (np.sqrt(vhat) + eps) + decay)
 | eps is left out, or a constant stands for it
@@ -710,7 +716,7 @@ LEARNERS = r"""
 7           grads[n] += some[n]
 8       losses.append(loss)
 9   return np.mean(losses)
-| so that only the last counts
+| so that only the last counts; not: factor
 7           grads[n][:] = some[n]
 | all but the returned loss: the division by K is left out
 5       gpt2_backward(1.0, cache, some)
@@ -729,6 +735,11 @@ LEARNERS = r"""
 6       for n in ():
 7           pass
 8       pass
+| the returned loss: only the first batch counts; not: factor
+9   return losses[0]
+| all but the returned loss: only the last batch counts
+5       gpt2_backward(1.0, cache, some)
+7           grads[n][:] = some[n]
 | the returned loss: loss stands where mean_loss belongs
 9   return loss
 """
@@ -757,6 +768,8 @@ ENDINGS = r"""
     while True: pass
 == LINE: still running
     while True: print("again")
+== LINE: no end after 10.0 seconds; what does it wait for
+    __import__("time").sleep(60)
 == Python itself ended
     __import__("os")._exit(0)
 == returns nothing: a line `return dx` is missing
@@ -782,7 +795,11 @@ SHOWN = "dx: the term through the variance counts twice"
 
 
 def answers(text):
-    """Yield (exercise, what the report should have in it, body): of a right answer, it is ""."""
+    """
+    Yield (exercise, what the report should have in it, body): of a right answer, it is "".
+
+    Behind "; not: " stands what it should not have in it.
+    """
     for section in text.strip().removeprefix("== ").split("\n\n== "):
         right, *wrong = section.split("\n| ")
         name, *right = right.splitlines()
@@ -919,11 +936,31 @@ def test_answers_of_learners(tmp_path):
         if not expected:
             assert report == ""
             continue
-        graded.append((f"{name} | {expected}", report, expected in report))
+        words, _, never = expected.partition("; not: ")
+        named = words in report and not (never and never in report)
+        graded.append((f"{name} | {expected}", report, named))
         shown = report if expected == SHOWN else shown
     assert len(graded) >= 100
     assert shown and all(line.strip() in readme for line in shown.splitlines())
     assert_named("learners' mistakes", graded)
+
+
+def test_of_a_single_number_no_factor_is_told(tmp_path):
+    (right,) = (
+        lines for name, what, lines in answers(LEARNERS) if name == "accumulate" and not what
+    )
+    path = tmp_path / "accumulate.py"
+    for wrong in "np.sqrt(np.mean(losses))", "3 * losses[0]":
+        lines = [line[1:].replace("np.mean(losses)", wrong) for line in right]
+        write_answer(path, "accumulate", "\n".join(f" {line}" for line in lines))
+        assert report_of("accumulate", path).startswith("the returned loss: wrong\n")
+
+
+def test_the_clock_stands_while_the_grader_thinks(monkeypatch, tmp_path):
+    """Its own time is not the answer's: a computer that is busy makes no loop without an end."""
+    monkeypatch.setattr(grade, "diagnose", lambda *given: {"dx": f"{grade.RUNNING}"})
+    write_answer(tmp_path / "gelu.py", "gelu", "    return 2 * dout\n")
+    assert report_of("gelu", tmp_path / "gelu.py").startswith("dx: []")
 
 
 def test_every_ending_is_a_line(tmp_path):
@@ -996,11 +1033,16 @@ def test_hints(capsys):
 
 
 def test_no_answer_in_the_exercises():
+    table = re.findall(r"^\| \d+ \|.*", (FOLDER / "README.md").read_text(encoding="utf-8"), re.M)
     for number, name in enumerate(cases.ORDER, 1):
         text = cases.path_of(name).read_text(encoding="utf-8")
         assert text.count(EMPTY) == 1
         assert text.endswith(EMPTY)
         assert f"check.py {name}" in text
+        page = cases.EXERCISES[name].page  # which asks for it
+        assert f"(doc/{page}.md)" in text and f"](../doc/{page}.md) |" in table[number - 1]
+        asks = f"    python exercises/check.py {name}\n"
+        assert asks in (FOLDER.parent / "doc" / f"{page}.md").read_text(encoding="utf-8")
         assert f"Exercise {number} of {len(cases.ORDER)}" in text
 
 
