@@ -4,6 +4,7 @@ Generate text from a checkpoint, shown as it comes:
     python sample_gpt2.py                              # of out.bin, or else of GPT-2
     python sample_gpt2.py run.bin --prompt "ROMEO:" --samples 8 --temperature 0.8 --top-p 0.95
     python sample_gpt2.py run.bin --interactive        # asks for prompts, one after the other
+    python sample_gpt2.py llama.bin                    # of variants/train_llama.py, or of llama2.c
 
 Standard output is the text alone: the prompt and its continuation, which ends early where the model
 draws end-of-text; between samples, a line "---". The model sees maxT tokens at most (GPT-2: 1024):
@@ -14,6 +15,8 @@ import contextlib
 import os
 import signal
 import sys
+from collections import namedtuple
+from functools import partial
 
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I leaves it out
@@ -33,12 +36,15 @@ from tools.console import (
     text_decoder,
     with_escapes,
 )
+from variants import llama_files, train_llama
 
 import numpy as np
 
 # Samples go through the model together, which reads a weight once for all of them: so many at most,
 # and no more than have so many tokens of prompts
 TOGETHER, TOGETHER_TOKENS = 16, 4096
+# encode: text -> ids; forward: as sampling.new_tokens_forward
+Model = namedtuple("Model", "params config vocabulary end_of_text encode forward about")
 OUT = "out.bin"  # what a run leaves, in the folder it was started in
 
 
@@ -90,14 +96,14 @@ class Text:
         self.held = text[len(text) - size :]
 
 
-def generate(params, config, start, texts, pick, count):
+def generate(model, start, texts, pick, count):
     """
     Yield whenever texts, a list of Text, have taken one more token each; start, a list of tokens.
 
     They go through the model together, count tokens long at most.
     """
     tokens = np.tile(np.array(start), (len(texts), 1))
-    steps = sampling.generate(params, config, tokens, pick)
+    steps = sampling.generate(model.params, model.config, tokens, pick, model.forward)
     for _ in range(count):
         if all(text.ended for text in texts):
             return
@@ -151,7 +157,9 @@ def parse_args(argv):
 
 
 def open_model(args):
-    """Return what the flags name: params, config, vocabulary, end-of-text, and a line on them."""
+    """Return what the flags name, a Model. Raises UserError."""
+    if llama_files.is_weights(args.weights):
+        return open_llama(args)
     step, digest, own, tokenizer = None, 0, None, args.tokenizer
     if os.path.isdir(args.weights):  # as reference_gpt2.py --export writes it
         with contextlib.redirect_stdout(sys.stderr):
@@ -173,24 +181,38 @@ def open_model(args):
     formats.check_one_vocabulary(digests, "give the one it was trained with, --tokenizer FILE")
     trained = "" if step is None else f", step {step}"
     about = f"{one_line(name)}: {len(flat):,} parameters{trained}"
-    return gpt2.named_views(flat, config), config, vocabulary, end_of_text, about
+    encode = partial(encoding.encode, vocabulary=vocabulary, end_of_text=end_of_text)
+    params, forward = gpt2.named_views(flat, config), sampling.new_tokens_forward
+    return Model(params, config, vocabulary, end_of_text, encode, forward, about)
+
+
+def open_llama(args):
+    """Return the same of a Llama, whose tokenizer is one of ours, or llama2.c's."""
+    flat, config = llama_files.load_weights(args.weights)
+    checkpoints.check_finite(args.weights, flat)
+    path = args.tokenizer or checkpoints.own_tokenizer(args.weights)
+    if not args.tokenizer and not path.exists():
+        path = checkpoints.tokenizer_that_fits(args.weights, config.V)
+    found = llama_files.open_tokenizer(path, config.V)
+    params, about = llama_files.named_views(flat, config), f"{len(flat):,} parameters"
+    about = f"{one_line(Path(args.weights).name)}: {about}"
+    return Model(params, config, *found, train_llama.new_tokens_forward, about)
 
 
 def write_texts(args, model, prompt, numbers):
     """Write a text for each number, as they come -> whether Ctrl-C ended that."""
-    params, config, vocabulary, end_of_text, about = model
-    start = []
+    vocabulary, end_of_text, start = model.vocabulary, model.end_of_text, []
     for document in prompt.split(args.separator) if args.separator else [prompt]:
-        start += [end_of_text, *encoding.encode(document, vocabulary, end_of_text)]
+        start += [end_of_text, *model.encode(document)]
     start = start[1:] or [end_of_text]
     if encoding.END_OF_TEXT in prompt and not args.separator:
         hint = f"--separator '{encoding.END_OF_TEXT}' has it end a text"
         print_error(f"--prompt: has {encoding.END_OF_TEXT}, taken as letters; {hint}")
     if numbers[0] == 0:
-        print_error(about)
-    if len(start) > config.maxT:
-        start = start[-config.maxT :]
-        what = f"--prompt: the model sees only its newest {config.maxT:,} tokens"
+        print_error(model.about)
+    if len(start) > (maxT := model.config.maxT):
+        start = start[-maxT:]
+        what = f"--prompt: the model sees only its newest {maxT:,} tokens"
         print_error(f"{Path(sys.argv[0]).name}: {what}")
     interrupted = catch_interrupt()  # amid a token it could hit a lock of the threads
     together = max(1, min(TOGETHER, TOGETHER_TOKENS // len(start)))
@@ -199,7 +221,7 @@ def write_texts(args, model, prompt, numbers):
         draws = [np.random.default_rng((args.seed, i)) for i in part]
         pick = sampling.picker(draws, args.temperature, args.top_k, args.top_p)
         texts = [Text(prompt, vocabulary, end_of_text, args.stop) for _ in part]
-        steps = generate(params, config, start, texts, pick, args.tokens)
+        steps = generate(model, start, texts, pick, args.tokens)
         for i, text in zip(part, texts, strict=True):  # the first as it comes, then the others
             print("" if i == numbers[0] else "---\n", end="")
             more = True

@@ -164,12 +164,13 @@ def write_tokenizer(path, vocabulary=LETTERS, end_of_text=None):
 
 
 def make_project(folder):
-    """Copy the programs, without what they make: the lesson, the others beside it, tools."""
+    """Copy the programs, without what they make: the lesson, what is beside it, tools, variants."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in PROJECT.glob("*.py"):
         shutil.copy(path, folder)
     ignore = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(PROJECT / "tools", folder / "tools", ignore=ignore)
+    for name in "tools", "variants":
+        shutil.copytree(PROJECT / name, folder / name, ignore=ignore)
     return folder
 
 
@@ -338,6 +339,61 @@ def safetensors_bytes(shapes, dtypes, bytes_of):
     text = json.dumps({"__metadata__": {"format": "pt"}, **entries}).encode()
     data = struct.pack("<Q", len(text)) + text + bytes_of(sum(sizes))
     return data, boundaries(*sizes, start=8 + len(text))
+
+
+# ----------------------------------------------------------------------------
+# Files of Llamas: config is (C, H, L, NH, NKV, V, maxT, tied), params has the tensors by name
+
+LLAMA2C_0 = "wte ln1w qw kw vw attprojw ln2w gatew fcprojw upw lnfw turns headw".split()
+LLAMA2C_1 = "ln1w ln2w lnfw wte qw kw vw attprojw gatew fcprojw upw headw".split()
+
+
+def llama2c_bytes(params, config, version):
+    """Return a weight file of llama2.c, as its export.py lays it out."""
+    C, H, L, NH, NKV, V, maxT, tied = config
+    sizes = struct.pack("<7i", C, H, L, NH, NKV, V if version or tied else -V, maxT)
+    if version:
+        sizes = (b"24ka" + struct.pack("<i", version) + sizes + bytes([tied])).ljust(256, b"\0")
+    HS = C // NH
+    turns = [[t / 10000 ** (2 * i / HS) for i in range(HS // 2)] for t in range(maxT)]
+    turns = np.array([np.cos(turns), np.sin(turns)], "<f4")
+    order = LLAMA2C_1 if version else LLAMA2C_0
+    parts = [(params | {"turns": turns}).get(name) for name in order]
+    return sizes + b"".join(part.tobytes() for part in parts if part is not None)
+
+
+def write_llama_folder(folder, params, config, dtype="F32", drop=(), **settings):
+    """Write a folder as LlamaForCausalLM's, by loops over its elements."""
+    C, H, L, NH, NKV, V, maxT, tied = config
+    names = {
+        "ln1w": "input_layernorm", "ln2w": "post_attention_layernorm", "qw": "self_attn.q_proj",
+        "kw": "self_attn.k_proj", "vw": "self_attn.v_proj", "attprojw": "self_attn.o_proj",
+        "gatew": "mlp.gate_proj", "upw": "mlp.up_proj", "fcprojw": "mlp.down_proj",
+    }  # fmt: skip
+    named = {"model.embed_tokens.weight": params["wte"], "model.norm.weight": params["lnfw"]}
+    named |= {"lm_head.weight": params["headw"]} if "headw" in params else {}
+    for name, theirs in names.items():
+        for l, w in enumerate(params[name]):
+            if name in ("qw", "kw"):  # its rows i and i + HS / 2 are our 2i and 2i + 1
+                HS, ours, w = C // NH, w, np.empty_like(w)
+                for row in range(len(w)):
+                    i = row % HS
+                    w[row] = ours[row - i + (2 * i if i < HS // 2 else 2 * (i - HS // 2) + 1)]
+            named[f"model.layers.{l}.{theirs}.weight"] = w
+    named = {name: w for name, w in named.items() if name not in drop}
+    data = b"".join(w.astype("<f2" if dtype == "F16" else "<f4").tobytes() for w in named.values())
+    shapes = {name: w.shape for name, w in named.items()}
+    folder.mkdir()
+    data, _ = safetensors_bytes(shapes, [dtype] * len(shapes), lambda _: data)
+    write(folder / "model.safetensors", data)
+    given = {
+        "model_type": "llama", "hidden_size": C, "intermediate_size": H, "num_hidden_layers": L,
+        "num_attention_heads": NH, "num_key_value_heads": NKV, "vocab_size": V,
+        "max_position_embeddings": maxT, "tie_word_embeddings": tied, "rms_norm_eps": 1e-5,
+    }  # fmt: skip
+    given = {name: value for name, value in (given | settings).items() if value != "left out"}
+    (folder / "config.json").write_text(json.dumps(given))
+    return folder
 
 
 # ----------------------------------------------------------------------------

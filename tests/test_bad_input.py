@@ -26,6 +26,7 @@ from pathlib import Path
 
 import train_gpt2 as gpt2
 from tools import checkpoints, formats, log
+from variants import llama_files
 
 import numpy as np
 import pytest
@@ -36,11 +37,13 @@ from helpers import (
     PROJECT,
     V,
     add_data,
+    llama2c_bytes,
     make_project,
     random_tensors,
     safetensors_bytes,
     safetensors_shapes,
     weight_bytes,
+    write_llama_folder,
     write_tokenizer,
     write_tokens,
 )
@@ -65,6 +68,7 @@ BASE = {  # flags that each program gets first, so that a row has only those tha
     "reference_gpt2.py": "--seq-len 16 --batch-size 1 --steps 3",
     "test_gpt2.py": "--weights small.bin --state state.bin",
     "tools/benchmark.py": "--model d1 --batch-size 1 --seq-len 8 --runs 1",
+    "variants/train_llama.py": "--init llama.bin --data data/x --seq-len 16 --steps 3",
 }
 
 
@@ -72,9 +76,9 @@ def make_good_files(folder):
     """
     Weights: w.bin; half.bin and old.bin, in versions 5 and 1; small.bin, with state.bin.
     Checkpoints: saved.bin; other.bin, of other data; outside.bin, of data elsewhere; more.bin, of a
-    larger vocabulary. Data: x; y, of a larger vocabulary; few, of few tokens; parts, of two
-    vocabularies. hf is a folder of Hugging Face's, and in out there are a weight file, a log and a
-    picture to be overwritten.
+    larger vocabulary. A Llama: llama.bin, and llama, a folder of Hugging Face's. Data: x; y, of a
+    larger vocabulary; few, of few tokens; parts, of two vocabularies. hf is a folder of Hugging
+    Face's, and in out there are a weight file, a log and a picture to be overwritten.
     """
     add_data(add_data(make_project(folder), "x"), "y")
     for split in "train", "val":
@@ -103,6 +107,11 @@ def make_good_files(folder):
         m = random_tensors(config)
         v = {name: abs(array) for name, array in m.items()}
         (folder / name).write_bytes(weight_bytes(config, 3, m, bytes(4), (m, v), text))
+    config = llama_files.LlamaConfig(8, 4, 1, 2, 1, V, 16, False)
+    shapes = llama_files.tensor_shapes(config)
+    llama = {name: NORMAL(shape, np.float32) for name, shape in shapes.items()}
+    (folder / "llama.bin").write_bytes(llama2c_bytes(llama, config, 1))
+    write_llama_folder(folder / "llama", llama, config)
     (folder / "tests").mkdir()
     for name, copy in ("small_weights.bin", "small.bin"), ("small_state.bin", "state.bin"):
         shutil.copy(PROJECT / "tests" / name, folder / "tests")
@@ -224,6 +233,7 @@ CHECKPOINT = "give a checkpoint that `python tools/train.py --save FILE` made"
 LOG = "`python tools/train.py --log FILE` writes a log"
 KIND = "not a file of the kind or version expected here; "
 NAN = "field 256 2143289344"  # its bits, behind the header
+NAN_OF_LLAMA = "field 70 2143289344"  # in version 1, whose header is shorter
 OTHER_KIND = r"not a file of the kind and version expected here \(doc/files.md\)"  # the lesson's
 NOTHING = "there is no file of this name; "
 DAMAGED = "not a safetensors file, or damaged: .*; get it again"
@@ -231,6 +241,9 @@ DAMAGED = "not a safetensors file, or damaged: .*; get it again"
 LESSON, TRAIN = "train_gpt2.py --init w.bin", "tools/train.py --data data/x --init w.bin"
 RESUMES = "tools/train.py --resume"  # of a checkpoint's own data
 RESUME = f"{RESUMES} saved.bin --data data/x"
+LLAMA, NO_LLAMA = "variants/train_llama.py", "not a weight file of llama2.c; "
+SAMPLE, CONVERT = "sample_gpt2.py --weights llama.bin", "variants/convert_llama.py"
+LLAMA_FILE = "`python variants/train_llama.py --out FILE` writes one"
 HF, PLOT = "reference_gpt2.py --model hf", "tools/plot_log.py log.csv -o"
 X_TRAIN, X_VAL, X_TOKENIZER = (f"data/x_{what}.bin" for what in ("train", "val", "tokenizer"))
 
@@ -250,19 +263,24 @@ READERS = [
     ("test_gpt2.py", "small.bin", KIND, WEIGHTS),
     ("test_gpt2.py", "state.bin", KIND, STATE),
     (f"{PLOT} loss.png", "log.csv", "not a training log; ", LOG),
+    *((p, "llama.bin", NO_LLAMA, LLAMA_FILE) for p in (LLAMA, f"{CONVERT} llama.bin x")),
+    (SAMPLE, X_TOKENIZER, "not a tokenizer file, ours or llama2.c's, of 13 tokens; ", ""),
+    (f"{CONVERT} llama x.bin", "llama/model.safetensors", DAMAGED, ""),
+    (f"{CONVERT} llama x.bin", "llama/config.json", "not JSON with settings: .*; get it again", ""),
 ]
 FOREIGN = [
     (program, f"{file}: {how}", f"{file}: {wrong}.*{helps}")
     for program, file, wrong, helps in READERS
     for how in ("png", "html")
 ]
-MAY_BE_MISSING = X_TOKENIZER, "hf/config.json", "hf/model.safetensors"
+MODELS = "hf/model.safetensors", "llama/model.safetensors"
+MAY_BE_MISSING = X_TOKENIZER, "hf/config.json", *MODELS
 UNREAD = [
     (program, f"{file}: {how}", f"(?=.*{file}).*{wrong}")
     for program, file, _, _ in READERS
     for how, wrong in (
         ("missing", "([Nn]o such file|there is no file of this name)"),
-        ("folder", "(there is no file of this name|Is a directory|has no model.safetensors)"),
+        ("folder", "(there is no file of this name|Is a directory|has no [a-z.]+)"),
         ("unreadable", "Permission denied"),
     )
     if how != "missing" or file not in MAY_BE_MISSING
@@ -281,6 +299,7 @@ CUTS = [
         ("sample_gpt2.py", X_TOKENIZER, KIND + TOKENIZER, f"damaged.*{TOKENIZER}"),
         ("test_gpt2.py", "state.bin", KIND + STATE, SHORT + STATE),
         (HF, "hf/model.safetensors", DAMAGED, DAMAGED),
+        (LLAMA, "llama.bin", ".*not a weight file of llama2.c", "has [0-9,]+ bytes, .*"),
     ]
     for n, says in ((0, kind), (1023, kind), (1024, short), (-1, short))
 ]
@@ -320,6 +339,29 @@ FILES = [
         (f"{LESSON} --out out/w.bin", f"out: {how}", "--out out/w.bin: can't be written; give")
         for how in ("closed", "missing")
     ),
+    # Llama
+    (LLAMA, "llama.bin: field 1 2", "llama.bin: version 2 of llama2.c's weights, and only 0 and"),
+    *(
+        (LLAMA, f"llama.bin: {how}", "llama.bin: (has [0-9,]+ bytes, )?.*not a weight file of lla")
+        for how in ("longer", "field 3 0", "field 4 5", "field 5 3", "field 6 0", "field 7 -1")
+    ),
+    (LLAMA, f"llama.bin: {NAN_OF_LLAMA}", "step 0: loss nan, .*; try a lower --lr"),
+    (SAMPLE, f"llama.bin: {NAN_OF_LLAMA}", "llama.bin: its weights are not all finite; go back"),
+    (SAMPLE, "llama.bin: longer", "llama.bin: has [0-9,]+ bytes, its header means"),
+    (f"{LLAMA} --init d2 --kv-heads 3", "", "--kv-heads 3: does not divide the 2"),
+    (f"{LLAMA} --init d1 --lr 1e20", "", "step [12]: loss .*; try a lower --lr"),
+    (f"{LLAMA} --seq-len 17", "", "llama.bin, data/x: not for --seq-len 17, .*; take other"),
+    (f"{LLAMA} --data data/y", "", f"llama.bin, data/y: {DIFFER}"),
+    *((f"{LLAMA} --out {x}", "", f"--out {x}: there is a file of another kind, which is not repl")
+      for x in ("w.bin", X_TRAIN)),
+    (f"{LLAMA} --out none/x.bin", "", "--out none/x.bin: can't be written; give another place"),
+    (f"{SAMPLE} --prompt x", "", "--prompt: this model's tokens lack 'x'; leave it out"),
+    (f"{SAMPLE} --tokenizer none", "", f"none: {NOTHING}give another --tokenizer"),
+    (f"{SAMPLE} --tokenizer data/y_tokenizer.bin", "", "has 14 tokens, the weights know 13; give"),
+    (f"{CONVERT} llama.bin data", "", "data: has .*, which is of no export; give a new folder"),
+    (f"{CONVERT} none x.bin", "", f"none: {NOTHING}{LLAMA_FILE}"),
+    (f"{CONVERT} llama.bin none/x.bin", "", "none/x.bin: there is no such folder; make it first"),
+    (f"{CONVERT} llama.bin x.bin --tokenizer data/y_tokenizer.bin", "", "14 tokens, .* 13; give"),
     # Weights
     (TRAIN, "w.bin: field 1 2", f"w.bin: {KIND}{WEIGHTS}"),
     *(
@@ -588,6 +630,14 @@ FLAGS = {  # program: flags, and what is said of them
         "--command ''": "--command: .*; ", "--command none.exe": "--command: .*none.exe.*; ",
         '--command "\'"': "--command: .*; ",
     },
+    LLAMA: {
+        "--init d1 --kv-heads 0": "--kv-heads: 0", "--init d1 --lr x": "--lr: .*x",
+        "--init": "--init: expected one argument", "--data ''": "give both, --init dN .*--data",
+    },
+    CONVERT: {
+        "llama.bin": "arguments are required: TO", "llama.bin x.bin --version 2": "--version: .*2",
+        f"llama.bin x --tokenizer {X_TOKENIZER}": "--tokenizer: is for a file of llama2.c",
+    },
 }  # fmt: skip
 FLAGS = [(f"{p} {flags}", "", says) for p, rows in FLAGS.items() for flags, says in rows.items()]
 FLAGS += [
@@ -622,6 +672,10 @@ LEGAL = [
     ("reference_gpt2.py --export w.bin new", "", ""),
     *((program, "", "") for program in ("test_gpt2.py", f"{PLOT} loss.png")),
     *((program, "", "") for program in (f"{TEXT} --bytes", "prepro_pythondocs.py")),
+    *((f"{LLAMA} {flags}", "", "") for flags in ("", "--sample-every 1", "--out llama.bin")),
+    (f"{LLAMA} --init d1 --untied --kv-heads 1", "", ""),
+    (SAMPLE, "", "llama.bin: [0-9]+ parameters\n"),
+    *((f"{CONVERT} {x}", "", "") for x in ("llama.bin x.bin --version 0", "llama x.bin")),
 ]
 CASES = [
     (status, *row)
@@ -797,7 +851,10 @@ def status_of_help(command):
 def check_hint(program, hint):
     """Programs that a line names exist, and know the flags that it names; its commands run."""
     programs = set(re.findall(r"\w+\.py", hint))
-    paths = {path.name: path for path in (*PROJECT.glob("*.py"), *PROJECT.glob("tools/*.py"))}
+    paths = {
+        path.name: path
+        for path in [p for at in ("", "tools/", "variants/") for p in PROJECT.glob(f"{at}*.py")]
+    }
     assert programs <= paths.keys(), hint
     known = {program, *(str(paths[name].relative_to(PROJECT)) for name in programs)}
     flags = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", hint)) - {"--help"}

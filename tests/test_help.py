@@ -11,7 +11,8 @@ from helpers import PROJECT
 
 PROGRAMS = sorted(
     str(path.relative_to(PROJECT))
-    for path in [*PROJECT.glob("*.py"), *PROJECT.glob("tools/*.py")]
+    for folder in (PROJECT, PROJECT / "tools", PROJECT / "variants")
+    for path in folder.glob("*.py")
     if "argparse" in path.read_text() or "Parser(" in path.read_text()
     if 'if __name__ == "__main__":' in path.read_text()
 )

@@ -1,0 +1,298 @@
+"""
+Llama in NumPy: the lesson with another block, each difference derived by hand.
+
+    python variants/train_llama.py --init d4 --data data/NAME --steps 300 --lr 1e-3 --warmup 20
+    python sample_gpt2.py llama.bin --tokenizer data/NAME_tokenizer.bin
+
+Read train_gpt2.py first: the letters, the contract of a layer and all that is imported are there.
+Llama (Touvron et al. 2023) differs in its block. No linear layer has a bias, and:
+
+    ln1, ln2   RMSNorm, for layernorm: a row is divided by its root mean square
+    rotate     rotary positions, for wpe: query and key are turned by angles that grow with t
+    attention  grouped heads: of NH query heads, NH / NKV share a head of keys and values
+    swiglu     for GELU: each hidden channel is a product of two linear layers, one of them bent
+
+    x ──┬── ln1 ──┬── q ── rotate ──┬── attention ── attproj ── + ── mid
+        │         ├── k ── rotate ──┤                           │
+        │         └── v ────────────┘                           │
+        └───────────────────────────────────────────────────────┘
+    mid ──┬── ln2 ──┬── gate ──┬── swiglu ── fcproj ── + ── out
+          │         └── up ────┘                       │
+          └────────────────────────────────────────────┘
+
+New letters: NKV, heads of keys and values; H, hidden channels, 4C in GPT-2. doc/llama.md derives
+what is new. The loop is the lesson's main(). variants/llama_files.py has the table of the tensors
+and the files, which are those of llama2.c, Karpathy's Llama in C.
+"""
+
+import functools
+import math
+import os
+import sys
+
+if __name__ == "__main__":
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+import train_gpt2 as gpt2
+from tools import formats
+from tools.console import UserError, bounded, run_program
+from train_gpt2 import attend, attend_in_tiles, attend_in_tiles_backward, by_rows, matmul
+from variants import llama_files
+from variants.llama_files import IN_BLOCKS, RMSNORM_EPS, ROTARY_BASE, LlamaConfig
+from variants.model import model_with
+
+import numpy as np
+
+
+# ----------------------------------------------------------------------------
+# RMSNorm: each row divided by its root mean square; times w (Zhang & Sennrich 2019)
+@by_rows
+def normalize(x):
+    """x (N, C) -> each row with a mean square of 1; and 1 / its root mean square, (N, 1)."""
+    rrms = 1 / np.sqrt(np.square(x).mean(-1, keepdims=True) + RMSNORM_EPS)  # (N, 1)
+    return x * rrms, rrms
+
+
+@by_rows
+def normalize_backward(dnorm, norm, rrms):
+    """dnorm and norm (N, C), rrms (N, 1) -> dx (N, C)."""
+    # norm_c = x_c * rrms, and d rrms / d x_j = -rrms**3 * x_j / C = -rrms**2 * norm_j / C.
+    # So d norm_c / d x_j = rrms * ([c = j] - norm_c * norm_j / C): layernorm's, but for the mean.
+    # dx_j = sum_c dnorm_c * that = rrms * (dnorm_j - norm_j * mean(norm * dnorm)).
+    along_norm = (dnorm * norm).mean(-1, keepdims=True)  # (N, 1)
+    return (dnorm - norm * along_norm) * rrms
+
+
+def rmsnorm_forward(x, w):
+    """x (N, C), w (C,) -> out (N, C)."""
+    norm, rrms = normalize(x)
+    return norm * w, (norm, rrms, w)
+
+
+def rmsnorm_backward(dout, cache, dw):
+    """dout (N, C) -> dx (N, C). Fills dw (C,)."""
+    norm, rrms, w = cache
+    dw[:] = (dout * norm).sum(0)
+    return normalize_backward(dout * w, norm, rrms)
+
+
+# ----------------------------------------------------------------------------
+# Embedding and linear: the lesson's, without positions and without bias
+def embedding_forward(tokens, wte):
+    """tokens (B, T), wte (V, C) -> out (B*T, C)."""
+    return wte[tokens].reshape(tokens.size, -1), tokens
+
+
+def embedding_backward(dout, tokens, dwte):
+    """dout (B*T, C). Adds to dwte (V, C)."""
+    np.add.at(dwte, tokens.reshape(-1), dout)
+
+
+def linear_forward(x, w):
+    """x (N, C), w (OC, C) -> out (N, OC)."""
+    return matmul(x, w.T), (x, w)
+
+
+def linear_backward(dout, cache, dw):
+    """dout (N, OC) -> dx (N, C). Fills dw (OC, C)."""
+    x, w = cache
+    matmul(dout.T, x, out=dw)
+    return matmul(dout, w)
+
+
+# ----------------------------------------------------------------------------
+# Rotary positions: channels 2i and 2i + 1 of a head are a point in the plane, which is turned about
+# 0 by t * 10000**(-2i / HS) for token t. The product of a query and a key, turned so, depends on
+# how far they are apart, not on where they stand (Su et al. 2021, 3.2.2)
+def turns_of(start, end, HS, dtype):
+    """Return cos and sin of each pair's angle, for tokens start to end, (2, T, HS / 2)."""
+    steps = ROTARY_BASE ** (-np.arange(0, HS, 2) / HS)  # (HS / 2,), from a token on
+    angles = np.outer(np.arange(start, end), steps)
+    return np.stack([np.cos(angles), np.sin(angles)]).astype(dtype)
+
+
+@by_rows
+def rotate(x, *, turns, back=False):
+    """x (heads, B, T, HS), turns (2, T, HS / 2) -> x, each pair of channels turned, or back."""
+    cos, sin = turns[0], -turns[1] if back else turns[1]
+    a, b = x[..., 0::2], x[..., 1::2]  # (heads, B, T, HS / 2) each
+    return np.stack([a * cos - b * sin, a * sin + b * cos], -1).reshape(x.shape)
+
+
+def rotate_backward(dout, turns):
+    """dout (heads, B, T, HS), turns (2, T, HS / 2) -> dx (heads, B, T, HS)."""
+    # out = (a * cos - b * sin, a * sin + b * cos). With dout = (d, e), da = d * cos + e * sin and
+    # db = -d * sin + e * cos: dout turned back, because cos(-angle) = cos, sin(-angle) = -sin.
+    return rotate(dout, turns=turns, back=True)
+
+
+# ----------------------------------------------------------------------------
+# Attention: the lesson's, of turned queries and keys, with grouped heads (Ainslie et al. 2023)
+def to_heads(x, B, HS):
+    """x (B*T, heads * HS) -> (heads, B, T, HS)."""
+    return x.reshape(B, len(x) // B, -1, HS).transpose(2, 0, 1, 3)
+
+
+def to_rows(x):
+    """x (heads, B, T, HS) -> (B*T, heads * HS)."""
+    heads, B, T, HS = x.shape
+    return x.transpose(1, 2, 0, 3).reshape(B * T, heads * HS)
+
+
+def attention_forward(q, k, v, turns, config, past=None):
+    """q (B*T, C), k and v (B*T, NKV * HS), turns (2, T, HS / 2) -> out (B*T, C)."""
+    B, group = len(q) // turns.shape[1], config.NH // config.NKV
+    q, k, v = (to_heads(x, B, config.C // config.NH) for x in (q, k, v))
+    q, k = rotate(q, turns=turns), rotate(k, turns=turns)
+    if past is not None:  # to sample: the keys and values so far; the new ones join them
+        past[..., -turns.shape[1] :, :] = k, v
+        out, _ = attend(q, *past.repeat(group, 1))
+        return to_rows(out), None
+    k, v = k.repeat(group, 0), v.repeat(group, 0)  # (NH, B, T, HS): a copy for each that shares it
+    out, *atts = attend_in_tiles(q, k, v)
+    return to_rows(out), (q, k, v, atts, turns, group)
+
+
+def attention_backward(dout, cache):
+    """dout (B*T, C) -> dq (B*T, C), dk and dv (B*T, NKV * HS)."""
+    q, k, v, atts, turns, group = cache
+    _, B, T, HS = q.shape
+    dout = to_heads(dout, B, HS)
+    dq, dk, dv = attend_in_tiles_backward(dout, q, k, v, *atts)
+    # what was copied gets the sum of its copies' gradients
+    dk, dv = (d.reshape(-1, group, B, T, HS).sum(1) for d in (dk, dv))
+    dq, dk = rotate_backward(dq, turns), rotate_backward(dk, turns)
+    return to_rows(dq), to_rows(dk), to_rows(dv)
+
+
+# ----------------------------------------------------------------------------
+# SwiGLU: gate * sigmoid(gate) is near gate where that is above 0, and near 0 below; it opens or
+# closes the way of up (Shazeer 2020)
+def sigmoid(x):
+    return 0.5 * (1 + np.tanh(0.5 * x))  # 1 / (1 + exp(-x)), but exp(-x) may overflow
+
+
+@by_rows
+def swiglu(gate, up):
+    """gate and up (N, H) -> out (N, H)."""
+    return gate * sigmoid(gate) * up
+
+
+@by_rows
+def swiglu_backward(dout, gate, up):
+    """dout, gate and up (N, H) -> dgate and dup (N, H)."""
+    s = sigmoid(gate)
+    slope = s + gate * s * (1 - s)  # of gate * s, a product; d s / d gate = s * (1 - s)
+    return dout * up * slope, dout * gate * s
+
+
+# ----------------------------------------------------------------------------
+# Block
+def block_forward(x, p, turns, config, past=None):
+    """x (B*T, C), p a block's tensors by name, turns (2, T, HS / 2) -> out (B*T, C)."""
+    ln1, ln1_cache = rmsnorm_forward(x, p["ln1w"])
+    q, q_cache = linear_forward(ln1, p["qw"])
+    k, k_cache = linear_forward(ln1, p["kw"])
+    v, v_cache = linear_forward(ln1, p["vw"])
+    atty, att_cache = attention_forward(q, k, v, turns, config, past)
+    attproj, attproj_cache = linear_forward(atty, p["attprojw"])
+    mid = x + attproj
+    ln2, ln2_cache = rmsnorm_forward(mid, p["ln2w"])
+    gate, gate_cache = linear_forward(ln2, p["gatew"])
+    up, up_cache = linear_forward(ln2, p["upw"])
+    fcproj, fcproj_cache = linear_forward(swiglu(gate, up), p["fcprojw"])
+    attention_caches = ln1_cache, q_cache, k_cache, v_cache, att_cache, attproj_cache
+    return mid + fcproj, (attention_caches, ln2_cache, gate_cache, up_cache, gate, up, fcproj_cache)
+
+
+def block_backward(dout, cache, g):
+    """dout (B*T, C) -> dx (B*T, C). Fills g, the gradients of the block's 9 tensors."""
+    attention_caches, ln2_cache, gate_cache, up_cache, gate, up, fcproj_cache = cache
+    ln1_cache, q_cache, k_cache, v_cache, att_cache, attproj_cache = attention_caches
+    dswiglu = linear_backward(dout, fcproj_cache, g["fcprojw"])
+    dgate, dup = swiglu_backward(dswiglu, gate, up)
+    # ln2 was used twice, ln1 three times: their gradients add up, as those of mid and of x
+    dln2 = linear_backward(dup, up_cache, g["upw"])
+    dln2 += linear_backward(dgate, gate_cache, g["gatew"])
+    dmid = dout + rmsnorm_backward(dln2, ln2_cache, g["ln2w"])
+    datty = linear_backward(dmid, attproj_cache, g["attprojw"])
+    dq, dk, dv = attention_backward(datty, att_cache)
+    dln1 = linear_backward(dv, v_cache, g["vw"])
+    dln1 += linear_backward(dk, k_cache, g["kw"])
+    dln1 += linear_backward(dq, q_cache, g["qw"])
+    return dmid + rmsnorm_backward(dln1, ln1_cache, g["ln1w"])
+
+
+# ----------------------------------------------------------------------------
+# Model: embedding, blocks, a last RMSNorm, head
+def llama_forward(params, config, tokens, targets):
+    """tokens and targets (B, T) -> loss. In between, x is (B*T, C)."""
+    x, embedding_cache = embedding_forward(tokens, params["wte"])
+    turns, block_caches = turns_of(0, tokens.shape[1], config.C // config.NH, x.dtype), []
+    for l in range(config.L):
+        x, block_cache = block_forward(x, {n: params[n][l] for n in IN_BLOCKS}, turns, config)
+        block_caches.append(block_cache)
+    x, lnf_cache = rmsnorm_forward(x, params["lnfw"])
+    head = params.get("headw", params["wte"])
+    loss, head_cache = gpt2.head_forward(x, head, targets.reshape(-1))
+    return loss, (embedding_cache, block_caches, lnf_cache, head_cache)
+
+
+def llama_backward(dloss, cache, grads):
+    """dloss, a number. Fills grads with the gradient of dloss * loss. The cache is used up."""
+    embedding_cache, block_caches, lnf_cache, head_cache = cache
+    grads["wte"][:] = 0  # to be added to, where the head does not fill it
+    dx = gpt2.head_backward(dloss, head_cache, grads.get("headw", grads["wte"]))
+    dx = rmsnorm_backward(dx, lnf_cache, grads["lnfw"])
+    for l in reversed(range(len(block_caches))):
+        dx = block_backward(dx, block_caches[l], {n: grads[n][l] for n in IN_BLOCKS})
+    embedding_backward(dx, embedding_cache, grads["wte"])
+
+
+def new_tokens_forward(params, config, tokens, past, start):
+    """As in tools/sampling.py; past (L, 2, NKV, B, maxT, HS). The keys there are turned."""
+    (B, T), end = tokens.shape, start + tokens.shape[1]
+    x, _ = embedding_forward(tokens, params["wte"])
+    turns = turns_of(start, end, config.C // config.NH, x.dtype)
+    for l in range(config.L):
+        p = {name: params[name][l] for name in IN_BLOCKS}
+        x, _ = block_forward(x, p, turns, config, past[l][..., :end, :])
+    newest, _ = rmsnorm_forward(x.reshape(B, T, -1)[:, -1], params["lnfw"])
+    return matmul(newest, params.get("headw", params["wte"]).T)  # (B, V)
+
+
+# ----------------------------------------------------------------------------
+# The loop is the lesson's, and so is all that it calls, but for this
+def named_config(name, V, maxT, kv_heads=None, tied=True):
+    """Return the config of dN, as large as GPT-2's dN, or else None. Raises UserError."""
+    if not (gpt2_config := gpt2.named_config(name, V, maxT)):
+        return None
+    _, _, L, NH, C = gpt2_config
+    H = math.ceil(8 * C / 3 / 32) * 32  # three matrices, in all as large as GPT-2's two
+    config = LlamaConfig(C, H, L, NH, kv_heads or NH, V, maxT, tied)
+    if not llama_files.is_possible(config):
+        raise UserError(f"--kv-heads {kv_heads}: does not divide the {NH} of queries; lower it")
+    return config
+
+
+LLAMA = {"gpt2_forward": llama_forward, "gpt2_backward": llama_backward}
+LLAMA |= {name: getattr(llama_files, name) for name in ("TENSORS", "DECAYING", "tensor_shapes")}
+LLAMA |= {name: getattr(llama_files, name) for name in ("load_weights", "write_weights")}
+LLAMA["read_header"] = lambda out, *_: formats.check_kind(out, llama_files.MAGIC, f"--out {out}")
+
+
+def main(argv=None):
+    parser = gpt2.make_parser()
+    parser.prog, add = "train_llama.py", parser.add_argument
+    parser.set_defaults(out="llama.bin")
+    text = "heads of keys and values, NKV (default: as many as of queries)"
+    add("--kv-heads", type=bounded(int, 1, 10**6), metavar="N", help=text)
+    add("--untied", action="store_true", help="give the head a matrix of its own, as Llama 2 has")
+    args = parser.parse_args(argv)
+    if not args.init or not args.data:
+        parser.error("give both, --init dN (or a file of weights) and --data NAME")
+    config_of = functools.partial(named_config, kv_heads=args.kv_heads, tied=not args.untied)
+    model_with(**LLAMA, named_config=config_of).main(args)
+
+
+if __name__ == "__main__":
+    run_program(main)
