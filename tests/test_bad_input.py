@@ -280,7 +280,7 @@ UNREAD = [
     for program, file, _, _ in READERS
     for how, wrong in (
         ("missing", "([Nn]o such file|there is no file of this name)"),
-        ("folder", "(there is no file of this name|Is a directory|has no [a-z.]+)"),
+        ("folder", "(there is no file of this name|Is a directory|[Nn]o such file|has no )"),
         ("unreadable", "Permission denied"),
     )
     if how != "missing" or file not in MAY_BE_MISSING
@@ -631,8 +631,8 @@ FLAGS = {  # program: flags, and what is said of them
         '--command "\'"': "--command: .*; ",
     },
     LLAMA: {
-        "--init d1 --kv-heads 0": "--kv-heads: 0", "--init d1 --lr x": "--lr: .*x",
-        "--init": "--init: expected one argument", "--data ''": "give both, --init dN .*--data",
+        "--init d1 --kv-heads -1": "--kv-heads: -1", "--init d1 --lr x": "--lr: .*x",
+        "--init": "--init: expected one argument", "--data ''": "--data: has no name behind it",
     },
     CONVERT: {
         "llama.bin": "arguments are required: TO", "llama.bin x.bin --version 2": "--version: .*2",

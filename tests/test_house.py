@@ -204,7 +204,8 @@ def test_numbers_of_threads(omp, openblas):
 def module_files():
     """Return our modules, name -> file: programs, tools.NAME, and those of the exercises."""
     found = {path.stem: path for path in [*PROJECT.glob("*.py"), *PROJECT.glob("exercises/*.py")]}
-    return found | {f"tools.{path.stem}": path for path in PROJECT.glob("tools/*.py")}
+    folders = [*PROJECT.glob("tools/*.py"), *PROJECT.glob("variants/*.py")]
+    return found | {f"{path.parent.name}.{path.stem}": path for path in folders}
 
 
 def imports_of(source, modules):
@@ -270,6 +271,11 @@ def test_the_files_that_a_page_names_exist(page):
     names = re.findall(r"(?<![\w/])(?:tests|tools|exercises|doc)/[\w./]+\.(?:py|md|bin)\b", text)
     names += re.findall(r"(?<![\w/])\w+_gpt2\.py\b|(?<![\w/])prepro_\w+\.py\b", text)
     assert not [name for name in names if "NAME" not in name and not (PROJECT / name).exists()]
+
+
+def test_the_length_of_variants():
+    lengths = [path.read_text("utf-8").count("\n") for path in PROJECT.glob("variants/*.py")]
+    assert len(lengths) >= 4 and max(lengths) <= 300
 
 
 def test_the_readme_quotes_it():

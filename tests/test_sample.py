@@ -213,8 +213,9 @@ def test_characters_are_never_cut():
 def test_a_character_that_is_not_at_its_end(monkeypatch):
     """Half of it was drawn last: it is shown as what it is, no letter."""
     monkeypatch.setattr(sampling, "generate", lambda *_: iter([[0], [1]]))
+    names = sample.Model(*sample.Model._fields)
     text = sample.Text("a", [b"b", "é".encode()[:1], b"<end>"], 2)
-    shown = [text.shown for _ in sample.generate(None, None, [2], [text], None, 2)]
+    shown = [text.shown for _ in sample.generate(names, [2], [text], None, 2)]
     assert shown == ["ab", "ab", "ab\ufffd"]
 
 
@@ -389,9 +390,9 @@ def test_samples_together_are_those_one_by_one(run, monkeypatch):
 def test_samples_go_through_the_model_together(run, monkeypatch):
     shapes, generate = [], sampling.generate
 
-    def seen(params, config, tokens, pick):
+    def seen(params, config, tokens, *others):
         shapes.append(tokens.shape)
-        return generate(params, config, tokens, pick)
+        return generate(params, config, tokens, *others)
 
     assert sample.TOGETHER == 16
     monkeypatch.setattr(sampling, "generate", seen)

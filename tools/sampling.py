@@ -109,11 +109,11 @@ def new_tokens_forward(params, config, tokens, past, start):
     return product(newest, params["wte"])
 
 
-def generate(params, config, tokens, pick, forward=new_tokens_forward):
+def generate(params, config, tokens, pick, new_tokens_forward=new_tokens_forward):
     """
     Yield the next token of each of B texts, tokens (B, T), again and again, by pick(logits).
 
-    Another model's forward does with its config what new_tokens_forward does.
+    Another model than GPT-2 brings its own new_tokens_forward.
     """
     tokens, start, maxT = np.asarray(tokens), 0, config.maxT
     heads, HS = getattr(config, "NKV", config.NH), config.C // config.NH  # NKV: Llama's
@@ -121,7 +121,7 @@ def generate(params, config, tokens, pick, forward=new_tokens_forward):
     while True:
         if tokens.shape[1] > maxT:  # forget the older half; the rest goes through once more
             tokens, start = tokens[:, -max(1, maxT // 2) :], 0
-        logits = forward(params, config, tokens[:, start:], past, start)
+        logits = new_tokens_forward(params, config, tokens[:, start:], past, start)
         start, new = tokens.shape[1], pick(logits)
         tokens = np.append(tokens, np.reshape(new, (-1, 1)), 1)
         yield new

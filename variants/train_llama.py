@@ -34,7 +34,7 @@ if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 import train_gpt2 as gpt2
 from tools import formats
-from tools.console import UserError, bounded, run_program
+from tools.console import Parser, UserError, bounded, file_name, run_program
 from train_gpt2 import attend, attend_in_tiles, attend_in_tiles_backward, by_rows, matmul
 from variants import llama_files
 from variants.llama_files import IN_BLOCKS, RMSNORM_EPS, ROTARY_BASE, LlamaConfig
@@ -262,7 +262,7 @@ def new_tokens_forward(params, config, tokens, past, start):
 
 # ----------------------------------------------------------------------------
 # The loop is the lesson's, and so is all that it calls, but for this
-def named_config(name, V, maxT, kv_heads=None, tied=True):
+def named_config(name, V, maxT, kv_heads=0, tied=True):
     """Return the config of dN, as large as GPT-2's dN, or else None. Raises UserError."""
     if not (gpt2_config := gpt2.named_config(name, V, maxT)):
         return None
@@ -281,15 +281,17 @@ LLAMA["read_header"] = lambda out, *_: formats.check_kind(out, llama_files.MAGIC
 
 
 def main(argv=None):
-    parser = gpt2.make_parser()
-    parser.prog, add = "train_llama.py", parser.add_argument
+    lesson = gpt2.make_parser()
+    how = {"formatter_class": lesson.formatter_class, "conflict_handler": "resolve"}
+    parser = Parser(description="Train a Llama.", parents=[lesson], allow_abbrev=False, **how)
+    add, file = parser.add_argument, {"type": file_name, "required": True}
+    add("--init", **file, metavar="FILE", help="weights, or dN: N layers, random")
+    add("--data", **file, metavar="NAME", help="of NAME_train.bin and NAME_val.bin")
     parser.set_defaults(out="llama.bin")
-    text = "heads of keys and values, NKV (default: as many as of queries)"
-    add("--kv-heads", type=bounded(int, 1, 10**6), metavar="N", help=text)
+    text = "heads of keys and values, NKV; 0: as many as of queries"
+    add("--kv-heads", type=bounded(int, 0, 10**6), metavar="N", default=0, help=text)
     add("--untied", action="store_true", help="give the head a matrix of its own, as Llama 2 has")
     args = parser.parse_args(argv)
-    if not args.init or not args.data:
-        parser.error("give both, --init dN (or a file of weights) and --data NAME")
     config_of = functools.partial(named_config, kv_heads=args.kv_heads, tied=not args.untied)
     model_with(**LLAMA, named_config=config_of).main(args)
 
