@@ -1,5 +1,5 @@
 """
-An answer to each exercise, in small steps: what variations.py makes mistakes in.
+An answer to each exercise, in small steps: what mistakes_by_rule.py makes mistakes in.
 
 DON'T READ ON while you solve the exercises. The letters are those of the pages in doc/.
 """

@@ -44,8 +44,18 @@ class Exercise(NamedTuple):
     overwrites: tuple = ()
 
 
+PATHS = {name: FOLDER / f"{number:02}_{name}.py" for number, name in enumerate(ORDER, 1)}
+
+
 def path_of(name):
-    return FOLDER / f"{ORDER.index(name) + 1:02}_{name}.py"
+    return PATHS[name]
+
+
+def again(name):
+    """Return how to get an exercise's file as it was given."""
+    if name in ORDER:
+        return "`git checkout` brings it back"
+    return "delete it, and --variant makes it again"
 
 
 # ----------------------------------------------------------------------------

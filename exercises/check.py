@@ -5,6 +5,7 @@ Says which exercises are solved and which is next, or what is wrong with one of 
     python exercises/check.py layernorm          # grade one
     python exercises/check.py layernorm --hint   # the first step of its derivation; --hint 2: ...
     python exercises/check.py --train            # train a small GPT-2 with what is solved
+    python exercises/check.py --variant 7        # other exercises, whose answers are on no page
 """
 
 import argparse
@@ -19,6 +20,7 @@ sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I lea
 import cases
 import grade
 import training
+import variants
 from hints import HINTS
 
 GRADE, INSIGHT = Path(grade.__file__), Path(grade.__file__).with_name("insight.py")
@@ -91,39 +93,48 @@ def progress(done):
     return f"{said}; {tonight} to the end of evening {number} of {len(EVENINGS)}"
 
 
-def check_one(name):
+def command(name, seed):
+    """Return the command that grades an exercise, of a seed's set if there is a seed."""
+    return f"check.py {name}" + (f" --variant {seed}" if seed is not None else "")
+
+
+def check_one(name, names, seed):
     status, lines = run_grade(name)
     page = f"doc/{cases.EXERCISES[name].page}.md"
     print(f"{name}: {MARKS[status]} ({relative(cases.path_of(name))}, {page})")
     if status == grade.RIGHT:
-        print("\n".join(f"  {line}" for line in insight(name)))
-        following = cases.ORDER[cases.ORDER.index(name) + 1 :][:1]
-        print(f"next: check.py {following[0]}" if following else "next: check.py --train")
+        if seed is None:
+            print("\n".join(f"  {line}" for line in insight(name)))
+        following = [command(other, seed) for other in names[names.index(name) + 1 :]]
+        print(f"next: {[*following, 'check.py --train'][0]}")
     else:
         print("\n".join(f"  {line}" for line in lines))
-        print(f"a step of the derivation: check.py {name} --hint")
+        print(f"a step of the derivation: {command(name, seed)} --hint")
     return status
 
 
-def grade_all():
-    """Grade all; print what is done -> {exercise: (status, the report's lines)}."""
+def grade_all(names=cases.ORDER):
+    """Grade all of these; print what is done -> {exercise: (status, the report's lines)}."""
     graded = {}
     with ThreadPoolExecutor(2) as pool:
-        for name, result in zip(cases.ORDER, pool.map(run_grade, cases.ORDER), strict=True):
+        for name, result in zip(names, pool.map(run_grade, names), strict=True):
             graded[name] = result
             print(f"{MARKS[result[0]]:>6}  {cases.path_of(name).name}", flush=True)
     return graded
 
 
-def check_all():
+def check_all(names, seed):
     """Grade all, and say what is next; the report of the first that is not done."""
-    graded = grade_all()
+    graded = grade_all(names)
     left = [name for name, (status, _) in graded.items() if status != grade.RIGHT]
-    print(f"\n{progress(graded.keys() - set(left))}")
+    if seed is None:
+        print(f"\n{progress(graded.keys() - set(left))}")
+    else:
+        print(f"\n{len(names) - len(left)} of {len(names)} of variant {seed}")
     if not left:
         return grade.RIGHT
     page = f"doc/{cases.EXERCISES[left[0]].page}.md"
-    print(f"next: {relative(cases.path_of(left[0]))}, with {page}; then check.py {left[0]}")
+    print(f"next: {relative(cases.path_of(left[0]))}, with {page}; then {command(left[0], seed)}")
     print("\n".join(f"  {line}" for line in graded[left[0]][1]))
     return grade.WRONG
 
@@ -136,13 +147,13 @@ def train():
     return training.main(right)
 
 
-def show_hint(name, number):
-    hints = HINTS[name]
+def show_hint(name, number, seed=None):
+    hints = HINTS[name] if seed is None else [variants.HINTS[name]]
     number = min(max(number, 1), len(hints))
     print(f"{name}, step {number} of {len(hints)}:\n\n  {hints[number - 1]}\n")
     if number < len(hints):
         print(f"the next step: check.py {name} --hint {number + 1}")
-    else:
+    elif seed is None:
         print(f"that was the last one; doc/{cases.EXERCISES[name].page}.md has the derivation")
 
 
@@ -150,21 +161,28 @@ def main():
     parser = argparse.ArgumentParser(description="Grade the exercises.")
     parser.error = lambda why: parser.exit(2, f"check.py: {why}; --help lists the flags\n")
     parser.add_argument("name", nargs="?", metavar="NAME", help=" ".join(cases.ORDER))
+    parser.add_argument("--variant", type=int, metavar="SEED", help="this seed's set of others")
     parser.add_argument("--hint", nargs="?", type=int, const=1, metavar="N", help="show step N")
     parser.add_argument("--train", action="store_true", help="train a model with what is solved")
     args = parser.parse_args()
     sys.stdout.reconfigure(errors="replace")
-    if args.name and args.name not in cases.ORDER:
-        parser.error(f"{args.name} is not one of {', '.join(cases.ORDER)}")
+    names, seed = cases.ORDER, args.variant
+    if seed is not None:
+        if seed < 0:
+            parser.error(f"{seed} is below 0")
+        names = variants.use(seed)
+        variants.make(seed)
+    if args.name and args.name not in names:
+        parser.error(f"{args.name} is not one of {', '.join(names)}")
     if args.train:
-        if args.name or args.hint is not None:
+        if args.name or args.hint is not None or seed is not None:
             parser.error("--train stands alone: it takes all that is solved")
         return train()
     if args.hint is not None:
         if not args.name:
             parser.error("--hint needs the name of an exercise")
-        return show_hint(args.name, args.hint)
-    return check_one(args.name) if args.name else check_all()
+        return show_hint(args.name, args.hint, seed)
+    return check_one(args.name, names, seed) if args.name else check_all(names, seed)
 
 
 if __name__ == "__main__":

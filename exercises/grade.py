@@ -25,8 +25,9 @@ from typing import NamedTuple
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I leaves it out
 import cases
 import mistakes
+import mistakes_by_rule
 import numpy as np
-import variations
+import variants
 from cases import EXERCISES
 
 RIGHT, WRONG, EMPTY = range(3)
@@ -131,8 +132,9 @@ def begun(path):
     return not all(isinstance(a, ast.Assign) and isinstance(a.targets[0], ast.Tuple) for a in lines)
 
 
-def load(path, function):
+def load(path, name):
     """Run a learner's file -> a module."""
+    function = EXERCISES[name].function
 
     def run():
         module = types.ModuleType(path.stem)
@@ -141,7 +143,7 @@ def load(path, function):
         return module
 
     if not path.is_file():
-        raise Stop(f"{path.name}: there is no such file; `git checkout` brings it back")
+        raise Stop(f"{path.name}: there is no such file; {cases.again(name)}")
     try:
         module = guarded(path, run)
     except UnicodeDecodeError:
@@ -226,7 +228,7 @@ def call(name, functions, inputs, begin=math.nan, strict=False, scale=1):
     forward = getattr(functions, exercise.forward)
     out, cache = forward(*inputs.values())
     if strict and not close(np.asarray(out), np.asarray(cases.loss_of(name, inputs))):
-        raise Stop(f"{exercise.forward} is not as it was given; `git checkout` brings it back")
+        raise Stop(f"{exercise.forward} is not as it was given; {cases.again(name)}")
     dout, everything = scale * dout_of(out), {"cache": cache, **inputs}
     kept = cases.cast(cache, None)
 
@@ -648,7 +650,9 @@ def diagnose(name, module, tried, zeros, ones, stopped, source):
 def known_results(name, i):
     """Return (name of a known mistake, what it gives in case i; None if it raises an error)."""
     found, case = [], prepared(name, i)
-    by_rule = variations.variations(name, case.letters)
+    if name not in mistakes.WHERE:  # a variant
+        return found
+    by_rule = mistakes_by_rule.variations(name, case.letters)
     for mistake, functions in itertools.chain(mistakes.known_mistakes(name), by_rule):
         try:
             with np.errstate(all="ignore"):
@@ -699,7 +703,7 @@ def worst_of(g, array, case):
 
 def grade(name, path):
     """Return the lines of the report. Stop if something other than a gradient is wrong."""
-    module = load(path, EXERCISES[name].function)
+    module = load(path, name)
     tried, stopped = [], None
     for i, sizes in enumerate(EXERCISES[name].shapes):
         inputs = EXERCISES[name].inputs(np.random.default_rng(i + 1), **sizes)
@@ -747,6 +751,8 @@ def main(name, path, seconds=SECONDS):
     threading.Thread(target=watch, args=[float(seconds)], daemon=True).start()
     faulthandler.dump_traceback_later(6 * float(seconds), exit=True)
     warnings.simplefilter("ignore")
+    if variant := re.fullmatch(r"variant_(\d+)", path.parent.name):
+        variants.use(int(variant[1]))
     cases.gpt2.THREADS, cases.gpt2.POOL = 1, cases.NO_POOL  # the arrays are small
     out, sys.stdout = sys.stdout, Prints(path)
     try:

@@ -136,7 +136,7 @@ def main(name, path):
     sizes, difference = INSIGHTS[name]
     gpt2.THREADS, gpt2.POOL = 1, cases.NO_POOL
     exercise, inputs = cases.EXERCISES[name], given(name, sizes)
-    answer = grade.load(Path(path), exercise.function)
+    answer = grade.load(Path(path), name)
     ours = getattr(training, exercise.function, None) or getattr(cases.LESSON, exercise.function)
     out, sys.stdout = sys.stdout, grade.Prints(Path(path))
     times = [

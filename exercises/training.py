@@ -130,7 +130,7 @@ def lesson_with(answers):
     try:
         for name, path in answers.items():
             function = cases.EXERCISES[name].function
-            answer = getattr(grade.load(path, function), function)
+            answer = getattr(grade.load(path, name), function)
             setattr(own, function, answer)
             setattr(lesson, function, adamw_update if name == "adamw" else answer)
     finally:
