@@ -22,8 +22,8 @@ import tempfile
 
 import train_gpt2 as gpt2
 from tools.console import (
-    NoNetwork,
     Parser,
+    Unavailable,
     UserError,
     bounded,
     file_name,
@@ -119,8 +119,8 @@ def choose_vocabulary(args, paths):
     else:
         try:
             encoding = gpt2_encoding()
-        except NoNetwork as error:
-            raise NoNetwork(f"{error.text}; or give --bytes, which needs none") from error
+        except Unavailable as error:
+            raise Unavailable(f"{error.text}; or give --bytes, which needs none") from error
     return *vocabulary_of(encoding), lambda text: encode_text(text, encoding)
 
 

@@ -33,6 +33,7 @@ from pathlib import Path
 
 from tools.console import Parser, UserError, bounded, run_program
 from tools.encoding import CHUNK, encode_text, gpt2_encoding, needed, vocabulary_of
+from tools.log import bars
 from tools.token_files import add_name_flag, prefix_of, write_splits, writing_to
 
 URL = "https://huggingface.co/datasets/roneneldan/TinyStories/resolve/main/TinyStories_all_data.tar.gz"
@@ -118,7 +119,7 @@ def tokenize_shards(paths, workers):
         try:
             jobs = (pool.submit(tokenize_shard, *shard) for shard in enumerate(paths))
             pending = deque(itertools.islice(jobs, 2 * workers))
-            for _ in needed("tqdm").tqdm(paths, unit="shard", disable=None):
+            for _ in bars()(paths, unit="shard", disable=None):
                 yield pending.popleft().result()
                 pending.extend(itertools.islice(jobs, 1))
         except BrokenProcessPool as error:

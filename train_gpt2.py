@@ -590,8 +590,7 @@ def main(args):
     config = named_config(init, V, T)  # maxT is T, so that no position stays untrained
     flat, config = (init_weights(config, args.seed), config) if config else load_weights(init)
     if not config.V == V == val_V == len(vocabulary):
-        sizes = f"{config.V:,} in the model, {V:,}, {val_V:,}, {len(vocabulary):,} in the data"
-        sys.exit(f"{init}, {data}: vocabularies differ, {sizes}; try --init d4, or prepare again")
+        sys.exit(f"{init}: V={config.V}, {data}: {V}, {val_V}, {len(vocabulary)}; try --init d4")
     if not 1 <= T <= config.maxT or not 1 <= B < min(len(train), len(val)) / T:
         sys.exit(f"{init}, {data}: not for --seq-len {T}, --batch-size {B}; take other numbers")
     if not args.no_save and not os.access(f"{Path(args.out).absolute().parent}/", os.W_OK):
@@ -638,10 +637,11 @@ def main(args):
 
 if __name__ == "__main__":
     args = make_parser().parse_args()
-    has_data = args.data or os.path.exists(f"{SHAKESPEARE}_train.bin")
-    if not (has_data and (args.init or WEIGHTS_FILE.exists())):  # this makes what is missing
-        call = [sys.executable, HERE / "tools" / "prepare.py", *sys.argv[1:]]
-        sys.argv[1:1] = subprocess.run(call, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+    has_init = named_config(args.init or "", 1) or os.path.isfile(args.init or WEIGHTS_FILE)
+    if not (has_init and os.path.isfile(f"{args.data or SHAKESPEARE}_train.bin")):
+        call = [sys.executable, HERE / "tools" / "prepare.py", *sys.argv[1:]]  # makes them
+        made = subprocess.run(call, stdout=subprocess.PIPE, text=True)
+        sys.argv += sys.exit(1) if made.returncode == 1 else made.stdout.splitlines()
         args = make_parser().parse_args()
     args.init, args.data = args.init or str(WEIGHTS_FILE), args.data or str(SHAKESPEARE)
     try:

@@ -1,7 +1,7 @@
 """
 What users do wrong: a table of bad files, sizes, targets and flags for all programs, and what each
-is to say, in one line. The exit status is 1; for flags it is 2, without a network 3. There is no
-traceback, nothing is written or changed, and `python -O` does the same. It takes a minute.
+is to say, in one line. The exit status is 1; for flags it is 2, without a network or a
+package 3. There is no traceback, nothing is written or changed, and `python -O` does the same.
 
     pytest tests/test_bad_input.py -k plot_log        # the rows of one program
 """
@@ -583,7 +583,7 @@ FLAGS = {  # program: flags, and what is said of them
     },
     RESUME: {
         "--init w.bin": "--init: goes without --resume, .*; leave one of them out",
-        **{f"--{name} {x}": f"--{name}: saved.bin was made with {had}; leave the flag out"
+        **{f"--{name} {x}": f"--{name}: saved.bin was made with {had}; leave it out"
            for name, x, had in (("lr", 1, 0.0001), ("batch-size", 5, 4), ("seq-len", 8, 16),
                                 ("grad-accum", 2, 1), ("seed", 7, 1337), ("shuffle", "", False))},
     },

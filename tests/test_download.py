@@ -19,7 +19,7 @@ from unittest import mock
 
 from tools import download as module
 from tools import locks
-from tools.console import NoNetwork, UserError
+from tools.console import Unavailable, UserError
 from tools.download import download
 from train_gpt2 import HERE
 
@@ -146,7 +146,7 @@ def refusal(url, path, **known):
     """Return the one line that a download ends with, which is no want of a network."""
     with pytest.raises(UserError) as error:
         download(url, path, **known)
-    assert not isinstance(error.value, NoNetwork)
+    assert not isinstance(error.value, Unavailable)
     assert "\n" not in error.value.text and ";" in error.value.text
     return error.value.text
 
@@ -271,7 +271,7 @@ def test_a_host_without_an_answer_is_no_network(server, tmp_path, monkeypatch, w
     monkeypatch.setattr(module, "TIMEOUT", 0.5)
     url = f"https://127.0.0.1:{closed_port()}/" if what == "closed" else server.url + what
     start = time.perf_counter()
-    with pytest.raises(NoNetwork, match=r"cannot reach http\S*: [^()]*; check the network"):
+    with pytest.raises(Unavailable, match=r"cannot reach http\S*: [^()]*; check the network"):
         download(url, tmp_path / "new" / "file")
     assert time.perf_counter() - start < 5
     assert os.listdir(tmp_path) == []
@@ -285,7 +285,7 @@ def test_a_host_that_hangs_up_amid_the_exchange_of_keys_is_no_network(tmp_path):
 
     with socket.create_server(("127.0.0.1", 0)) as host:
         threading.Thread(target=hang_up, daemon=True).start()
-        with pytest.raises(NoNetwork, match="EOF occurred"):
+        with pytest.raises(Unavailable, match="EOF occurred"):
             download(f"https://127.0.0.1:{host.getsockname()[1]}/", tmp_path / "file")
 
 
@@ -301,7 +301,7 @@ def test_an_unreachable_proxy_is_no_network(tmp_path, monkeypatch, variable):
     for name in "HTTPS_PROXY", "https_proxy":
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(variable, f"http://127.0.0.1:{closed_port()}")
-    with pytest.raises(NoNetwork, match=r"cannot reach https?://example\.com.*: .*refused"):
+    with pytest.raises(Unavailable, match=r"cannot reach https?://example\.com.*: .*refused"):
         download("https://example.com/file", tmp_path / "file")
     for nonsense in "foo://127.0.0.1", "http://":
         monkeypatch.setenv(variable, nonsense)

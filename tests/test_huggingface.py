@@ -21,7 +21,7 @@ from tools import (
     tensor_file,
     token_files,
 )
-from tools.console import NoNetwork, UserError
+from tools.console import Unavailable, UserError
 from tools.download import sha256_of
 
 import numpy as np
@@ -55,7 +55,7 @@ def offline(tmp_path, monkeypatch):
     """A project without files in tmp_path, and without a network."""
 
     def no_network(path):
-        raise NoNetwork("no.where can't be reached")
+        raise Unavailable("no.where can't be reached")
 
     monkeypatch.setattr(encoding, "write_gpt2_tokenizer", no_network)
     monkeypatch.setattr(gpt2, "TOKENIZER_FILE", tmp_path / "gpt2_tokenizer.bin")

@@ -21,7 +21,7 @@ import prepro_tinystories
 import train_gpt2 as gpt2
 from tools import encoding as encodings
 from tools import prepare, token_files
-from tools.console import NoNetwork, UserError
+from tools.console import Unavailable, UserError
 from tools.encoding import encode, encode_text, text_pieces
 from tools.formats import load_tokenizer, load_tokens
 from tools.train import load_data
@@ -64,7 +64,7 @@ def tokenizer_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("tokenizer") / "gpt2_tokenizer.bin"
     try:
         encodings.fill_tiktoken_cache()
-    except NoNetwork as error:
+    except Unavailable as error:
         if not (HERE / path.name).exists():
             pytest.skip(f"needs GPT-2's vocabulary: {error}")
         return shutil.copy(HERE / path.name, path)
@@ -94,7 +94,7 @@ def tiktokens():
     """tiktoken's own encoding, from its cache or the network."""
     try:
         encodings.fill_tiktoken_cache()
-    except NoNetwork as error:
+    except Unavailable as error:
         pytest.skip(f"needs tiktoken's own vocabulary: {error}")
     return encodings.needed("tiktoken").get_encoding("gpt2")
 
@@ -125,7 +125,7 @@ def test_an_unreachable_host_of_the_vocabulary_is_told_at_once(tmp_path, monkeyp
     monkeypatch.setattr(encodings, "VOCABULARY_URL", f"https://127.0.0.1:{closed_port()}/")
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
     began = time.perf_counter()
-    with pytest.raises(NoNetwork, match=r"cannot reach http\S*: "):
+    with pytest.raises(Unavailable, match=r"cannot reach http\S*: "):
         encodings.gpt2_encoding()
     assert time.perf_counter() - began < 5
     assert not list(tmp_path.iterdir())

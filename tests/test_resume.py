@@ -144,7 +144,10 @@ def test_resume_with_another_flag(tmp_path, capsys, name):
     assert vars(args)[name] == 7
     with pytest.raises(SystemExit):
         house.parse(["--resume", str(saved), flag, "8"])
-    assert f"{flag}: {saved} was made with {seven}; leave the flag out" in capsys.readouterr().err
+    assert (
+        f"{flag}: {saved} was made with {seven}; leave it out, or start anew, --init"
+        in capsys.readouterr().err
+    )
 
 
 def test_digest_of_the_data():

@@ -14,7 +14,8 @@ from array import array
 from collections import Counter
 
 from tools.console import UserError
-from tools.encoding import END_OF_TEXT, WORDS, needed
+from tools.encoding import END_OF_TEXT, WORDS
+from tools.log import bars
 
 import regex  # comes with tiktoken, and knows \p{L}, which the standard library's re doesn't
 
@@ -122,7 +123,7 @@ def train_bpe(texts, vocab_size):
     # its count only falls, so the heap may hold one that is too high, but none that is too low.
     heap = [(-count, pair) for pair, count in pairs.counts.items()]
     heapq.heapify(heap)
-    bar = needed("tqdm").tqdm(total=vocab_size - 1 - BYTES, unit=" merges", disable=None)
+    bar = bars()(total=vocab_size - 1 - BYTES, unit=" merges", disable=None)
     while len(vocabulary) < vocab_size - 1:
         if not heap:
             what = f"a vocabulary of {vocab_size:,} tokens: the text is enough for"

@@ -28,11 +28,11 @@ class NotFinite(UserError):
     """Numbers that are not finite, where nothing is to be saved that led to them."""
 
 
-class NoNetwork(UserError):
-    """A host that can't be reached: exit status 3, so that tools/prepare.py can tell."""
+class Unavailable(UserError):
+    """A host or a package that is not there: exit status 3, so that tools/prepare.py can tell."""
 
 
-NO_NETWORK = 3  # the exit status
+UNAVAILABLE = 3  # the exit status
 
 
 def one_line(text):
@@ -61,7 +61,7 @@ def run_program(main):
     """
     Call main(), and turn errors into a message on standard error.
 
-    Exit status: 1 for a mistake, 2 for a flag, 3 without a network, 130 after Ctrl-C.
+    Exit status: 1 for a mistake, 2 for a flag, 3 without a network or a package, 130 after Ctrl-C.
     """
     name = Path(sys.argv[0]).name
     sys.stdout.reconfigure(errors="replace", line_buffering=True)  # a terminal may lack letters
@@ -84,7 +84,7 @@ def run_program(main):
         end(1, f"{name}: {what}; check where the output goes, and the space that is left")
     except SystemExit as stop:
         if isinstance(stop.code, str):  # a line, which may have the name of a file
-            status = NO_NETWORK if isinstance(stop, NoNetwork) else 1
+            status = UNAVAILABLE if isinstance(stop, Unavailable) else 1
             end(status, f"{name}: {one_line(stop.code)}")
         raise
     except KeyboardInterrupt as stop:

@@ -13,7 +13,7 @@ import ssl
 import time
 from pathlib import Path
 
-from tools.console import NoNetwork, UserError, writing_in
+from tools.console import Unavailable, UserError, writing_in
 from tools.locks import locked
 
 import requests
@@ -36,7 +36,7 @@ def cause_of(error):
 
 
 def request(url, **headers):
-    """Request url -> the response, its body still to come. Raises NoNetwork, UserError."""
+    """Request url -> the response, its body still to come. Raises Unavailable, UserError."""
     headers |= {"Accept-Encoding": "identity"}  # so that lengths are those of the file
     try:
         return requests.get(url, headers=headers, stream=True, timeout=TIMEOUT)
@@ -44,7 +44,7 @@ def request(url, **headers):
         cause, hint = cause_of(error), "the proxy variables, and REQUESTS_CA_BUNDLE"
         untrusted = isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError)
         if isinstance(error, requests.ConnectionError | requests.Timeout) and not untrusted:
-            raise NoNetwork(f"cannot reach {url}: {cause}; check the network, {hint}") from error
+            raise Unavailable(f"cannot reach {url}: {cause}; check the network, {hint}") from error
         raise UserError(f"cannot download {url}: {cause}; check the address, {hint}") from error
 
 
@@ -72,7 +72,7 @@ def receive(response, f, total):
 
 
 def fetch(url, path, size, sha256):
-    """Bring url to path in one try. Raises HTTPError, NoNetwork, UserError, OSError."""
+    """Bring url to path in one try. Raises HTTPError, Unavailable, UserError, OSError."""
     with request(url) as response:
         status, total = response.status_code, response.raw.length_remaining
         what = "" if status == 200 else f"the server answers {status} {response.reason}"
@@ -107,7 +107,7 @@ def download(url, path, size=None, sha256=None):
     """
     Download url to path, which appears there only once it is whole; size in bytes, sha256 in hex.
 
-    Goes on where an earlier try broke off. Raises NoNetwork if the host can't be reached, and
+    Goes on where an earlier try broke off. Raises Unavailable if the host can't be reached, and
     UserError for anything else that ends it.
     """
     print(f"downloading {url}", flush=True)

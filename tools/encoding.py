@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 import train_gpt2 as gpt2
-from tools.console import UserError
+from tools.console import Unavailable, UserError
 from tools.formats import load_tokenizer
 from tools.token_files import is_gpt2, write_tokenizer
 
@@ -33,12 +33,12 @@ VOCABULARY_FILES = {
 
 
 def needed(module):
-    """Return a module that needs a package of requirements.txt. UserError if that is missing."""
+    """Return a module that needs a package of requirements.txt. Unavailable if that is missing."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
         hint = "`python -m pip install -r requirements.txt` installs what is missing"
-        raise UserError(f"{error}; {hint}") from error
+        raise Unavailable(f"{error}; {hint}") from error
 
 
 # ----------------------------------------------------------------------------
@@ -66,7 +66,7 @@ def vocabulary_of(encoding):
 
 
 def fill_tiktoken_cache():
-    """Download what tiktoken's cache lacks of GPT-2's vocabulary. Raises NoNetwork, UserError."""
+    """Download what tiktoken's cache lacks of GPT-2's vocabulary. Raises Unavailable, UserError."""
     downloads = needed("tools.download")
     default = Path(tempfile.gettempdir(), "data-gym-cache")
     folders = (os.environ.get(name) for name in ("TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR"))
@@ -82,7 +82,7 @@ def gpt2_encoding():
     """
     Return GPT-2's tiktoken.Encoding, from gpt2_tokenizer.bin if that is there.
 
-    Raises NoNetwork, UserError.
+    Raises Unavailable, UserError.
     """
     path = gpt2.TOKENIZER_FILE
     if not path.exists():
@@ -96,7 +96,7 @@ def gpt2_encoding():
 
 
 def write_gpt2_tokenizer(path):
-    """Write GPT-2's tokenizer file. Raises NoNetwork, UserError."""
+    """Write GPT-2's tokenizer file. Raises Unavailable, UserError."""
     write_tokenizer(path, *vocabulary_of(gpt2_encoding()))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import train_gpt2 as gpt2
 from tools import checkpoints, encoding, formats, hf_tokenizer, tensor_file, token_files
-from tools.console import NoNetwork, UserError
+from tools.console import Unavailable, UserError
 
 import numpy as np
 
@@ -241,7 +241,7 @@ def write_gpt2_tokenizer(path, required):
     try:
         encoding.write_gpt2_tokenizer(path)
         print(f"wrote {path}")
-    except NoNetwork as error:
+    except Unavailable as error:
         if required:
             raise
         print(f"{path.name} is missing: {error.text}")  # it says what to run

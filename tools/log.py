@@ -17,12 +17,25 @@ KIND = OLD_COLUMNS.encode()  # how any log begins
 LOCK = threading.RLock()
 
 
+class NoBar:
+    """What takes the place of tqdm's bar where tqdm is not installed: it shows nothing."""
+
+    disable, write, external_write_mode = True, staticmethod(print), contextlib.nullcontext
+    close = set_postfix_str = update = lambda *_, **__: None
+
+    def __init__(self, among=(), **_):
+        self.among = among
+
+    def __iter__(self):
+        return iter(self.among)
+
+
 def bars():
-    """Return the class of tqdm's bars. Raises UserError where tqdm is not installed."""
+    """Return the class of tqdm's bars, or NoBar."""
     try:
         from tqdm import tqdm
     except ImportError:
-        raise UserError("tqdm is missing; `pip install -r requirements.txt` installs it") from None
+        return NoBar
     # Its own is for several processes, too: Python 3.14 warns of it when Ctrl-C ends us at once
     tqdm.set_lock(LOCK)
     tqdm.monitor_interval = 0  # no thread that looks whether a bar moves

@@ -1,14 +1,12 @@
 """
 The files that a run needs by default: make those that are missing, or do without a network.
 
-train_gpt2.py calls this program with its own flags where a default file is missing. Standard output
-is for flags that the run is to have besides, one word a line: none if all was made. What it says
-goes to standard error.
+train_gpt2.py calls this program with its own flags where a file is missing. Standard output is for
+flags that the run is to have besides, one word a line. What it says goes to standard error.
 """
 
 import importlib.util
 import os
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -16,8 +14,9 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 import train_gpt2 as gpt2
-from tools.console import NO_NETWORK, UserError, print_error, run_program
-from tools.token_files import shown
+from tools.console import UNAVAILABLE, UserError, print_error, run_program
+from tools.huggingface import HF_MODELS
+from tools.token_files import data_of, shown, typed
 from train_gpt2 import HERE, SHAKESPEARE, WEIGHTS_FILE
 
 PYTHON_DOCS, PLAYS = HERE / "data" / "python_docs", HERE / "data" / "shakespeare"
@@ -28,11 +27,11 @@ FROM_SCRATCH = (  # what prepro_text.py shows, too
 
 
 def run_script(script, *flags):
-    """Run a script of the project. False if it had no network; UserError if it failed otherwise."""
+    """Run a script. False if it lacked a network or a package; UserError if it failed otherwise."""
     print_error(f"preparing: python {' '.join((script, *flags))}")
     command = [sys.executable, HERE / script, *flags]
     status = subprocess.run(command, stdout=sys.stderr.fileno()).returncode
-    if status not in (0, NO_NETWORK):
+    if status not in (0, UNAVAILABLE):
         raise UserError(f"`python {script}` failed, as it says above")
     return status == 0
 
@@ -42,8 +41,9 @@ def missing_flags(data, init):
     Make what is missing of the default files -> the flags that a run needs besides, a list.
 
     data and init are those of the command line; None: the default. Where the default files take a
-    network and there is none, the flags are those of a small model, from scratch, on Shakespeare in
-    a vocabulary of its own if the text is here, or else on Python's documentation. UserError.
+    network or a package that is not there, the flags are those of a small model, from scratch, on
+    Shakespeare in a vocabulary of its own (in bytes without the package "regex") if the text is
+    here, or else on Python's documentation. UserError.
     """
     okay = True
     if data is None and not Path(f"{SHAKESPEARE}_train.bin").exists():
@@ -53,24 +53,46 @@ def missing_flags(data, init):
     if okay:
         return []
     if data or init:
-        raise UserError("without a network, give both --data and --init or --resume")
+        raise UserError("without these files, give both --data and --init or --resume")
     text = Path(f"{SHAKESPEARE}.txt")
     own, script = PYTHON_DOCS, ["prepro_pythondocs.py"]
-    if text.exists() and importlib.util.find_spec("regex"):  # which a vocabulary takes
-        own, script = PLAYS, ["prepro_text.py", shown(text), "--vocab-size", "2048", "--name"]
-        script.append(shown(own))
+    if text.exists():
+        own, kind = PLAYS, "--vocab-size 2048" if importlib.util.find_spec("regex") else "--bytes"
+        script = ["prepro_text.py", shown(text), *kind.split(), "--name", shown(own)]
     if not Path(f"{own}_train.bin").exists():
         run_script(*script)
     flags = [*FROM_SCRATCH.split(), "--data", shown(own)]
-    command = shlex.join(["python", shown(HERE / "train_gpt2.py"), *flags])
-    print_error(f"without a network, a small model from scratch: {command}")
+    command = typed(["python", shown(HERE / "train_gpt2.py"), *flags])
+    print_error(f"so a small model from scratch, in a minute: {command}")
     return flags
+
+
+def check_names(data, init):
+    """Raise UserError, with the command that helps, for what is of another kind than is meant."""
+    if init in HF_MODELS or init and os.path.isdir(init):
+        command, file = ["--model", init, "--weights-only"], f"{Path(init).resolve().name}.bin"
+        if init in HF_MODELS:
+            file = HF_MODELS[init][-1]
+        else:
+            command += ["--out", file]
+        command = typed(["python", "reference_gpt2.py", *command])
+        raise UserError(f"--init {init}: no file; give --init {file}, which `{command}` makes")
+    if data and os.path.isfile(data):
+        name = Path(data).stem
+        command = typed(["python", "prepro_text.py", data, "--name", name])
+        raise UserError(f"--data {data}: no tokens; `{command}` makes them, for --data data/{name}")
 
 
 def main():
     args, _ = gpt2.make_parser().parse_known_args()
-    for word in missing_flags(args.data, args.init):
-        print(word)
+    data = data_of(args.data)
+    check_names(data, args.init)
+    flags, has = missing_flags(data, args.init), {word.split("=")[0] for word in sys.argv}
+    for flag, value in zip(flags[::2], flags[1::2], strict=True):
+        if flag not in has:
+            print(flag, value, sep="\n")
+    if data != args.data:
+        print("--data", data, sep="\n")
 
 
 if __name__ == "__main__":

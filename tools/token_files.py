@@ -68,6 +68,11 @@ def shown(path):
     return path.removeprefix(here)
 
 
+def data_of(data):
+    """Return what --data is meant to be, where it names one of its token files."""
+    return re.sub(r"_(train|val)\.bin$", "", data) if data and os.path.isfile(data) else data
+
+
 def typed(words):
     """Return words as a line to type: on Windows as cmd.exe and PowerShell take it, else as sh."""
     return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)

@@ -123,8 +123,8 @@ def parse(argv):
             raise UserError(f"{given['resume']}: says nothing of a run; {hint}")
         for name, had in about["settings"].items():
             if name not in ("steps", "save_every") and given.get(name, had) != had:
-                hint = f"{given['resume']} was made with {had}; leave the flag out"
-                parser.error(f"--{name.replace('_', '-')}: {hint}")
+                hint = f"was made with {had}; leave it out, or start anew, --init {given['resume']}"
+                parser.error(f"--{name.replace('_', '-')}: {given['resume']} {hint}")
         if "init" in given:
             parser.error("--init: goes without --resume, which has weights; leave one of them out")
         data = given.get("data") or token_files.shown(gpt2.HERE / about["data"])
@@ -515,6 +515,8 @@ def main(argv=None):
     """Train as the command line says, by NumPy's engine or, if a flag asks for it, PyTorch's."""
     argv = sys.argv[1:] if argv is None else argv
     args, switches = parse(argv)
+    args.data = token_files.data_of(args.data)
+    prepare.check_names(args.data, args.init)
     if args.no_write or args.inference_only:
         args.save, args.log, args.no_save = None, None, True
     if not switches and os.environ.get("WORLD_SIZE", "1") == "1":  # torchrun sets it
@@ -533,7 +535,7 @@ def main(argv=None):
             torch_engine.barrier()  # until the first has made what is missing
         else:
             if prepare.missing_flags(args.data, args.init or args.resume):
-                raise UserError("without a network, give both --data and --init or --resume")
+                raise UserError("without these files, give both --data and --init or --resume")
             torch_engine.barrier()
         set_defaults(args)
         return train(args, partial(torch_engine.TorchEngine, device=device))
