@@ -58,7 +58,7 @@ def run(command, folder):
 def copy(tmp_path_factory):
     """A fresh copy in which the guide's commands have been run, and what each of them did."""
     folder = make_project(tmp_path_factory.mktemp("guide") / "copy")
-    for pattern in "*.md", "doc/*.md", "requirements*.txt":
+    for pattern in "*.md", "doc/*.md", "models/*", "requirements*.txt":
         for path in PROJECT.glob(pattern):
             target = folder / path.relative_to(PROJECT)
             target.parent.mkdir(exist_ok=True)

@@ -7,6 +7,7 @@ What it says to a mistake is in test_bad_input.py, and test_hints.py.
 import io
 import itertools
 import json
+import math
 import os
 import re
 import signal
@@ -191,6 +192,20 @@ def test_an_exported_folder(tmp_path, capsys):
         sample.main([*map(str, weights), "--prompt", "ab"])
     one, *others = capsys.readouterr().out.split("ab")[1:]
     assert others == [one, one] and len(one) > 9
+
+
+def test_the_model_that_comes_with_the_project(capsys):
+    path = PROJECT / "models" / "shakespeare.bin"
+    sample.main([str(path), "--prompt", "ROMEO:", "--tokens", "150", "--temperature", "0.7"])
+    out = capsys.readouterr().out
+    assert out.startswith("ROMEO:\n") and len(re.findall(r"\n\n[A-Z ]+:\n", out)) >= 2
+    flat, config = gpt2.load_weights(path)  # the lesson reads it, too
+    assert path.stat().st_size == 1024 + 4 * gpt2.num_parameters(config) < 5e6
+    vocabulary, end = gpt2.load_tokenizer(path.with_name("shakespeare_tokenizer.bin"))
+    text = "KING HENRY:\nWhat say you, my good lord? Is this the man that kill'd my father?\n"
+    x = np.array([[end, *encoding.encode(text, vocabulary, end)]])
+    loss, _ = gpt2.gpt2_forward(gpt2.named_views(flat, config), config, x[:, :-1], x[:, 1:])
+    assert loss < 5 < math.log(config.V) - 2
 
 
 def test_characters_are_never_cut():

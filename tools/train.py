@@ -309,9 +309,12 @@ def print_next(args, file):
     print_line(f"text from it: {command('sample_gpt2.py', '--weights', file, *tokenizer)}")
     if args.save:
         more = "--resume", file, "--steps", 2 * args.steps or DEFAULTS["steps"]
-    else:
-        more = *args.argv, "--init", file
-    print_line(f"to go on: {command('tools/train.py', *more)}")
+        print_line(f"to go on: {command('tools/train.py', *more)}")
+        return
+    pairs = itertools.pairwise(["", *args.argv])
+    more = [word for last, word in pairs if "--init" not in (last, word.split("=")[0])]
+    more = command("tools/train.py", *more, "--init", file)
+    print_line(f"to go on, AdamW and the rate from their beginning: {more}")
 
 
 def sample(engine, config, vocabulary, end_of_text, rng, count=256):
