@@ -177,23 +177,52 @@ def take_steps(model, x, y, steps, lr, weight_decay, eps=EPS):
     return first, grads, np.array(losses, np.float32)
 
 
-def write_state(path, config, x, y, record, lr, weight_decay, eps=EPS, params=None):
+@torch.no_grad()
+def activations(model, x):
+    """
+    Return what each layer makes of x (B, T), a list of (B*T, channels), first to last.
+
+    That is embedding; ln1, qkv, atty, attproj, mid, ln2, fc, gelu, fcproj, out of each block, by
+    the names of the lesson's block_forward; lnf.
+    """
+    found = []
+
+    def note(array):
+        found.append(array.detach().flatten(0, 1).cpu().numpy())
+
+    before = model.blocks[0].register_forward_pre_hook(lambda module, args: note(args[0]))
+    hooks = [before]
+    for block in model.blocks:
+        for layer in block.ln1, block.qkv, block.attproj, block.ln2, block.fc, block.fcproj, block:
+            if layer in (block.attproj, block.ln2, block.fcproj):  # atty, mid and gelu go into them
+                hooks.append(layer.register_forward_pre_hook(lambda module, args: note(args[0])))
+            hooks.append(layer.register_forward_hook(lambda module, args, out: note(out)))
+    hooks.append(model.lnf.register_forward_hook(lambda module, args, out: note(out)))
+    model(*to_device(model, x))
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def write_state(path, config, x, y, record, lr, weight_decay, eps=EPS, params=None, outputs=()):
     """
     Write a debug state; record is what take_steps returned. llm.c reads it as far as the gradients.
 
-    Header: STATE, version 2, B, T, the number of steps, 1 if the parameters after them are there.
-    x, y (int32); logits (B*T, V), loss, gradients with wte padded (float32); lr, beta1, beta2, eps,
-    weight decay (float64); the loss before each step, parameters with wte padded (float32).
+    Header: STATE, version 2, B, T, the number of steps, 1 if the parameters after them are there, 1
+    if the outputs of the layers are. x, y (int32); logits (B*T, V), loss, gradients with wte padded
+    (float32); lr, beta1, beta2, eps, weight decay (float64); the loss before each step, parameters
+    with wte padded; outputs, as activations() returned them (float32).
     """
     logits, grads, losses = record
     header, wte = np.zeros(256, "<i4"), config.V * config.C
-    header[:6] = STATE, 2, *x.shape, len(losses), params is not None
+    header[:7] = STATE, 2, *x.shape, len(losses), params is not None, len(outputs) > 0
     padding = np.zeros(formats.wte_padding(config), "<f4")
     settings = np.array([lr, *BETAS, eps, weight_decay], "<f8")
     parts = [header, x.astype("<i4"), y.astype("<i4"), logits, losses[:1]]
     parts += [grads[:wte], padding, grads[wte:], settings, losses]
     if params is not None:
         parts += [params[:wte], padding, params[wte:]]
+    parts += outputs
     with formats.replacing(path) as f:
         for part in parts:
             f.write(part)
@@ -236,11 +265,13 @@ def write_small(folder):
     write_state(folder / "small_state.bin", SMALL, x, y, record, **SMALL_ADAMW, params=after)
 
 
-def make_state(path, flat, config, B=4, T=64, steps=10, lr=1e-4, weight_decay=0.01):
+def make_state(path, flat, config, B=4, T=64, steps=10, lr=1e-4, weight_decay=0.01, layers=False):
     """Take steps with these weights on a batch, and write the debug state to a path."""
     x, y = first_batch(config, B, T, f"{gpt2.SHAKESPEARE}_val.bin")
-    record = take_steps(model_from_flat(flat, config), x, y, steps, lr, weight_decay)
-    write_state(path, config, x, y, record, lr, weight_decay)
+    model = model_from_flat(flat, config)
+    outputs = activations(model, x) if layers else ()
+    record = take_steps(model, x, y, steps, lr, weight_decay)
+    write_state(path, config, x, y, record, lr, weight_decay, outputs=outputs)
     print(f"wrote {path}")
 
 
@@ -282,6 +313,8 @@ def parse_args(argv):
     add("--model", type=model_name, default="gpt2", help=f"{models} (default: gpt2)")
     add("--out", type=Path, help="default: by the model's name; gpt2_124M.bin for gpt2")
     add("--weights-only", action="store_true", help="stop after the weights and the tokenizer")
+    text = "write each layer's output behind the debug state, of which test_gpt2.py names the first"
+    add("--activations", action="store_true", help=f"{text} that differs")
     for flag, default, what in (
         ("--batch-size", 4, "sequences of the debug state"),
         ("--seq-len", 64, "tokens of one"),
@@ -340,7 +373,7 @@ def make_files(args):
     if need > (have := memory.machine_memory()):
         size = f"take {need / 1e9:.1f} GB of memory, and there are {have / 1e9:.1f}"
         return print(f"not writing a debug state: the steps of AdamW for it {size}")
-    make_state(state, flat, config, B, T, args.steps, args.lr, args.weight_decay)
+    make_state(state, flat, config, B, T, args.steps, args.lr, args.weight_decay, args.activations)
 
 
 def main(argv=None):

@@ -19,6 +19,7 @@ import sys
 
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I leaves it out
+import itertools
 import math
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +27,7 @@ from typing import NamedTuple
 import train_gpt2 as gpt2
 from tools import console, formats
 from tools.console import UserError
+from tools.tracing import watch
 
 import numpy as np
 
@@ -217,26 +219,37 @@ class State(NamedTuple):
     settings: dict  # of AdamW
     losses: np.ndarray  # of each AdamW step
     params: np.ndarray | None  # flat, after those steps
+    outputs: dict  # of each layer (B*T, channels), in the order of the forward pass, if it has them
+
+
+def output_widths(config):
+    """Return the layers whose outputs a debug state may have, in order, with their channels."""
+    widths = {"ln1": 1, "qkv": 3, "atty": 1, "attproj": 1, "mid": 1}
+    widths |= {"ln2": 1, "fc": 4, "gelu": 4, "fcproj": 1, "out": 1}
+    found = {f"block {l} {name}": n for l in range(config.L) for name, n in widths.items()}
+    return {name: n * config.C for name, n in {"embedding": 1, **found, "lnf": 1}.items()}
 
 
 def load_state(path, config):
     """Read a debug state of a model with these sizes. Raises UserError."""
     hint = "`python reference_gpt2.py` makes gpt2_124M_debug_state.bin"
     wte, padding = config.V * config.C, formats.wte_padding(config)
-    padded = gpt2.num_parameters(config) + padding
+    padded, widths = gpt2.num_parameters(config) + padding, output_widths(config)
 
     def size_of(header):
-        B, T, steps, has_params = header[2:6]
-        if min(B, T, steps) < 1 or T > config.maxT or has_params not in (0, 1):
+        B, T, steps, has_params, has_outputs = header[2:7]
+        if min(B, T, steps) < 1 or T > config.maxT or not {has_params, has_outputs} <= {0, 1}:
             return 0
         numbers = 2 * B * T + B * T * config.V + 1 + padded + 2 * 5 + steps + has_params * padded
+        numbers += has_outputs * B * T * sum(widths.values())
         return gpt2.HEADER_BYTES + 4 * numbers
 
     def read_tensors(f):
         return np.delete(np.fromfile(f, "<f4", padded), slice(wte, wte + padding))
 
     hint += f"; this one is compared with {config}"
-    B, T, steps, has_params = formats.read_header(path, STATE, (2,), hint, size_of)[2:6]
+    header = formats.read_header(path, STATE, (2,), hint, size_of)
+    B, T, steps, has_params, has_outputs = header[2:7]
     with open(path, "rb") as f:
         f.seek(gpt2.HEADER_BYTES)
         x, y = tokens = np.fromfile(f, "<i4", 2 * B * T).reshape(2, B, T)
@@ -249,13 +262,48 @@ def load_state(path, config):
         settings = dict(zip(names, np.fromfile(f, "<f8", 5).tolist(), strict=True))
         losses = np.fromfile(f, "<f4", steps)
         params = read_tensors(f) if has_params else None
-    return State(x, y, logits, loss, grads, settings, losses, params)
+        outputs = {
+            name: np.fromfile(f, "<f4", B * T * width).reshape(B * T, width)
+            for name, width in widths.items()
+            if has_outputs
+        }
+    return State(x, y, logits, loss, grads, settings, losses, params, outputs)
 
 
 def logits_of(cache):
     """The logits (B*T, V) of a gpt2_forward; its head keeps only their softmax, in their place."""
     probs, targets, x, wte = cache[-1]
     return x @ wte.T
+
+
+def outputs_of(params, config, x, y):
+    """Return what each layer of the lesson makes of x, by the names of output_widths()."""
+    found, blocks = {}, itertools.count()
+
+    def note(name, local, returned):
+        if name == "block_forward":
+            l = next(blocks)
+            found.setdefault("embedding", local["x"])
+            found.update({f"block {l} {each}": array for each, array in local.items()})
+        elif name == "gpt2_forward":
+            found["lnf"] = local["x"]
+
+    watch(note, gpt2.gpt2_forward, params, config, x, y)
+    return found
+
+
+def check_outputs(report, params, config, state, allowed=1e-5):
+    """Compare each layer's output, in a row for each block, and name the first that differs."""
+    found, errors = outputs_of(params, config, state.x, state.y), {}
+    for name, theirs in state.outputs.items():
+        same = found[name].shape == theirs.shape
+        error = np.abs(found[name] - theirs).max() / np.abs(theirs).max() if same else math.inf
+        if not error <= allowed and not any(error > allowed for error in errors.values()):
+            report.failed.append(f"{report.title}: the first output that differs: {name}")
+        part = " ".join(name.split()[:2])
+        errors[part] = max(errors.get(part, 0.0), math.inf if math.isnan(error) else error)
+    for part, error in errors.items():
+        report.row(f"outputs: {part}", error, allowed)
 
 
 def check_state(report, weights_path, state_path):
@@ -266,6 +314,8 @@ def check_state(report, weights_path, state_path):
     params = gpt2.named_views(flat, config)
     grads, m, v = (gpt2.named_views(np.zeros_like(flat), config) for _ in range(3))
     losses = []
+    if state.outputs:
+        check_outputs(report, params, config, state)
     for step, expected in enumerate(state.losses):
         loss, cache = gpt2.gpt2_forward(params, config, state.x, state.y)
         if step == 0:

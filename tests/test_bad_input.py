@@ -67,6 +67,7 @@ BASE = {  # flags that each program gets first, so that a row has only those tha
     "sample_gpt2.py": "--weights w.bin --tokenizer data/x_tokenizer.bin --tokens 3",
     "reference_gpt2.py": "--seq-len 16 --batch-size 1 --steps 3",
     "test_gpt2.py": "--weights small.bin --state state.bin",
+    "tools/evaluate.py": "--weights w.bin",
     "tools/benchmark.py": "--model d1 --batch-size 1 --seq-len 8 --runs 1",
     "variants/train_llama.py": "--init llama.bin --data data/x --seq-len 16 --steps 3",
 }
@@ -244,6 +245,7 @@ RESUME = f"{RESUMES} saved.bin --data data/x"
 LLAMA, NO_LLAMA = "variants/train_llama.py", "not a weight file of llama2.c; "
 SAMPLE, CONVERT = "sample_gpt2.py --weights llama.bin", "variants/convert_llama.py"
 LLAMA_FILE = "`python variants/train_llama.py --out FILE` writes one"
+EVALUATE = "tools/evaluate.py"
 HF, PLOT = "reference_gpt2.py --model hf", "tools/plot_log.py log.csv -o"
 X_TRAIN, X_VAL, X_TOKENIZER = (f"data/x_{what}.bin" for what in ("train", "val", "tokenizer"))
 
@@ -487,6 +489,27 @@ FILES = [
     ("test_gpt2.py", "state.bin: field 1 1", f"state.bin: {KIND}.*{STATE}"),
     ("test_gpt2.py", "state.bin: field 3 20", f"state.bin: .*; .*{STATE}"),
     ("test_gpt2.py", "state.bin: field 256 101", "state.bin: has tokens outside the vocabulary; "),
+    ("test_gpt2.py", "state.bin: field 6 1", f"state.bin: {SHORT}{STATE}"),
+    # What is to be evaluated
+    (f"{EVALUATE} --data data/y", "", "y_tokenizer.bin: has 14 tokens, w.bin knows 13; "),
+    (f"{EVALUATE} --data data/y --tokenizer {X_TOKENIZER}", "", "data/y_val: has 14 .* 13; give"),
+    (f"{EVALUATE} --data data/x --stride 17", "", "--stride 17: the model sees 16 tokens; give"),
+    (f"{EVALUATE} --text text.txt", "", "text.txt: this model's tokens lack '.n'; leave it out"),
+    (f"{EVALUATE} --text text.txt", "text.txt: says a", "text.txt: has 1 tokens; give two, "),
+    *(
+        (f"{EVALUATE} --{kind} more.txt", f"more.txt: {how}", f"more.txt: {says}")
+        for kind, how, says in (
+            ("lambada", 'says {"txt":"a"}', "line 1 is not JSON with a text 'text'"),
+            ("lambada", 'says {"text":"abc"}', "text 1 has no word before its last; give"),
+            *(
+                ("hellaswag", f"says {x}", 'line 1 is not JSON .*; it takes {"ctx": .*')
+                for x in (
+                    '{"ctx":"a","endings":["b"],"label":1}', '{"ctx":"a","endings":[]}',
+                    '{"ctx":"a","endings":["b",1],"label":0}',
+                )
+            ),
+        )
+    ),
     # Logs
     (f"{PLOT} loss.png", "log.csv: says step,loss", f"log.csv: not a training log; {LOG}"),
     (f"{PLOT} loss.png", "log.csv: word 4.5 four", "log.csv, line 2: .*'four'; delete that line"),
@@ -616,6 +639,11 @@ FLAGS = {  # program: flags, and what is said of them
         **{f"--{name} 0": f"--{name}: 0 {NUMBER} 1 to" for name in ("batch-size", "steps")},
         "--export w.bin": "--export: expected 2 arguments",
     },
+    EVALUATE: {
+        **dict.fromkeys(("", "--data x --text y"), "give one of --data, --text, .*, --hellaswag"),
+        "--lambada x --stride 3": "--stride: is for --data and --text; leave it out",
+        "--data x a.bin": "--weights w.bin: and a.bin, too; give one",
+    },
     "test_gpt2.py": {
         "small.bin": f"{UNKNOWN}small.bin", "--state": "--state: expected one argument",
     },
@@ -671,6 +699,7 @@ LEGAL = [
     *((HF + flags, "", "") for flags in ("", " --out new/more/w.bin --weights-only")),
     ("reference_gpt2.py --export w.bin new", "", ""),
     *((program, "", "") for program in ("test_gpt2.py", f"{PLOT} loss.png")),
+    (f"{EVALUATE} --data data/x --stride 16", "", ""),
     *((program, "", "") for program in (f"{TEXT} --bytes", "prepro_pythondocs.py")),
     *((f"{LLAMA} {flags}", "", "") for flags in ("", "--sample-every 1", "--out llama.bin")),
     (f"{LLAMA} --init d1 --untied --kv-heads 1", "", ""),

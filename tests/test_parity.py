@@ -10,7 +10,7 @@ from tools import formats
 
 import numpy as np
 import pytest
-from helpers import PROJECT, flat_of, random_tensors, state_bytes, weight_bytes, write
+from helpers import PROJECT, assert_close, flat_of, random_tensors, state_bytes, weight_bytes, write
 
 WEIGHTS, STATE = test_gpt2.SMALL
 
@@ -96,6 +96,46 @@ def test_a_wrong_gradient_is_named(wrong_ones, capsys, monkeypatch):
     for section in checks:
         named = [line for line in lines if line.startswith(f"failed: {section}: d")]
         assert named == [f"failed: {section}: d{name}" for name in wrong_ones]
+
+
+WRONG = {  # the function of the lesson that is 1.01 times as large from a call on: what differs
+    "embedding_forward": (0, "embedding"), "gelu": (1, "block 1 gelu"),
+    "attend": (0, "block 0 atty"), "layernorm_forward": (4, "lnf"), "head_forward": (1, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("function", WRONG)
+def test_the_first_output_that_differs_is_named(function, tmp_path, monkeypatch):
+    """Of those behind a debug state, which is else the same, and ends with that of lnf."""
+    reference = pytest.importorskip("reference_gpt2")
+    flat, config = formats.load_weights(WEIGHTS)
+    files = [tmp_path / "plain.bin", tmp_path / "s.bin"]
+    for path, layers in zip(files, (False, True), strict=True):
+        reference.make_state(path, flat, config, 2, 5, steps=1, layers=layers)
+    plain, data = (path.read_bytes() for path in files)
+    assert len(data) - len(plain) == 4 * 10 * config.C * (1 + 18 * config.L + 1)
+    assert data[:24] == plain[:24] and data[24:28] == b"\1\0\0\0"
+    assert data[28 : len(plain) - 4] == plain[28:-4]  # but for the loss, by a rounding
+    params, state = gpt2.named_views(flat, config), test_gpt2.load_state(files[1], config)
+    _, cache = gpt2.gpt2_forward(params, config, state.x, state.y)
+    assert_close(np.frombuffer(data[-40 * config.C :], "<f4"), cache[-1][2].ravel(), 1e-5)
+
+    right, (calls, where) = getattr(gpt2, function), WRONG[function]
+
+    def wrong(*args):
+        nonlocal calls
+        calls -= 1
+        found = right(*args)
+        if calls >= 0:
+            return found
+        return (1.01 * found[0], *found[1:]) if isinstance(found, tuple) else 1.01 * found
+
+    report = test_gpt2.Report()
+    monkeypatch.setattr(gpt2, function, wrong)
+    report.section("x")
+    test_gpt2.check_outputs(report, params, config, state)
+    named = f"x: the first output that differs: {where}"
+    assert report.failed[:1] == ([named] if where else [])
 
 
 @pytest.mark.parametrize("difference, status", [(0, 0), (1e-2, 1)])

@@ -132,13 +132,27 @@ def encode_text(text, encoding):
     return tokens + encoding.encode_ordinary(first)
 
 
+def encoder(vocabulary, end_of_text, whose):
+    """
+    Return a function from a text to its tokens, a list.
+
+    It raises a UserError for a character that the vocabulary lacks; whose text it is, is said.
+    """
+    known = {token for i, token in enumerate(vocabulary) if i != end_of_text}
+    make = functools.cache(lambda: encoding_of(vocabulary, end_of_text))  # once there is a text
+
+    def encode(text):
+        for character in sorted(set(text)):  # first, for tiktoken would panic
+            if not known.issuperset(bytes([byte]) for byte in character.encode()):
+                raise UserError(f"{whose}: this model's tokens lack {character!r}; leave it out")
+        return encode_text(text, make()) if text else []
+
+    return encode
+
+
 def encode(text, vocabulary, end_of_text):
     """Return the tokens of a prompt. UserError for a character that the vocabulary lacks."""
-    known = {token for i, token in enumerate(vocabulary) if i != end_of_text}
-    for character in sorted(set(text)):  # first, for tiktoken would panic
-        if not known.issuperset(bytes([byte]) for byte in character.encode()):
-            raise UserError(f"--prompt: this model's tokens lack {character!r}; leave it out")
-    return encode_text(text, encoding_of(vocabulary, end_of_text)) if text else []
+    return encoder(vocabulary, end_of_text, "--prompt")(text)
 
 
 # ----------------------------------------------------------------------------
@@ -187,21 +201,33 @@ def documents(path, separator="", field=""):
         yield [rest.strip("\n")]
 
 
-def json_texts(path, field):
-    """Yield a field of each line of a file, JSON objects. UserError."""
-    hint = f'it takes {{"{field}": "a text"}}'
-    for number, line in enumerate("".join(text_pieces(path)).split("\n"), 1):
+def json_lines(path, get, fields, example):
+    """Yield get() of each line of a file, JSON with these fields. UserError, with the example."""
+    hint, lines = f"it takes {example}", "".join(text_pieces(path)).split("\n")
+    if not any(map(str.strip, lines)):
+        raise UserError(f"{path}: has empty lines only; {hint}")
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            text = json.loads(line)[field]
-            text.encode()  # ValueError: half of a letter, as in "\\ud800"
+            found = get(json.loads(line))
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            what = f"line {number} is not JSON with a text {field!r} ({type(error).__name__})"
+            what = f"line {number} is not JSON with {fields} ({type(error).__name__})"
             raise UserError(f"{path}: {what}; {hint}") from error
+        yield found
+
+
+def json_texts(path, field):
+    """Yield a field of each line of a file, JSON objects. UserError."""
+
+    def get(line):
+        text = line[field]
+        text.encode()  # ValueError: half of a letter, as in "\\ud800"
         if "\0" in text:
-            raise UserError(f"{path}: line {number} has a NUL, as no text has; {hint}")
-        yield text.replace("\r\n", "\n").replace("\r", "\n")
+            raise ValueError("a NUL, as no text has")
+        return text.replace("\r\n", "\n").replace("\r", "\n")
+
+    yield from json_lines(path, get, f"a text {field!r}", f'{{"{field}": "a text"}}')
 
 
 def text_pieces(path, hint=None):

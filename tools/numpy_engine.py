@@ -20,6 +20,18 @@ def blas_warning():
     return ""
 
 
+def row_losses(cache):
+    """
+    Return the loss of each row (N,), float64, and whether its target is the likeliest token.
+
+    cache is that of a gpt2_forward, whose loss is the mean of these.
+    """
+    probs, targets, _, _ = cache[-1]
+    found = probs[np.arange(len(targets)), targets].astype(np.float64)
+    with np.errstate(divide="ignore"):  # a loss beyond 103 is infinite: float32 has no such number
+        return -np.log(found), found == probs.max(-1)
+
+
 @gpt2.by_rows
 def add(total, more):
     total += more
