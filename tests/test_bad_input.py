@@ -699,7 +699,7 @@ LEGAL = [
     *((HF + flags, "", "") for flags in ("", " --out new/more/w.bin --weights-only")),
     ("reference_gpt2.py --export w.bin new", "", ""),
     *((program, "", "") for program in ("test_gpt2.py", f"{PLOT} loss.png")),
-    (f"{EVALUATE} --data data/x --stride 16", "", ""),
+    *((f"{EVALUATE} --data data/x {x}", "", "") for x in ("--stride 16", "--weights llama.bin")),
     *((program, "", "") for program in (f"{TEXT} --bytes", "prepro_pythondocs.py")),
     *((f"{LLAMA} {flags}", "", "") for flags in ("", "--sample-every 1", "--out llama.bin")),
     (f"{LLAMA} --init d1 --untied --kv-heads 1", "", ""),

@@ -18,6 +18,7 @@ import train_gpt2 as gpt2
 from tools import encoding, formats, token_files
 from tools.console import Parser, UserError, bounded, file_name, run_program
 from tools.numpy_engine import row_losses
+from variants import llama_files, train_llama
 
 import numpy as np
 
@@ -27,7 +28,7 @@ TOGETHER = 1024  # tokens that go through the model at a time, but at least one 
 # Losses
 
 
-def score(params, config, texts):
+def score(model, texts):
     """
     Return for each text, an array of n tokens, n - 1 losses, and as many times if it was likeliest.
 
@@ -41,7 +42,7 @@ def score(params, config, texts):
         batch = np.zeros((len(some), max(map(len, some))), np.int64)
         for row, text in zip(batch, some, strict=True):
             row[: len(text)] = text
-        _, cache = gpt2.gpt2_forward(params, config, batch[:, :-1], batch[:, 1:])
+        _, cache = model.forward(model.params, model.config, batch[:, :-1], batch[:, 1:])
         losses, likeliest = (a.reshape(len(some), -1) for a in row_losses(cache))
         for i, text in enumerate(some):
             scores.append((losses[i, : len(text) - 1], likeliest[i, : len(text) - 1]))
@@ -88,16 +89,17 @@ def standard_error(values, block=1):
 # Texts and questions
 
 
-def read_tokens(args, vocabulary, digest, encode):
+def read_tokens(args, model):
     """Return the tokens of --data or --text, and the name of where they are from. UserError."""
     if args.text:
-        tokens = [i for piece in encoding.text_pieces(args.text) for i in encode(piece)]
+        tokens = [i for piece in encoding.text_pieces(args.text) for i in model.encode(piece)]
         return np.array(tokens), args.text
     shards, V = token_files.load_shards(f"{args.data}_val")
-    if V != len(vocabulary):
-        what = f"has {V:,} different tokens, the model {len(vocabulary):,}"
+    if V != len(model.vocabulary):
+        what = f"has {V:,} different tokens, the model {len(model.vocabulary):,}"
         raise UserError(f"{args.data}_val: {what}; give another --data")
     hint = "prepare the text with the model's, prepro_text.py --tokenizer FILE"
+    digest = formats.digest_of(model.vocabulary)
     digests = {f"{args.data}_val": shards[0].digest, "the model": digest}
     formats.check_one_vocabulary(digests, hint)
     return np.concatenate([shard[:] for shard in shards]), f"{args.data}_val"
@@ -107,18 +109,18 @@ def print_row(name, value, error, digits=4):
     print(f"{name:<28}{value:>12,.{digits}f}" + f"  ± {error:,.{digits}f}" * math.isfinite(error))
 
 
-def evaluate_text(params, config, vocabulary, end_of_text, tokens, name, stride):
+def evaluate_text(model, tokens, name, stride):
     """Print what the tokens cost, each, and by bytes and words of their text. Raises UserError."""
-    T = config.maxT
+    T, end_of_text = model.config.maxT, model.end_of_text
     if stride > T:
         raise UserError(f"--stride {stride}: the model sees {T} tokens; give no more than these")
     if len(tokens) < 2:
         raise UserError(f"{name}: has {len(tokens)} tokens; give two, one to see and one to guess")
     texts, counts = windows(tokens, T, stride)
-    scores = score(params, config, texts)
+    scores = score(model, texts)
     losses = np.concatenate([row[-n:] for (row, _), n in zip(scores, counts, strict=True)])
     scored = np.concatenate([text[-n:] for text, n in zip(texts, counts, strict=True)])
-    text = b"".join(b"\n" if i == end_of_text else vocabulary[i] for i in scored.tolist())
+    text = b"".join(b"\n" if i == end_of_text else model.vocabulary[i] for i in scored.tolist())
     ends, words = int((scored == end_of_text).sum()), len(text.split())
     how = f"{stride} apart" if stride else "side by side"
     print(f"{name}: {len(scored):,} tokens, {len(text) - ends:,} bytes, {words:,} words")
@@ -135,26 +137,26 @@ def evaluate_text(params, config, vocabulary, end_of_text, tokens, name, stride)
         print_row("perplexity per word", math.exp(per_word), math.nan, 2)
 
 
-def with_end(config, start, end):
+def with_end(model, start, end):
     """Return the newest tokens of two lists that a model takes, and how many are of the second."""
-    return np.array(start + end)[-config.maxT - 1 :], min(len(end), config.maxT)
+    return np.array(start + end)[-model.config.maxT - 1 :], min(len(end), model.config.maxT)
 
 
-def last_words(path, config, encode):
+def last_words(model, path):
     """Return the tokens of each line's text, and how many of them are its last word. UserError."""
     found = []
     for number, text in enumerate(encoding.json_texts(path, "text"), 1):
         context, space, word = text.rstrip().rpartition(" ")
         if not context.strip():
             raise UserError(f"{path}: text {number} has no word before its last; give a longer one")
-        found.append(with_end(config, encode(context), encode(space + word)))
+        found.append(with_end(model, model.encode(context), model.encode(space + word)))
     return zip(*found, strict=True)
 
 
-def evaluate_lambada(params, config, path, encode):
+def evaluate_lambada(model, path):
     """Print how often all tokens of a last word are the likeliest, and what it costs. UserError."""
-    texts, counts = last_words(path, config, encode)
-    scores = score(params, config, texts)
+    texts, counts = last_words(model, path)
+    scores = score(model, texts)
     right = np.array([row[-n:].all() for (_, row), n in zip(scores, counts, strict=True)], float)
     losses = np.array([row[-n:].sum() for (row, _), n in zip(scores, counts, strict=True)])
     print(f"{path}: the last word of {len(texts):,} texts")
@@ -172,17 +174,17 @@ def read_question(line):
     return context, endings, label
 
 
-def evaluate_hellaswag(params, config, path, encode):
+def evaluate_hellaswag(model, path):
     """Print how often the right ending is the likeliest: all of it, and by the token. UserError."""
     kind = "ctx, endings and label", '{"ctx": "a text", "endings": ["one", "two"], "label": 0}'
     found, labels, first = [], [], []
     for context, endings, label in encoding.json_lines(path, read_question, *kind):
         first.append(len(found))
         labels.append(label)
-        start = encode(context)
-        found += [with_end(config, start, encode(f" {ending}")) for ending in endings]
+        start = model.encode(context)
+        found += [with_end(model, start, model.encode(f" {ending}")) for ending in endings]
     texts, counts = zip(*found, strict=True)
-    scores = score(params, config, texts)
+    scores = score(model, texts)
     losses = [row[-n:] for (row, _), n in zip(scores, counts, strict=True)]
     print(f"{path}: the ending of {len(labels):,} texts")
     for name, measure in ("accuracy", np.sum), ("accuracy, by the token", np.mean):
@@ -229,18 +231,25 @@ def parse_args(argv):
     return args
 
 
+def open_model(args):
+    """Return sample_gpt2.py's Model, with the forward pass of training. Raises UserError."""
+    model = sample_gpt2.open_model(args)
+    if llama_files.is_weights(args.weights):
+        return model._replace(forward=train_llama.llama_forward)
+    text = args.text or args.lambada or args.hellaswag
+    encode = encoding.encoder(model.vocabulary, model.end_of_text, text)
+    return model._replace(forward=gpt2.gpt2_forward, encode=encode)
+
+
 def main(argv=None):
     args = parse_args(argv)
-    params, config, vocabulary, end_of_text, about = sample_gpt2.open_model(args)
-    encode = encoding.encoder(vocabulary, end_of_text, args.text or args.lambada or args.hellaswag)
+    model = open_model(args)
     gpt2.keep_freed_memory()
+    print(model.about)
     if args.lambada or args.hellaswag:
-        print(about)
         evaluate = evaluate_lambada if args.lambada else evaluate_hellaswag
-        return evaluate(params, config, args.lambada or args.hellaswag, encode)
-    tokens, name = read_tokens(args, vocabulary, formats.digest_of(vocabulary), encode)
-    print(about)
-    evaluate_text(params, config, vocabulary, end_of_text, tokens, name, args.stride)
+        return evaluate(model, args.lambada or args.hellaswag)
+    evaluate_text(model, *read_tokens(args, model), args.stride)
 
 
 if __name__ == "__main__":
