@@ -6,6 +6,7 @@ import argparse
 import codecs
 import contextlib
 import errno
+import io
 import math
 import os
 import signal
@@ -64,9 +65,11 @@ def run_program(main):
     Exit status: 1 for a mistake, 2 for a flag, 3 without a network or a package, 130 after Ctrl-C.
     """
     name = Path(sys.argv[0]).name
-    sys.stdout.reconfigure(errors="replace", line_buffering=True)  # a terminal may lack letters
-    if not sys.stdout.isatty():  # a pipe or a file gets a sample's bytes as they are
-        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # it may be closed
+    if isinstance(sys.stdout, io.TextIOWrapper):  # not so in a notebook
+        sys.stdout.reconfigure(errors="replace", line_buffering=True)  # a terminal may lack letters
+        if not sys.stdout.isatty():  # a pipe or a file gets a sample's bytes as they are
+            sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
     warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's, of numbers that training stops at
     try:
         main()
