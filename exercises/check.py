@@ -17,10 +17,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I leaves it out
+import variants
+
 import cases
 import grade
 import training
-import variants
 from hints import HINTS
 
 GRADE, INSIGHT = Path(grade.__file__), Path(grade.__file__).with_name("insight.py")

@@ -23,11 +23,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I leaves it out
+import variants
+
 import cases
 import mistakes
 import mistakes_by_rule
 import numpy as np
-import variants
 from cases import EXERCISES
 
 RIGHT, WRONG, EMPTY = range(3)

@@ -14,9 +14,10 @@ from test_exercises import EMPTY, copied
 
 sys.path.insert(0, str(PROJECT / "exercises"))
 
+import variants  # noqa: E402
+
 import cases  # noqa: E402
 import grade  # noqa: E402
-import variants  # noqa: E402
 
 # Answers; of [[a || b]], a template's first alternative needs a, its second b
 ANSWERS = r"""
