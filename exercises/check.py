@@ -17,10 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I leaves it out
-import variants
 
 import cases
 import grade
+import seeds
 import training
 from hints import HINTS
 
@@ -149,7 +149,7 @@ def train():
 
 
 def show_hint(name, number, seed=None):
-    hints = HINTS[name] if seed is None else [variants.HINTS[name]]
+    hints = HINTS[name] if seed is None else [seeds.HINTS[name]]
     number = min(max(number, 1), len(hints))
     print(f"{name}, step {number} of {len(hints)}:\n\n  {hints[number - 1]}\n")
     if number < len(hints):
@@ -171,8 +171,8 @@ def main():
     if seed is not None:
         if seed < 0:
             parser.error(f"{seed} is below 0")
-        names = variants.use(seed)
-        variants.make(seed)
+        names = seeds.use(seed)
+        seeds.make(seed)
     if args.name and args.name not in names:
         parser.error(f"{args.name} is not one of {', '.join(names)}")
     if args.train:

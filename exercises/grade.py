@@ -23,12 +23,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I leaves it out
-import variants
-
 import cases
 import mistakes
 import mistakes_by_rule
 import numpy as np
+import seeds
 from cases import EXERCISES
 
 RIGHT, WRONG, EMPTY = range(3)
@@ -753,7 +752,7 @@ def main(name, path, seconds=SECONDS):
     faulthandler.dump_traceback_later(6 * float(seconds), exit=True)
     warnings.simplefilter("ignore")
     if variant := re.fullmatch(r"variant_(\d+)", path.parent.name):
-        variants.use(int(variant[1]))
+        seeds.use(int(variant[1]))
     cases.gpt2.THREADS, cases.gpt2.POOL = 1, cases.NO_POOL  # the arrays are small
     out, sys.stdout = sys.stdout, Prints(path)
     try:

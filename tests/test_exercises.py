@@ -990,9 +990,8 @@ def test_every_ending_is_a_line(tmp_path):
 def copied(tmp_path):
     """A copy of the project with the exercises."""
     make_project(tmp_path)
-    shutil.copytree(
-        FOLDER, tmp_path / "exercises", ignore=shutil.ignore_patterns("hunt_*", "variant_*")
-    )
+    ignored = shutil.ignore_patterns("hunt_*", "variant_*")
+    shutil.copytree(FOLDER, tmp_path / "exercises", ignore=ignored)
     (tmp_path / "tests").mkdir()
     for path in SMALL_WEIGHTS, SMALL_STATE:
         shutil.copy(path, tmp_path / "tests")

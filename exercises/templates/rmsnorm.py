@@ -1,5 +1,5 @@
 """
-RMSNorm: layernorm without its mean and its shift. Llama and most models after it have this one.
+RMSNorm: layernorm without its mean and its shift. Here the scale is not w itself.
 
 Source: Zhang and Sennrich 2019.
 """
@@ -13,7 +13,7 @@ def rmsnorm_forward(x, w):
     """x (N, C), w (C,) -> out (N, C)."""
     rms = np.sqrt((x * x).mean(-1, keepdims=True) + EPS)  # (N, 1)
     norm = x / rms
-    out = norm * w  # or norm * (1 + w) or norm * np.exp(w)
+    out = norm * (1 + w)  # or norm * np.exp(w) or norm * w * w
     return out, (norm, rms, w)
 
 

@@ -14,10 +14,9 @@ from test_exercises import EMPTY, copied
 
 sys.path.insert(0, str(PROJECT / "exercises"))
 
-import variants  # noqa: E402
-
 import cases  # noqa: E402
 import grade  # noqa: E402
+import seeds  # noqa: E402
 
 # Answers; of [[a || b]], a template's first alternative needs a, its second b
 ANSWERS = r"""
@@ -39,8 +38,8 @@ ANSWERS = r"""
     da[:] = [[(du * x).sum(0) || -(du * x / a**2).sum(0) || du.sum(0)]]
     return dout * below + du [[* a || / a || ]]
 == rmsnorm
-    dw[:] = (dout * norm).sum(0) [[ || || * np.exp(w)]]
-    dnorm = dout * [[w || (1 + w) || np.exp(w)]]
+    dw[:] = (dout * norm).sum(0) * [[1 || np.exp(w) || 2 * w]]
+    dnorm = dout * [[(1 + w) || np.exp(w) || w * w]]
     return (dnorm - norm * (dnorm * norm).mean(-1, keepdims=True)) / rms
 == swiglu
     dwdown[:] = hidden.T @ dout
@@ -99,9 +98,9 @@ def report(tmp_path, monkeypatch):
 
     def report_of(name, seed, body):
         grade.prepared.cache_clear()
-        variants.use(seed, [name])
+        seeds.use(seed, [name])
         path = tmp_path / f"{name}.py"
-        path.write_text(variants.text_of(name, seed).replace(EMPTY, body), encoding="utf-8")
+        path.write_text(seeds.text_of(name, seed).replace(EMPTY, body), encoding="utf-8")
         try:
             return "\n".join(grade.grade(name, path))
         except grade.Stop as stop:
@@ -111,11 +110,11 @@ def report(tmp_path, monkeypatch):
     grade.prepared.cache_clear()
 
 
-@pytest.mark.parametrize("name", variants.VARIANTS)
+@pytest.mark.parametrize("name", seeds.VARIANTS)
 def test_all_alternatives_can_be_solved(name, report):
     """By one of the answers, and no other: what one student writes is no help to another."""
-    texts = {variants.text_of(name, i).replace(f"variant {i}", ""): i for i in range(60)}
-    choices = re.findall(r"  # or (.*)", (variants.FOLDER / f"{name}.py").read_text())
+    texts = {seeds.text_of(name, i).replace(f"variant {i}", ""): i for i in range(60)}
+    choices = re.findall(r"  # or (.*)", (seeds.FOLDER / f"{name}.py").read_text())
     assert len(texts) == len(list(itertools.product(*(c.split(" or ") + [c] for c in choices))))
     passed = []
     for seed in texts.values():
@@ -133,13 +132,13 @@ def test_wrong_answers(name, old, new, words, report):
 
 
 def test_each_student_gets_another_set():
-    names = variants.drawn(7)
+    names = seeds.drawn(7)
     assert names == "label_smoothing z_loss exact_gelu rmsnorm alibi untied_head".split()
-    sets = [tuple(variants.text_of(n, i) for n in variants.drawn(i)) for i in range(200)]
+    sets = [tuple(seeds.text_of(n, i) for n in seeds.drawn(i)) for i in range(200)]
     sets = {tuple(re.sub(r"--variant \d+", "", text) for text in texts) for texts in sets}
     assert len(sets) >= 190
-    assert {name for i in range(20) for name in variants.drawn(i)} == set(variants.VARIANTS)
-    assert set(variants.HINTS) == set(ANSWERS) == set(variants.VARIANTS)
+    assert {name for i in range(20) for name in seeds.drawn(i)} == set(seeds.VARIANTS)
+    assert set(seeds.HINTS) == set(ANSWERS) == set(seeds.VARIANTS)
 
 
 def test_a_seed_at_the_prompt(tmp_path):
