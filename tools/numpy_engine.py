@@ -4,6 +4,8 @@ import math
 import os
 
 import train_gpt2 as gpt2
+from variants import flash_attention, recompute
+from variants.model import model_with
 
 import numpy as np
 
@@ -37,12 +39,23 @@ def add(total, more):
     total += more
 
 
+def model_of(flash=False, recomputing=False, head_rows=0):
+    """Return the lesson's functions, with the layers that these flags of tools/train.py ask for."""
+    layers = dict(flash_attention.LAYERS) if flash else {}
+    if recomputing:
+        model = model_with(**layers)
+        layers |= recompute.recomputing(model.block_forward, model.block_backward)
+    if head_rows:
+        layers |= recompute.head_in_pieces(head_rows)
+    return model_with(**layers)
+
+
 class NumpyEngine:
     """
     The state of a run: parameters, gradients, AdamW's moments.
 
-    flat, m and v are flat float32 vectors, which it changes in place; args has grad_accum,
-    grad_clip and weight_decay.
+    flat, m and v are flat float32 vectors, which it changes in place; args has grad_clip,
+    weight_decay, and the flags of model_of().
     """
 
     rank, world = 0, 1  # which process, of how many
@@ -54,6 +67,7 @@ class NumpyEngine:
         self.params = gpt2.named_views(flat, config)
         self.grads = gpt2.named_views(np.zeros_like(flat), config)
         self.more_grads = None
+        self.model = model_of(args.flash, args.recompute, args.head_rows)
 
     def gradient(self, batches):
         """
@@ -66,8 +80,8 @@ class NumpyEngine:
         if len(batches) > 1 and self.more_grads is None:
             self.more_grads = gpt2.named_views(np.empty_like(self.flat), self.config)
         for i, (x, y) in enumerate(batches):
-            batch_loss, cache = gpt2.gpt2_forward(self.params, self.config, x, y)
-            gpt2.gpt2_backward(1 / len(batches), cache, self.more_grads if i else self.grads)
+            batch_loss, cache = self.model.gpt2_forward(self.params, self.config, x, y)
+            self.model.gpt2_backward(1 / len(batches), cache, self.more_grads if i else self.grads)
             del cache  # the activations, before the next ones are allocated
             for name in self.grads if i else ():
                 add(self.grads[name].reshape(-1), self.more_grads[name].reshape(-1))
@@ -90,7 +104,8 @@ class NumpyEngine:
 
     def evaluate(self, batches):
         """Return the mean loss of the batches, an iterable of x, y."""
-        losses = [float(gpt2.gpt2_forward(self.params, self.config, x, y)[0]) for x, y in batches]
+        forward = self.model.gpt2_forward
+        losses = [float(forward(self.params, self.config, x, y)[0]) for x, y in batches]
         return sum(losses) / len(losses)
 
     def parameters(self):

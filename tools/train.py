@@ -41,7 +41,6 @@ import numpy as np
 SWITCHES = {  # PyTorch's: each has its engine take the steps
     "device": "cpu, cuda, cuda:1, mps; torchrun gives each process a GPU of its own",
     "dtype": "float32, or bfloat16 for products (autocast)",
-    "flash": "attention by PyTorch's fused kernel",
     "compile": "run what torch.compile makes of the model",
     "tensorcores": "allow TF32 in products of float32",
     "inference_only": "only forward passes; writes no file",
@@ -70,7 +69,9 @@ def make_parser():
         parents=[lesson],
         conflict_handler="resolve",  # for --help, which both have
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        epilog="The flags of PyTorch have it take the steps; all others mean the same in both.",
+        epilog="The flags of PyTorch (--device, --dtype, --compile, --tensorcores, "
+        "--inference-only, --no-write) have it take the steps; all others mean the same in both, "
+        "but --recompute and --head-rows, which only NumPy's engine takes.",
     )
     add = parser.add_argument
     file, count = {"type": file_name, "metavar": "FILE"}, {"type": int, "metavar": "N"}
@@ -80,6 +81,12 @@ def make_parser():
     add("--log", **file, help="write a CSV file, a row for each step")
     text = "batches whose mean gradient a step takes, in each process"
     add("--grad-accum", **count, default=1, help=text)
+    text = "attention that keeps no (T, T) weights; in PyTorch, its fused kernel"
+    add("--flash", action="store_true", help=text)
+    text = "keep of a block only its input, and compute it again backward: less memory, more time"
+    add("--recompute", action="store_true", help=text)
+    text = "rows of a batch that have logits at a time, backward once more; 0: all"
+    add("--head-rows", **count, default=0, help=text)
     text = "take the batches of training in random order, another one in each epoch"
     add("--shuffle", action="store_true", help=text)
     add_switches(add)
@@ -530,6 +537,9 @@ def main(argv=None):
         if line := blas_warning():
             print_error(line)
         return train(args, NumpyEngine)
+    if args.recompute or args.head_rows:
+        what = "--recompute, --head-rows: are of NumPy's engine"
+        raise UserError(f"{what}; leave them out, or PyTorch's flags and torchrun")
     from tools import torch_engine  # only now, because it takes PyTorch
 
     with torch_engine.open_device(args) as device:
