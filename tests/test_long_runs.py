@@ -273,7 +273,8 @@ def test_a_sample_has_all_of_its_bytes(capsys, monkeypatch):
     vocabulary = ["é".encode()[:1], "é".encode()[1:], b"\xff", b"x"]
     monkeypatch.setattr(house, "generate", lambda *_: iter([[0], [1], [2], [3], [0]]))
     config = gpt2.GPT2Config(16, len(vocabulary), 1, 1, 4)
-    engine = house.NumpyEngine(None, gpt2.init_weights(config), config)
+    args = SimpleNamespace(**house.DEFAULTS)
+    engine = house.NumpyEngine(args, gpt2.init_weights(config), config)
     house.sample(engine, config, vocabulary, 3, np.random.default_rng(0), 5)
     assert capsys.readouterr().out == "é\ufffdx\ufffd\n"
 

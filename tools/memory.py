@@ -16,17 +16,25 @@ def machine_memory():
         return math.inf
 
 
-def memory_needed(config, num_parameters, B, T, grad_accum=1):
-    """Return about how many bytes a run takes, by what they are for."""
+PROGRAM = 64 * 10**6  # bytes of Python, NumPy and its BLAS, before there is a model
+
+
+def memory_needed(config, num_parameters, B, T, grad_accum=1, **how):
+    """Return about how many bytes a run takes, by what they are for; how: numpy_engine.LAYERS."""
+    flash, recompute, head_rows = (how.get(name) for name in ("flash", "recompute", "head_rows"))
     _, V, L, NH, C = config
-    keys = min(T, T / 2 + 64)  # that a query sees on average, because attention keeps tiles of 128
+    N, keys = B * T, min(T, T / 2 + 64)  # keys of a query, on average, because of tiles of 128
+    block = 16 * C + (C + NH if flash else NH * keys)  # numbers of a block's caches, a row
+    blocks = L * C + block if recompute else L * block
+    working = 24 * C  # of a block's backward pass: gradients, and what their layers compute
+    logits = V * min(N, head_rows or N)
     numbers = {
         "parameters": num_parameters,
         "gradients": num_parameters * (1 if grad_accum == 1 else 2),
         "moments": num_parameters * 2,
-        "activations": int(B * T * (L * (16 * C + NH * keys) + V)),  # the bulk of the caches
+        "activations": int(N * (blocks + working)) + logits,
     }
-    return {name: 4 * count for name, count in numbers.items()}
+    return {"program": PROGRAM} | {name: 4 * count for name, count in numbers.items()}
 
 
 def print_memory(sizes):

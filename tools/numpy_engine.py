@@ -39,14 +39,17 @@ def add(total, more):
     total += more
 
 
-def model_of(flash=False, recomputing=False, head_rows=0):
-    """Return the lesson's functions, with the layers that these flags of tools/train.py ask for."""
-    layers = dict(flash_attention.LAYERS) if flash else {}
-    if recomputing:
+LAYERS = "flash", "recompute", "head_rows"  # flags that decide which layers a model has
+
+
+def model_of(args):
+    """Return the lesson's functions, but with the layers that these flags ask for."""
+    layers = dict(flash_attention.LAYERS) if args.flash else {}
+    if args.recompute:
         model = model_with(**layers)
         layers |= recompute.recomputing(model.block_forward, model.block_backward)
-    if head_rows:
-        layers |= recompute.head_in_pieces(head_rows)
+    if args.head_rows:
+        layers |= recompute.head_in_pieces(args.head_rows)
     return model_with(**layers)
 
 
@@ -55,7 +58,7 @@ class NumpyEngine:
     The state of a run: parameters, gradients, AdamW's moments.
 
     flat, m and v are flat float32 vectors, which it changes in place; args has grad_clip,
-    weight_decay, and the flags of model_of().
+    weight_decay, and the flags of LAYERS.
     """
 
     rank, world = 0, 1  # which process, of how many
@@ -67,7 +70,7 @@ class NumpyEngine:
         self.params = gpt2.named_views(flat, config)
         self.grads = gpt2.named_views(np.zeros_like(flat), config)
         self.more_grads = None
-        self.model = model_of(args.flash, args.recompute, args.head_rows)
+        self.model = model_of(args)
 
     def gradient(self, batches):
         """

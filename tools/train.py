@@ -29,7 +29,7 @@ from types import SimpleNamespace
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 import train_gpt2 as gpt2
-from tools import checkpoints, formats, locks, memory, prepare, token_files
+from tools import checkpoints, formats, locks, memory, numpy_engine, prepare, token_files
 from tools.console import NotFinite, Parser, UserError, file_name, print_error, run_program
 from tools.log import KIND as LOG_KIND
 from tools.log import Progress, bars, print_line
@@ -412,8 +412,9 @@ def showing(args, its, progress):
     print(f"weights: {weights}, {count:,} parameters, {its.config}")
     tokens, val_tokens = (sum(map(len, shards)) for shards in (its.train, its.val))
     print(f"data: {args.data}, {tokens:,} tokens, and {val_tokens:,} for validation")
-    B, T, accum = args.batch_size, args.seq_len, args.grad_accum
-    memory.print_memory(memory.memory_needed(its.config, count, B, T, accum // world))
+    B, T, accum = args.batch_size, args.seq_len, args.grad_accum // world
+    how = {name: getattr(args, name) for name in numpy_engine.LAYERS}
+    memory.print_memory(memory.memory_needed(its.config, count, B, T, accum, **how))
     with progress:
         yield
 

@@ -63,6 +63,7 @@ def head_in_pieces(rows):
                 some = slice(start, start + VOCABULARY_ROWS)
                 dwte[some] += matmul(dlogits[:, some].T, x[piece])  # each piece used wte
             dx[piece] = matmul(dlogits, wte)
+            del probs, dlogits  # before those of the next piece are allocated
         return dx
 
     return {"head_forward": forward, "head_backward": backward}
