@@ -278,9 +278,9 @@ def random_params(config, seed=0, dtype=np.float32):
     return flat, params
 
 
-def torch_gpt2(params, config, x, y):
+def torch_loss(p, config, x, y):
     """
-    GPT-2 in plain PyTorch: NumPy arrays -> logits (B*T, V), loss, the 16 gradients by name.
+    GPT-2 in plain PyTorch: tensors p by name, arrays x and y (B, T) -> logits (B*T, V), loss.
 
     It shares no line with reference_gpt2.py, which makes the state that test_gpt2.py compares with.
     """
@@ -289,7 +289,6 @@ def torch_gpt2(params, config, x, y):
 
     maxT, V, L, NH, C = config
     B, T = x.shape
-    p = {name: torch.from_numpy(array).requires_grad_() for name, array in params.items()}
     h = p["wte"][torch.tensor(x)] + p["wpe"][:T]
     for l in range(L):
         q, k, v = F.linear(
@@ -303,7 +302,15 @@ def torch_gpt2(params, config, x, y):
         fc = F.gelu(F.linear(fc, p["fcw"][l], p["fcb"][l]), approximate="tanh")
         h = h + F.linear(fc, p["fcprojw"][l], p["fcprojb"][l])
     logits = F.layer_norm(h, (C,), p["lnfw"], p["lnfb"]).reshape(B * T, C) @ p["wte"].T
-    loss = F.cross_entropy(logits, torch.tensor(y).reshape(-1))
+    return logits, F.cross_entropy(logits, torch.tensor(y).reshape(-1))
+
+
+def torch_gpt2(params, config, x, y):
+    """Return the logits and the loss of torch_loss(), and 16 gradients; all NumPy."""
+    import torch
+
+    p = {name: torch.from_numpy(array).requires_grad_() for name, array in params.items()}
+    logits, loss = torch_loss(p, config, x, y)
     loss.backward()
     grads = {name: array.grad.numpy() for name, array in p.items()}
     return logits.detach().numpy(), loss.item(), grads

@@ -213,12 +213,14 @@ def open_weights(path, hint=WEIGHTS_HINT):
 def read_weights(f, config, version):
     """Return all parameters of a file that open_weights() has opened, a flat float32 vector."""
     wte, padding = config.V * config.C, wte_padding(config, version)
-    dtype = "<u2" if version == BFLOAT16 else "<f4"
+    flat = np.empty(num_parameters(config), "<u2" if version == BFLOAT16 else "<f4")
     f.seek(HEADER_BYTES)
-    flat = np.fromfile(f, dtype, num_parameters(config) + padding)
+    f.readinto(flat[:wte])  # into their place, because two copies may be too much
+    f.seek(padding * flat.itemsize, os.SEEK_CUR)
+    f.readinto(flat[wte:])
     if version == BFLOAT16:  # the upper half of a float32
         flat = (flat.astype(np.uint32) << 16).view(np.float32)
-    return np.delete(flat, slice(wte, wte + padding))
+    return flat
 
 
 def load_weights(path):

@@ -98,13 +98,8 @@ def embedding_backward(dout, tokens, dwte, dwpe):
     """Nothing: there is no adapter before the embedding."""
 
 
-MODEL = model_with(
-    linear_forward=linear_forward,
-    linear_backward=linear_backward,
-    layernorm_backward=layernorm_backward,
-    head_backward=head_backward,
-    embedding_backward=embedding_backward,
-)
+LAYERS = linear_forward, linear_backward, layernorm_backward, head_backward, embedding_backward
+MODEL = model_with(**{layer.__name__: layer for layer in LAYERS})
 
 
 # ----------------------------------------------------------------------------
