@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from helpers import PROJECT, SMALL_STATE, SMALL_WEIGHTS, make_project
+from variant_mutants import MUTANTS as VARIANT_MUTANTS
 
 WORKERS = 2
 
@@ -607,6 +608,7 @@ MUTANTS = r"""
 - if data is None and not
 + if not  # data that are given are made, too
 """
+MUTANTS += VARIANT_MUTANTS.removeprefix("\n")
 GROUPS = re.findall("^== (.*)", MUTANTS, re.MULTILINE)
 
 # A process that runs mutants, one after the other, in children of itself, so that NumPy, pytest and

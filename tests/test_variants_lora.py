@@ -1,4 +1,4 @@
-"""variants/lora.py: its gradients are autograd's, what is frozen stays, and what is merged is the same."""
+"""variants/lora.py: its gradients are autograd's, what is frozen stays, merging changes nothing."""
 
 import math
 

@@ -1,0 +1,283 @@
+"""Errors for tests/test_mutants.py to put into variants/, and what takes their layers; its format."""
+
+MUTANTS = r"""
+== flash attention
+@ variants/flash_attention.py
+? test_variants_flash.py -k "lessons or test_gradient or kept"
+- for start in range(0, T, TILE)]
++ for start in range(0, T - T % TILE or T, TILE)]  # the last, shorter tile
+- [np.s_[:, :, start : start + TILE] for
++ [np.s_[:, :, start : start + TILE + 1] for  # tiles overlap
+- preatt = q @ k.mT / math.sqrt(q.shape[-1])
++ preatt = q @ k.mT  # scores without 1/sqrt(HS)
++ preatt = q @ k.mT / math.sqrt(len(q) * q.shape[-1])  # sqrt(C)
+- if same_tokens:
++ if False:  # no mask
++ if True:  # a mask on earlier tiles, too
+- -np.inf, q.dtype), 1)
++ -np.inf, q.dtype), 2)  # mask off by one
++ 0, q.dtype), 1)  # mask of 0
++ -1, q.dtype), 1)  # mask of -1
++ -50, q.dtype), 1)  # mask of -50
+- enumerate(every[: i + 1]):$            preatt
++ list(enumerate(every[: i + 1]))[-2:]:$            preatt  # no more than two tiles of keys
++ list(enumerate(every[: i + 1]))[-1:]:$            preatt  # its own tile of keys alone
+- np.maximum(most, preatt.max(-1, keepdims=True))
++ preatt.max(-1, keepdims=True)  # the maximum of this tile alone
++ 0 * preatt.max(-1, keepdims=True)  # no maximum subtracted
+- weights = np.exp(preatt - more)
++ weights = np.exp(preatt - most)  # the maximum of the tiles before
++ weights = np.exp(preatt - more) / 2  # a tile weighs half
+- shrink = np.exp(most - more)
++ shrink = np.exp(more - most)  # shrunk the wrong way
++ shrink = 1.0  # not shrunk
+- total = total * shrink + weights.sum
++ total = total + weights.sum  # denominator not shrunk
++ total = weights.sum  # denominator of the last tile
+- mixed = mixed * shrink + weights
++ mixed = mixed + weights  # numerator not shrunk
++ mixed = weights  # numerator of the last tile
+- weights @ v[seen]
++ weights @ k[seen]  # keys for values
+- most = more$
++ pass$  # the maximum stays -inf
+- outs.append(mixed / total)
++ outs.append(mixed)  # not divided
+- most + np.log(total)
++ np.log(total)  # logarithm without the maximum
++ most + total  # no logarithm
++ most  # the maximum alone
+- mean = (dout * out).sum(
++ mean = (dout * out).mean(  # mean over channels
++ mean = 0 * (dout * out).sum(  # softmax's mean term dropped
+- (datt - mean[tile])
++ (datt + mean[tile])  # sign of the mean
+- - logsum[tile])
++ - logsum[seen])  # sums of other rows
++ )  # weights not divided by the sum
+- att * (datt - mean[tile]) / math.sqrt(q.shape[-1])
++ att * (datt - mean[tile])  # no 1/sqrt(HS) backward
++ (datt - mean[tile]) / math.sqrt(q.shape[-1])  # dpreatt without att
+- dq[tile] +=
++ dq[tile] =  # dq of the last tile only
+- dk[seen] +=
++ dk[seen] =  # dk of the last tile only
+- dv[seen] +=
++ dv[seen] =  # dv of the last tile only
+- dpreatt @ k[seen]
++ dpreatt @ v[seen]  # dq of the values
+- dpreatt.mT @ q[tile]
++ dpreatt.mT @ k[tile]  # dk of the keys
+- att.mT @ dout[tile]
++ dpreatt.mT @ dout[tile]  # dv of dpreatt
+- dout[tile] @ v[seen].mT
++ dout[tile] @ k[seen].mT  # datt of the keys
+- return dq, dk, dv
++ return dk, dq, dv  # dq and dk swapped
++ return dq, dv, dk  # dk and dv swapped
+- k[seen], j == i) - logsum
++ k[seen], False) - logsum  # no mask backward
+- att = np.exp(scores
++ att = (j == i) * np.exp(scores  # backward, its own tile of keys alone
+- out.transpose(1, 2, 0, 3).reshape
++ out.transpose(1, 2, 3, 0).reshape  # heads and channels mixed
+- dout.reshape(B, T, NH, HS).transpose(2, 0, 1, 3)
++ dout.reshape(NH, B, T, HS)  # heads and tokens mixed in dout
+- dqkv.transpose(2, 3, 0, 1, 4)
++ dqkv.transpose(2, 3, 1, 0, 4)  # heads and q, k, v mixed
+- q, k, v = qkv.transpose
++ k, q, v = qkv.transpose  # q and k swapped forward
+? test_variants_flash.py -k memory
+- TILE = 128
++ TILE = 2**16  # one tile
+
+== recompute
+@ variants/recompute.py
+? test_variants_recompute.py -k "bit or head or input_alone or (test_memory and not said)"
+- return out, (x, p, B, NH)
++ return out, (out, p, B, NH)  # keeps its output
++ return out, (x.copy(), p, B, NH)  # keeps a copy
+- out, _ = block_forward(x, p, B, NH)$        return out, (x, p, B, NH)
++ out, _ = block_forward(x, p, B, NH)$        return out, (x, p, B, NH, _)  # keeps all
+- block_forward(*cache)
++ block_forward(0 * cache[0], *cache[1:])  # computes again from 0
+- return block_backward(dout, block_cache, g)
++ return dout + block_backward(dout, block_cache, g)  # a residual too many
++ return block_backward(2 * dout, block_cache, g)  # twice the gradient
++ block_backward(dout, block_cache, g); return dout  # dx is dout
+- "block_backward": backward}
++ "block_backward": block_backward}  # the given backward pass
+- for start in range(0, N, rows)]
++ for start in range(0, N - N % rows or N, rows)]  # the last, shorter piece
+- slice(start, start + rows)
++ slice(start, start + max(1, rows - 1))  # the last row of a piece
++ slice(start, start + rows + 1)  # pieces overlap
+- np.concatenate(losses).mean()
++ np.concatenate(losses).sum()  # a sum for the mean
++ np.mean([each.mean() for each in losses])  # a mean of the pieces' means
+- wte.T), targets[piece])
++ wte.T), targets[: len(x[piece])])  # targets of the first piece
+- gpt2.softmax_in_place(matmul(x[piece], wte.T), targets[piece])
++ gpt2.softmax_in_place(matmul(x, wte.T)[piece], targets[piece])  # the logits of all rows
+- dwte[:] = 0
++ pass  # dwte begins as it was
++ dwte[:] = 1  # dwte begins at 1
+- dx = np.empty_like(x)
++ dx = np.empty_like(x, np.float64)  # dx in float64
+- head_forward(x[piece], wte, targets[piece])
++ head_forward(x[: len(x[piece])], wte, targets[piece])  # probabilities of the first piece
+- targets[piece]] -= 1
++ targets[piece]] -= 0  # target not subtracted
++ targets[piece]] -= 2  # target subtracted twice
++ targets[: len(probs)]] -= 1  # the first piece's targets subtracted
+- dlogits *= dloss / len(x)
++ dlogits *= dloss / len(probs)  # a mean over a piece
++ dlogits *= dloss  # no 1/N
++ dlogits *= 1 / len(x)  # not scaled by dloss
+- range(0, len(wte), VOCABULARY_ROWS)
++ range(0, len(wte) - 1, VOCABULARY_ROWS)  # the last token of a vocabulary
+- slice(start, start + VOCABULARY_ROWS)
++ slice(start, start + VOCABULARY_ROWS - 1)  # the last of some tokens
++ slice(start, start + VOCABULARY_ROWS + 1)  # some tokens twice
+- dwte[some] += matmul
++ dwte[some] = matmul  # dwte of the last piece
++ dwte[some] -= matmul  # dwte with another sign
+- .T, x[piece])
++ .T, x[: len(dlogits)])  # dwte with the first piece's x
+- dx[piece] = matmul(dlogits, wte)
++ dx[piece] = 2 * matmul(dlogits, wte)  # twice dx
++ dx[: len(dlogits)] = matmul(dlogits, wte)  # dx of the first piece is overwritten
+- del probs, dlogits
++ pass  # two pieces at a time
+
+== other layers
+@ variants/model.py
+? test_variants_flash.py -k "flag or pytorchs"
+- names = vars(gpt2) | layers
++ names = layers | vars(gpt2)  # the lesson's, all of them
+- "block_forward block_backward
++ "block_backward  # the lesson's block forward
++ "block_forward  # the lesson's block backward
+- gpt2_forward gpt2_backward
++ gpt2_backward  # the lesson's model forward
++ gpt2_forward  # the lesson's model backward
+? test_variants_recompute.py -k "test_memory and not said"
+- if name not in layers:
++ if True:  # a block that is given is replaced
+? test_variants_lora.py -k a_run
+- gpt2_backward generate"
++ gpt2_backward"  # the lesson's generate
+
+== layers of long runs
+@ tools/numpy_engine.py
+? test_variants_flash.py -k flag
+- if args.flash else {}
++ if False else {}  # no --flash
++ if True else {}  # --flash always
+- forward = self.model.gpt2_forward
++ forward = gpt2.gpt2_forward  # validation by the lesson's
+? test_variants_recompute.py -k "bit or (test_memory and not said)"
+- if args.recompute:
++ if False:  # no --recompute
+- if args.head_rows:
++ if False:  # no --head-rows
+- model = model_with(**layers)
++ model = model_with()  # --flash is lost with --recompute
+@ tools/memory.py
+? test_variants_recompute.py -k said
+- block = 16 * C
++ block = 12 * C  # four arrays of a block forgotten
+- else NH * keys)
++ else NH * T)  # all of (T, T)
+- L * C + block if recompute
++ L * block if recompute  # recomputing saves nothing
+- "moments": num_parameters * 2
++ "moments": num_parameters  # v forgotten
+
+== lora
+@ variants/lora.py
+? test_variants_lora.py -k "gradient or begins or autograds"
+- + scale * matmul(low, B.T)
++ + matmul(low, B.T)  # no scale forward
++ - scale * matmul(low, B.T)  # subtracted
+- matmul(x, w.T) + b + scale
++ matmul(x, w.T) + scale  # no bias where there is an adapter
+- low = matmul(x, A.T)
++ low = 2 * matmul(x, A.T)  # twice low
+- dadded = scale * dout
++ dadded = dout  # no scale backward
+- matmul(dadded.T, low, out=dB)
++ matmul(dout.T, low, out=dB)  # dB without scale
++ dB += dadded.T @ low  # dB added to what was there
++ dB[:] = 0  # no dB
+- dlow = matmul(dadded, B)
++ dlow = matmul(dout, B)  # dlow without scale
+- matmul(dlow.T, x, out=dA)
++ dA += dlow.T @ x  # dA added to what was there
++ matmul(low.T, x, out=dA)  # dA of low
++ dA[:] = 0  # no dA
+- return matmul(dout, w) + matmul(dlow, A)
++ return matmul(dout, w)  # dx past the adapter
++ return matmul(dlow, A)  # dx through the adapter alone
++ return matmul(dout, w) + scale * matmul(dlow, A)  # scale twice in dx
+- return matmul(x, w.T) + b, w
++ return matmul(x, w.T), w  # no bias where all is frozen
+- w = cache$    return matmul(dout, w)
++ w = cache$    return 0.5 * matmul(dout, w)  # half of dx
+- (dout * w, norm, rstd)
++ (dout, norm, rstd)  # no w in layernorm's dx
+- len(x)), targets] -= 1
++ len(x)), targets] -= 0  # target not subtracted
+- dlogits *= dloss / len(x)
++ dlogits *= 1 / len(x)  # not scaled by dloss
++ dlogits *= dloss  # no 1/N
+- return matmul(dlogits, wte)
++ return 0.5 * matmul(dlogits, wte)  # half of the head's dx
+- name.endswith(".A")
++ name.endswith(".B")  # A begins as 0, B random
++ name  # both are random
+- view *= 0.02
++ view *= 0.2  # A ten times as large
+- np.random.default_rng(seed)$    for
++ np.random.default_rng(0)$    for  # one seed for all
+- zip(grads[f"{name}.A"], grads[f"{name}.B"]
++ zip(grads[f"{name}.B"], grads[f"{name}.A"]  # dA and dB swapped
+- "beta1": 0.9,
++ "beta1": 0.8,  # beta1 of 0.8
+- "beta2": 0.999
++ "beta2": 0.99  # beta2 of 0.99
+? test_variants_lora.py -k merged
+- w += scale * (B @ A)
++ w += B @ A  # merged without scale
++ w -= scale * (B @ A)  # merged with another sign
++ w[:] = scale * (B @ A)  # the weight is lost
++ pass  # nothing merged
+- in adapted if isinstance
++ in adapted[:1] if isinstance  # the first block alone
+- np.array([scale], np.float32)
++ np.array([1.0], np.float32)  # scale not saved
+- args.alpha / args.rank
++ args.alpha  # scale is alpha
+? test_variants_lora.py -k do_not_fit
+- if not np.array_equal(arrays["model"], sampled(model)):
++ if False:  # adapters of other weights
+- np.append(theta, arrays["scale"])
++ theta  # a scale that is not finite
++ arrays["scale"]  # adapters that are not finite
+- ("F32", shape) for
++ ("F32", found[name].shape) for  # shapes not compared
+? test_variants_lora.py -k a_run
+- if args.adapters:$        theta
++ if False:$        theta  # begins anew, in spite of --adapters
+- MODEL.gpt2_backward(1.0, cache, grads)
++ pass  # no backward pass
+- gpt2.adamw(theta, grad
++ gpt2.adamw(theta.copy(), grad  # adapters stay as they are
+? test_variants_lora.py -k mistakes
+- (args.init, args.adapters) if x]
++ (args.adapters,) if x]  # overwrites the weights
+- check_writable(path, flag)
++ pass  # learns after training that nothing can be written
+- if not math.isfinite(loss + norm):
++ if False:  # a loss that is not finite goes on
+"""
