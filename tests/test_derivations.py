@@ -30,7 +30,7 @@ import pytest  # noqa: E402
 from test_doc import changed, fences, other, read  # noqa: E402
 
 TOKEN = re.compile(r"\s*(sum_[a-z]|[0-9.]+|[A-Za-z]+'?(?:_[a-z]+)?\(?|[-+*/^()\[\]=∂])")
-FUNCTIONS = {"exp": math.exp, "sqrt": math.sqrt, "f": math.tanh}
+FUNCTIONS = {"exp": math.exp, "log": math.log, "sqrt": math.sqrt, "f": math.tanh}
 FUNCTIONS["f'"] = lambda x: 1 - math.tanh(x) ** 2
 OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 OPERATIONS |= {"/": operator.truediv, "^": operator.pow}
@@ -296,6 +296,26 @@ WORLDS = {  # by page; of rules.md there is one for each block with formulas
             "out": lambda v: v["att"] @ v["v"],
         },
         (3, 2),
+    ),
+    "flash_attention": world(
+        {"i": 3, "j": 3, "m": 3, "h": 2},
+        {name: (3, 2) for name in "qkv"} | {"most": np.array(0.3), "more": np.array(0.7)},
+        {
+            "preatt": lambda v: v["q"] @ v["k"].T / math.sqrt(2) + FUTURE,
+            "logsum": lambda v: np.log(np.exp(v["preatt"]).sum(1)),
+            "att": lambda v: np.exp(v["preatt"] - v["logsum"][:, None]),
+            "out": lambda v: v["att"] @ v["v"],
+        },
+        (3, 2),
+    ),
+    "lora": world(
+        {"n": 2, "c": 3, "o": 4, "r": 2},
+        {"x": (2, 3), "w": (4, 3), "b": 4, "A": (2, 3), "B": (4, 2), "scale": np.array(1.7)},
+        {
+            "low": lambda v: v["x"] @ v["A"].T,
+            "out": lambda v: v["x"] @ v["w"].T + v["b"] + v["scale"] * v["low"] @ v["B"].T,
+        },
+        (2, 4),
     ),
 }
 

@@ -40,7 +40,8 @@ LESSON = (HERE / "train_gpt2.py").read_text(encoding="utf-8")
 LAYERS = "embedding layernorm linear attention gelu head block model adamw".split()
 PAGES = (  # in the order of the course, which is that of the exercises
     "start numpy rules linear softmax head gelu layernorm embedding attention block model adamw "
-    "schedule gradcheck accumulation sampling threads files step"
+    "schedule gradcheck accumulation sampling threads files step "
+    "flash_attention recompute lora"  # of variants/
 ).split()
 HEADINGS = [  # of a layer's page, in this order
     "Formula", "By hand", "Your turn", "By stages", "Derivation", "In plain NumPy", "In the file",
