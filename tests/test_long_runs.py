@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import signal
+from types import SimpleNamespace
 
 import train_gpt2 as gpt2
 from tools import formats, numpy_engine

@@ -1,4 +1,4 @@
-"""Errors for tests/test_mutants.py to put into variants/, and what takes their layers; its format."""
+"""Errors for tests/test_mutants.py to put into variants/ and what takes their layers."""
 
 MUTANTS = r"""
 == flash attention

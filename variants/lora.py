@@ -21,6 +21,7 @@ import math
 import os
 import sys
 import time
+from argparse import ArgumentDefaultsHelpFormatter
 from collections import namedtuple
 from types import SimpleNamespace
 
@@ -28,8 +29,9 @@ if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 import train_gpt2 as gpt2
 from tools import checkpoints, formats, memory, tensor_file, token_files
-from tools.console import Parser, UserError, bounded, check_writable, file_name, run_program
-from tools.train import given_flags, load_data, open_model
+from tools.console import Parser, UserError, bounded, file_name, run_program
+from tools.token_files import get_batch
+from tools.train import given_flags, load_data, open_model, set_defaults
 from train_gpt2 import matmul
 from variants.model import model_with
 
@@ -192,10 +194,9 @@ def load_adapters(path, config, model):
 # ----------------------------------------------------------------------------
 # The program
 def make_parser():
-    lesson = gpt2.make_parser()
+    kinds = {"conflict_handler": "resolve", "formatter_class": ArgumentDefaultsHelpFormatter}
     text = "Finetune GPT-2 by LoRA: frozen weights, and adapters that are learned."
-    kinds = {"conflict_handler": "resolve", "formatter_class": lesson.formatter_class}
-    parser = Parser(description=text, parents=[lesson], allow_abbrev=False, **kinds)
+    parser = Parser(description=text, parents=[gpt2.make_parser()], allow_abbrev=False, **kinds)
     add, file = parser.add_argument, {"type": file_name, "metavar": "FILE"}
     add("--out", **file, default="adapters.safetensors", help="file for the adapters in the end")
     add("--adapters", **file, help="adapters to go on with, or to --merge")
@@ -207,9 +208,9 @@ def make_parser():
     return parser
 
 
-def check_output(args, flag, path):
+def check_output(args, kind, flag, path):
     """Raise UserError unless path can be written, and is none of the files that are read."""
-    check_writable(path, flag)
+    formats.check_writable(path, kind, flag)
     if os.path.realpath(path) in [os.path.realpath(x) for x in (args.init, args.adapters) if x]:
         raise UserError(f"{flag} {path}: is --init or --adapters, too; give another name")
 
@@ -218,12 +219,12 @@ def merge_file(args):
     """Write --init with --adapters in it to --merge. Raises UserError."""
     if not args.adapters or not args.init:
         raise UserError("--merge: takes weights and adapters; give --init FILE --adapters FILE")
-    check_output(args, "--merge", args.merge)
+    check_output(args, gpt2.WEIGHTS_MAGIC, "--merge", args.merge)
     flat, config = formats.load_weights(args.init)
     theta, shapes, scale = load_adapters(args.adapters, config, flat)
     merge(adapted_params(gpt2.named_views(flat, config), adapter_views(theta, shapes), scale))
     checkpoints.check_finite(f"{args.merge} is not written", flat)
-    formats.write_weights(args.merge, flat, config)
+    formats.write_weights(args.merge, flat, config, digest=formats.digest_in(args.init))
     print(f"wrote {args.merge}; text from it: python sample_gpt2.py --weights {args.merge}")
 
 
@@ -231,19 +232,22 @@ def train(args):
     """Train adapters, by the lesson's loop, and write them to --out. Raises UserError."""
     B, T = args.batch_size, args.seq_len
     text, val, V = load_data(args.data, B, T)
-    flat, config = open_model(args.init, V, T, args.seed)
-    checkpoints.check_finite(args.init, flat)
+    flat, config = open_model(args, V)
+    digests = {f"--data {args.data}": text[0].digest}
+    if os.path.isfile(args.init):
+        digests[args.init] = formats.digest_in(args.init)
+    formats.check_one_vocabulary(digests, "prepare the text with the model's tokenizer")
+    shapes, scale = adapter_shapes(config, args.adapt, args.rank), args.alpha / args.rank
+    theta = init_adapters(shapes, args.seed)
     if args.adapters:
         theta, shapes, scale = load_adapters(args.adapters, config, flat)
-    else:
-        shapes, scale = adapter_shapes(config, args.adapt, args.rank), args.alpha / args.rank
-        theta = init_adapters(shapes, args.seed)
     vocabulary, end = formats.load_vocabulary(args.data, V) if args.sample_every else ([], 0)
     if not args.no_save:
-        check_output(args, "--out", args.out)
+        check_output(args, b"", "--out", args.out)
+        if os.path.isfile(args.out) and os.path.getsize(args.out):
+            tensor_file.read_header(args.out, "")  # what are no tensors is not replaced
     grad, m, v = np.zeros((3, len(theta)), np.float32)
-    params = gpt2.named_views(flat, config)
-    params = adapted_params(params, adapter_views(theta, shapes), scale)
+    params = adapted_params(gpt2.named_views(flat, config), adapter_views(theta, shapes), scale)
     grads = gradients_of(config, adapter_views(grad, shapes))
     print(f"weights: {args.init}, {len(flat):,} parameters, {config}")
     print(f"adapters: {len(theta):,} numbers, {', '.join(shapes)}")
@@ -255,7 +259,7 @@ def train(args):
         for step in range(args.steps + 1):
             last = step == args.steps
             if args.val_every and (last or step % args.val_every == 0):
-                pairs = (token_files.get_batch(val, i, B, T) for i in range(batches))
+                pairs = (get_batch(val, i, B, T) for i in range(batches))
                 losses = [float(MODEL.gpt2_forward(params, config, *xy)[0]) for xy in pairs]
                 print(f"step {step}: val loss {sum(losses) / batches:.6f}")
             if args.sample_every and step and (last or step % args.sample_every == 0):
@@ -265,20 +269,18 @@ def train(args):
             if last:
                 break
             began = time.perf_counter()
-            xy = token_files.get_batch(text, step, B, T)
-            loss, cache = MODEL.gpt2_forward(params, config, *xy)
+            loss, cache = MODEL.gpt2_forward(params, config, *get_batch(text, step, B, T))
             MODEL.gpt2_backward(1.0, cache, grads)
             del cache  # the activations, before the next ones are allocated
             norm = gpt2.clip_gradients({"all": grad[None]}, args.grad_clip or math.inf)
             if not math.isfinite(loss + norm):
-                why = f"loss {loss}, gradient norm {norm}; not saved, try a lower --lr"
-                raise UserError(f"step {step}: {why}")
+                what = f"loss {loss}, gradient norm {norm}"
+                raise UserError(f"step {step}: {what}; not saved, try a lower --lr")
             lr = gpt2.learning_rate(step, args.steps, args.lr, args.warmup, args.min_lr_frac)
-            how = ADAMW | {"lr": lr, "weight_decay": args.weight_decay}
-            gpt2.adamw(theta, grad, m, v, step=step + 1, **how)
+            how = ADAMW | {"step": step + 1, "lr": lr}
+            gpt2.adamw(theta, grad, m, v, weight_decay=args.weight_decay, **how)
             ms = (time.perf_counter() - began) * 1000
-            speed = f"took {ms:f} ms, {B * T / ms * 1000:.0f} tokens/s"
-            print(f"step {step}: train loss {loss:f} ({speed})", flush=True)
+            print(f"step {step}: train loss {loss:f} (took {ms:f} ms)", flush=True)
     if not args.no_save:
         save_adapters(args.out, theta, shapes, scale, flat)
         print(f"wrote {args.out}; with the same --init, --adapters {args.out} --merge FILE")
@@ -287,11 +289,10 @@ def train(args):
 def main(argv=None):
     parser = make_parser()
     given = given_flags(parser, sys.argv[1:] if argv is None else argv)
-    args = SimpleNamespace(**vars(parser.parse_args([])) | given)
+    args = SimpleNamespace(**vars(parser.parse_args([])) | given, resume=None, checkpoint=None)
     if args.merge:
         return merge_file(args)
-    args.init = args.init or token_files.shown(gpt2.WEIGHTS_FILE)
-    args.data = args.data or token_files.shown(gpt2.SHAKESPEARE)
+    set_defaults(args)
     train(args)
 
 
