@@ -1,5 +1,5 @@
 """
-Exercise 1 of 13: the matrix product (doc/rules.md).
+Exercise 1: the matrix product (doc/rules.md).
 
 Most of GPT-2's work is products of matrices, and so is most of its backward pass.
 

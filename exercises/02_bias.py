@@ -1,5 +1,5 @@
 """
-Exercise 2 of 13: bias and broadcasting (doc/rules.md).
+Exercise 2: bias and broadcasting (doc/rules.md).
 
 NumPy repeats the smaller array: p for each of the B sequences, b for each of the B*T tokens. That
 is how GPT-2 adds its positions, and its biases.

@@ -1,5 +1,5 @@
 """
-Exercise 3 of 13: softmax (doc/softmax.md).
+Exercise 3: softmax (doc/softmax.md).
 
 Each row of numbers becomes weights that are positive and sum to 1. Every weight of a row depends on
 every number of that row, because of the sum.

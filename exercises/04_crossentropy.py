@@ -1,5 +1,5 @@
 """
-Exercise 4 of 13: cross-entropy, behind a softmax (doc/head.md).
+Exercise 4: cross-entropy, behind a softmax (doc/head.md).
 
 The loss is the mean over the rows of -log(probability of the row's target). Softmax and logarithm
 together have a simpler gradient than each of them has.

@@ -1,5 +1,5 @@
 """
-Exercise 5 of 13: GELU, by the approximation with tanh (doc/gelu.md).
+Exercise 5: GELU, by the approximation with tanh (doc/gelu.md).
 
 A function of one number, applied to each. d tanh(u) / du is 1 - tanh(u)**2.
 

@@ -1,5 +1,5 @@
 """
-Exercise 6 of 13: layernorm (doc/layernorm.md).
+Exercise 6: layernorm (doc/layernorm.md).
 
 Each row is brought to mean 0 and variance 1; then come a scale w and a shift b. x reaches out by
 three ways: directly, through the mean, and through the variance.

@@ -1,5 +1,5 @@
 """
-Exercise 7 of 13: embedding (doc/embedding.md).
+Exercise 7: embedding (doc/embedding.md).
 
 A token's row of wte plus a position's row of wpe. The same token may come many times. The one
 exception of the house: dwte holds the gradient of the model's last layer already, which used wte as

@@ -1,5 +1,5 @@
 """
-Exercise 8 of 13: attention, one head without a mask (doc/attention.md).
+Exercise 8: attention, one head without a mask (doc/attention.md).
 
 Each of T queries takes a weighted mean of the S values; the weight is the larger, the better the
 query matches the value's key. You have the product and the softmax from exercises 1 and 3.

@@ -1,5 +1,5 @@
 """
-Exercise 9 of 13: attention with heads and a mask (doc/attention.md).
+Exercise 9: attention with heads and a mask (doc/attention.md).
 
 A token's row of qkv has its query, key and value for every head, side by side. attend, which is the
 lesson's, is exercise 8's forward pass with two more axes in front, and a mask: no token may see a

@@ -1,5 +1,5 @@
 """
-Exercise 10 of 13: a block, made of layers (doc/block.md).
+Exercise 10: a block, made of layers (doc/block.md).
 
 The layers' backward passes are the lesson's; call them. What is left is their order, and the two
 places where a value goes two ways.

@@ -1,5 +1,5 @@
 """
-Exercise 11 of 13: the model, whose first and last layer have the same weights (doc/model.md).
+Exercise 11: the model, whose first and last layer have the same weights (doc/model.md).
 
 wte embeds the tokens, and in the head it scores them. The lesson's backward passes do the work, and
 one of them adds where the others fill. Block l's gradients are views, as its tensors are below. The

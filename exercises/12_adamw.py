@@ -1,5 +1,5 @@
 """
-Exercise 12 of 13: AdamW (doc/adamw.md).
+Exercise 12: AdamW (doc/adamw.md).
 
 No gradient to derive: one step of the optimizer, in place. m is a sum of all gradients so far, in
 which that of i steps ago weighs beta1**i; v is such a sum of their squares, with beta2. Divided by

@@ -1,5 +1,5 @@
 """
-Exercise 13 of 13: two batches, one gradient (doc/accumulation.md).
+Exercise 13: two batches, one gradient (doc/accumulation.md).
 
 A batch too large for memory is taken in parts. After all parts the gradient must be what the whole
 batch would have given. All parts have the same number of tokens. gpt2_backward *fills* grads.

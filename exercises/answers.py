@@ -16,6 +16,7 @@ from train_gpt2 import (
     gpt2_backward,
     gpt2_forward,
     head_backward,
+    head_forward,
     layernorm_backward,
     linear_backward,
 )
@@ -158,3 +159,42 @@ def accumulate(params, config, batches, grads):
             grads[name] += part[name]
         mean_loss += loss / K
     return mean_loss
+
+
+def flash(dout, cache):
+    q, k, v, out, logsum = cache
+    T, HS = q.shape
+    seen = np.tri(T)
+    preatt = q @ k.T / math.sqrt(HS)
+    att = np.exp(preatt - logsum) * seen
+    datt = dout @ v.T
+    dv = att.T @ dout
+    row_sum = (dout * out).sum(-1, keepdims=True)
+    dpreatt = att * (datt - row_sum)
+    dscaled = dpreatt / math.sqrt(HS)
+    dq = dscaled @ k
+    dk = dscaled.T @ q
+    return dq, dk, dv
+
+
+def pieces(dloss, cache, dwte):
+    x, wte, targets, rows = cache
+    N, dx, part = len(x), np.empty_like(x), np.empty_like(wte)
+    dwte[:] = 0
+    for start in range(0, N, rows):
+        piece = slice(start, start + rows)
+        head_cache = head_forward(x[piece], wte, targets[piece])[1]
+        share = min(rows, N - start) / N
+        dx[piece] = head_backward(dloss * share, head_cache, part)
+        dwte += part
+    return dx
+
+
+def lora(dout, cache, dA, dB):
+    x, low, w, A, B, scale = cache
+    dadded = scale * dout
+    dB[:] = dadded.T @ low
+    dlow = dadded @ B
+    dA[:] = dlow.T @ x
+    through_A = dlow @ A
+    return dout @ w + through_A

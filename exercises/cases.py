@@ -17,10 +17,11 @@ import train_gpt2 as gpt2  # noqa: E402
 
 import numpy as np  # noqa: E402
 
-ORDER = (
+LESSONS = (
     "product bias softmax crossentropy gelu layernorm embedding attention_head attention block "
     "tied adamw accumulate"
 ).split()
+ORDER = LESSONS + "flash pieces lora".split()  # of variants/
 FOLDER = Path(__file__).resolve().parent
 
 
@@ -145,6 +146,20 @@ def accumulate(rng, parts, **sizes):
     return {"params": inputs["params"], "config": inputs["config"], "batches": batches}
 
 
+def flash(rng, T, HS):
+    return {name: rng.standard_normal((T, HS)) for name in "qkv"}
+
+
+def pieces(rng, N, C, V, rows):
+    inputs = {"x": rng.standard_normal((N, C)), "wte": rng.standard_normal((V, C))}
+    return inputs | {"targets": rng.integers(V, size=N), "rows": rows}
+
+
+def lora(rng, N, C, OC, R):
+    shapes = {"x": (N, C), "w": (OC, C), "b": (OC,), "A": (R, C), "B": (OC, R)}
+    return {name: rng.standard_normal(shape) for name, shape in shapes.items()} | {"scale": 1.3}
+
+
 def adamw(rng, C, **settings):
     config = gpt2.GPT2Config(3, 5, 2, 1, C)
     params, *steps = (random_tensors(rng, config) for _ in range(4))
@@ -211,6 +226,18 @@ EXERCISES = {
         ADAMW, adamw,
     ),
     "accumulate": Exercise("accumulation", "accumulate", "", PARTS, accumulate, fills=("params",)),
+    "flash": layer(
+        "flash_attention", "flash", sizes("T HS", (4, 4), (5, 2), (2, 3)), flash,
+        returns=("q", "k", "v"),
+    ),
+    "pieces": layer(
+        "recompute", "pieces", sizes("N C V rows", (5, 3, 4, 2), (7, 2, 5, 3), (3, 4, 2, 4)),
+        pieces, returns=("x",), fills=("wte",),
+    ),
+    "lora": layer(
+        "lora", "lora", sizes("N C OC R", (3, 3, 3, 3), (5, 4, 3, 2), (2, 3, 5, 1)), lora,
+        returns=("x",), fills=("A", "B"),
+    ),
 }  # fmt: skip
 
 
@@ -322,7 +349,37 @@ def lesson_functions(lesson=gpt2):
         lesson.gpt2_backward(1.0, cache, grads)
         return loss
 
+    def flash_forward(q, k, v):
+        preatt = q @ k.T / np.sqrt(q.shape[1], dtype=q.dtype)
+        exp = np.exp(preatt) * np.tri(len(q), dtype=q.dtype)
+        total = exp.sum(1, keepdims=True)
+        return exp / total @ v, (q, k, v, exp @ v / total, np.log(total))
+
+    def flash_backward(dout, cache):
+        q, k, v, _, logsum = cache
+        att = np.exp(q @ k.T / np.sqrt(q.shape[1], dtype=q.dtype) - logsum)
+        return attention_head_backward(dout, (q, k, v, att * np.tri(len(q), dtype=q.dtype)))
+
+    def pieces_forward(x, wte, targets, rows):
+        return lesson.head_forward(x, wte, targets)[0], (x, wte, targets, rows)
+
+    def pieces_backward(dloss, cache, dwte):
+        return lesson.head_backward(dloss, lesson.head_forward(*cache[:3])[1], dwte)
+
+    def lora_forward(x, w, b, A, B, scale):
+        low = x @ A.T
+        return x @ w.T + b + scale * (low @ B.T), (x, low, w, A, B, scale)
+
+    def lora_backward(dout, cache, dA, dB):
+        x, low, w, A, B, scale = cache
+        nowhere = np.empty_like(w[0]), np.empty_like(w), np.empty_like(w[:, 0])
+        dlow = lesson.linear_backward(scale * dout, (low, B), dB, nowhere[2])
+        dx = lesson.linear_backward(dlow, (x, A), dA, np.empty_like(A[:, 0]))
+        return dx + lesson.linear_backward(dout, (x, w), *nowhere[1:])
+
     own = (product_backward, bias_backward, attention_head_forward, attention_head_backward)
+    own += (flash_forward, flash_backward, pieces_forward, pieces_backward)
+    own += (lora_forward, lora_backward)
     own += (softmax_forward, softmax_backward, crossentropy_forward, crossentropy_backward)
     own = {function.__name__: function for function in (*own, accumulate)}
     own["product_forward"] = lambda x, w: (gpt2.matmul(x, w), (x, w))

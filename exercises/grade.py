@@ -238,6 +238,18 @@ def call(name, functions, inputs, begin=math.nan, strict=False, scale=1):
     def refuse(*args, **kwargs):
         raise Stop(f"{exercise.function} calls {exercise.forward}: it should do with the cache")
 
+    def few_rows(x, *others):
+        if len(x) > inputs["rows"]:
+            raise Stop(f"{exercise.function}: gives head_forward more than `rows` rows at a time")
+        return gpt2_head(x, *others)
+
+    gpt2_head = getattr(functions, "head_forward", None)
+    healthy = {exercise.forward: forward, "head_forward": gpt2_head}
+    watched = {
+        exercise.forward: refuse,
+        "head_forward": few_rows if name == "pieces" else gpt2_head,
+    }
+
     def backward(cache):
         grads = {}
         for which in inputs:
@@ -248,11 +260,11 @@ def call(name, functions, inputs, begin=math.nan, strict=False, scale=1):
         # copies of the dicts, because g[name] = ... fills nothing either
         lent = [dict(g) if isinstance(g, dict) else g for g in grads.values()]
         if strict:
-            setattr(functions, exercise.forward, refuse)
+            vars(functions).update(watched)
         try:
             result = getattr(functions, exercise.function)(dout, cache, *lent)
         finally:
-            setattr(functions, exercise.forward, forward)
+            vars(functions).update(healthy)
         found = returned(name, result)
         if name == "attention" and found["dqkv"].shape != inputs["qkv"].shape:
             shapes = f"{found['dqkv'].shape}, it should be {inputs['qkv'].shape}"

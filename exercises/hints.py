@@ -94,4 +94,25 @@ HINTS = {
         "and the first addition needs something that is not nan to add to.",
         "dloss scales all gradients of a batch: what should it be for one of n batches?",
     ),
+    "flash": (
+        "att is exp(preatt) divided by the sum of its row. logsum is the logarithm of that sum: "
+        "how do you get att from the two, with one exp?",
+        "From there it is exercise 8, but for the sum over the row, of datt * att. Write datt out "
+        "as dout @ v.T, and change the order of the two sums.",
+        "What is left of that sum is a product of two rows, one of dout and one of out. So no "
+        "whole row of att is needed for it.",
+    ),
+    "pieces": (
+        "Each piece is a head of its own, with a loss that is a mean over its rows. How does the "
+        "mean over all rows follow from these, if the pieces are not equally long?",
+        "dloss scales all gradients of a piece: so that is where the piece's share goes.",
+        "dx has its own rows for each piece. wte is used by all of them: what does that make of "
+        "dwte, which head_backward fills, and does not add to?",
+    ),
+    "lora": (
+        "low @ B.T is a linear layer without a bias, whose dout is scale times the given one. "
+        "That gives dB, and the gradient of low.",
+        "low = x @ A.T is another one. It gives dA, and a part of dx.",
+        "x is used twice, by w and by A: the gradients of a value that goes two ways add up.",
+    ),
 }

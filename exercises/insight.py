@@ -88,6 +88,21 @@ INSIGHTS = {
         "its loop does without, and takes the batch at once; tools/train.py has it, as "
         "--grad-accum. Yours needs the memory of one part.",
     ),
+    "flash": (
+        {"T": 64, "HS": 32},
+        "attend keeps att, which takes memory, and saves the product that you compute once more. "
+        "variants/flash_attention.py has your lines, for a tile of queries and keys at a time.",
+    ),
+    "pieces": (
+        {"N": 256, "C": 64, "V": 1000, "rows": 64},
+        "head_forward keeps the probabilities of all rows, the largest array of a step. "
+        "variants/recompute.py has your loop: tools/train.py --head-rows.",
+    ),
+    "lora": (
+        {"N": 256, "C": 64, "OC": 256, "R": 8},
+        "linear_backward computes dw as well, a third of a layer's work, which a frozen weight "
+        "does not need. variants/lora.py has your lines, for a whole GPT-2.",
+    ),
 }
 
 

@@ -723,6 +723,9 @@ WHERE = {
     "tied": ("gpt2_backward", ""),
     "adamw": ("adamw|adamw_update", ""),
     "accumulate": ("gpt2_backward", "embedding"),
+    "flash": ("attend_backward", ""),
+    "pieces": ("head_backward", ""),
+    "lora": ("linear_backward", "matmul"),
 }
 
 

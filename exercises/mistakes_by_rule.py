@@ -50,6 +50,10 @@ WORDS = {
     "through_ln1": "what comes from ln1",
     "through_ln2": "what comes from ln2",
     "part": "the gradient of one batch",
+    "share": "a piece's share of the rows",
+    "seen": "the mask",
+    "dadded": "the gradient of what is added",
+    "through_A": "what comes through A",
 }
 
 # A piece of an answer; what it becomes; what is wrong. _a and so on stand for any expression.
@@ -95,6 +99,8 @@ _a ** _b             | _a ** (_b - 1)       | the power of _a is one too low
 _a.mT                | _a                   | _a is not transposed
 _a.T                 | _a                   | _a is not transposed
 _a.mT                | _a.T                 | .T reverses all axes of _a, .mT swaps the last two
+np.exp(_a - _b)      | np.exp(_a) / _b      | it is divided by _b, which is a logarithm
+min(_a, _b)          | _a                   | _a is used for the last, shorter one as well
 1 - _a ** 2          | np.sqrt(1 - _a ** 2) | sech is used, where sech^2 = 1 - _a^2 belongs
 math.sqrt(_a)        | _a                   | the root of _a is left out
 np.sqrt(_a)          | _a                   | the root of _a is left out
@@ -291,6 +297,7 @@ def by_rule(name):
 AXES = {
     "product": "N OC", "bias": "B T C", "softmax": "N S", "gelu": "N C", "layernorm": "N C",
     "embedding": "B T C", "attention_head": "T HS", "attention": "B T NH HS", "block": "B T C",
+    "flash": "T HS", "lora": "N OC",
 }  # fmt: skip
 NOUNS = {"B": "sequence", "T": "position", "N": "row", "NH": "head", "C": "channel"}
 NOUNS |= {"OC": "channel", "S": "element", "HS": "channel"}

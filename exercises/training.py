@@ -241,13 +241,14 @@ def where_it_failed(error):
 def lessons_part(solved):
     """Return which gradients (and steps) are still the lesson's, as exercises, in their order."""
     covered = set(solved)
-    for name in reversed(cases.ORDER):  # attention has the head within, and that the softmax
+    for name in reversed(cases.LESSONS):  # attention has the head within, and that the softmax
         covered |= {name} if WITHIN.get(name) in covered else set()
-    return [name for name in cases.ORDER if name not in covered]
+    return [name for name in cases.LESSONS if name not in covered]
 
 
 def main(answers):
     """Train with the answers that are right, {exercise: path} -> exit status."""
+    answers = {name: path for name, path in answers.items() if name in cases.LESSONS}
     others = lessons_part(answers)
     if not answers:
         print("none is solved, so that every gradient would be the lesson's; begin with check.py")
