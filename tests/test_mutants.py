@@ -498,8 +498,8 @@ MUTANTS = r"""
 - header[0] != magic or header[1] not in versions
 + header[0] != magic  # version not compared
 ? test_formats.py -k whole_on_disk
-- part = Path(f"{target}.{os.getpid()}.part")
-+ part = Path(f"{target}.part")
+- part = Path(f"{target}.{os.getpid()}.part")$    try
++ part = Path(f"{target}.part")$    try
 - os.replace(part, target)
 + target.write_bytes(part.read_bytes())  # written in place
 ? test_formats.py -k whole_on_disk
@@ -552,8 +552,8 @@ MUTANTS = r"""
 - init_weights(config, args.seed)
 + init_weights(config, 1337)  # seed ignored
 ? test_loop.py -k validation_losses
-- evaluate(params, config, val, B
-+ evaluate(params, config, train, B  # validates on what it trains on
+- loss = evaluate(params, config, val, B
++ loss = evaluate(params, config, train, B  # validates on what it trains on
 - pairs = (get_batch(tokens, i, B, T)
 + pairs = (get_batch(tokens, 0, B, T)  # validation on the first batch alone
 - if args.val_every and (last or step % args.val_every == 0)
@@ -575,8 +575,8 @@ MUTANTS = r"""
 - (loss < 10 * math.log(V) and norm < math.inf)
 + loss < 10 * math.log(V)  # a gradient that is not finite goes on
 ? test_loop.py -k a_weight
-- np.isfinite(flat).all()
-+ np.isfinite(flat[:9]).all()  # only the first weights have to be finite
+- np.isfinite(loss + evaluate(params, config, val, B, T, 1))
++ np.isfinite(loss)  # the loss before the last step has to be finite
 ? test_loop.py -k test_samples
 - default_rng((args.seed, step))
 + default_rng((1337, step))  # samples of one seed

@@ -276,7 +276,7 @@ MUTANTS = r"""
 ? test_variants_lora.py -k mistakes
 - (args.init, args.adapters) if x]
 + (args.adapters,) if x]  # overwrites the weights
-- check_writable(path, flag)
+- formats.check_writable(path, kind, flag)
 + pass  # learns after training that nothing can be written
 - if not math.isfinite(loss + norm):
 + if False:  # a loss that is not finite goes on
