@@ -406,8 +406,8 @@ MUTANTS = r"""
 + past[0][:, :, :, start : start + T] = k, v
 - *past[l]
 + *past[0]  # those of one block for all
-- C // NH), params["wte"].dtype)
-+ C // NH))  # of float64
+- maxT, HS), params["wte"].dtype)
++ maxT, HS))  # of float64
 - for l in range(L):
 + for l in range(min(L, 8)):  # blocks above the eighth skipped
 - x.reshape(B, T, C)[:, -1]

@@ -40,7 +40,7 @@ def memory_needed(config, num_parameters, B, T, grad_accum=1, **how):
 def print_memory(sizes):
     """Print what memory_needed returned, and warn if there is less than that."""
     need, have = sum(sizes.values()), machine_memory()
-    parts = ", ".join(f"{name} {size / 1e6:,.0f}" for name, size in sizes.items())
+    parts = ", ".join(f"{name} {size / 1e6:,.0f}" for name, size in sizes.items() if size)
     print(f"memory: {need / 1e6:,.0f} MB ({parts})")
     if need > have:
         hint = "lower --batch-size or --seq-len, or take a smaller model"
