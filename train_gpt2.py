@@ -596,7 +596,7 @@ def main(args):
     if not args.no_save and not os.access(f"{Path(args.out).absolute().parent}/", os.W_OK):
         sys.exit(f"--out {args.out}: can't be written; give another place, or --no-save")
     if not args.no_save and os.path.exists(args.out):
-        read_header(args.out, WEIGHTS_MAGIC, 3)  # a file of another kind is not replaced
+        print("to replace:", args.out, GPT2Config(*read_header(args.out, WEIGHTS_MAGIC, 3)[2:7]))
     print(f"weights: {init}, {len(flat):,} parameters, {config}")
     print(f"data: {data}, {len(train):,} tokens, and {len(val):,} for validation")
     keep_freed_memory()

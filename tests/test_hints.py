@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 
+from tools import formats
 from tools.log import COLUMNS
 
 import helpers
@@ -165,3 +166,11 @@ def test_packages_that_are_missing(project, command):
     done = helpers.run(project, program, *flags, python=block)
     missing = 3 if WITHOUT[command] in ("tiktoken", "regex", "requests") else 1
     failed(done, WITHOUT[command], "pip install -r requirements", status=missing)
+
+
+@pytest.mark.parametrize("run", [train, long_run])
+def test_weights_that_are_replaced_are_named_first(project, run):
+    small_weights(project / "out.bin")
+    config = formats.load_weights(project / "out.bin")[1]
+    out = succeeded(run(project, "--init", "d1", "--steps", 0, *DATA, "--seq-len", 8))
+    assert out.startswith(f"to replace: out.bin {config}\nweights: d1, ")

@@ -409,6 +409,9 @@ def showing(args, its, progress):
     """Print what the run has, then show the Progress of its steps."""
     count, world = gpt2.num_parameters(its.config), its.engine.world
     weights = f"{args.resume}, after {its.start:,} steps" if args.resume else args.init
+    if not (args.save or args.no_save) and os.path.exists(args.out):
+        old = np.fromfile(args.out, "<i4", 7)[2:].tolist()
+        print("to replace:", args.out, gpt2.GPT2Config(*old) if len(old) == 5 else "")
     print(f"weights: {weights}, {count:,} parameters, {its.config}")
     tokens, val_tokens = (sum(map(len, shards)) for shards in (its.train, its.val))
     print(f"data: {args.data}, {tokens:,} tokens, and {val_tokens:,} for validation")
