@@ -140,7 +140,9 @@ def files_of(name):
         found = glob.glob(os.path.join(glob.escape(name), "**", "*.txt"), recursive=True)
         hint = f"*.txt; give a pattern, such as '{os.path.join(name, '**', '*.md')}'"
     elif glob.has_magic(name) and not os.path.exists(name):
-        found, hint = filter(os.path.isfile, glob.glob(name, recursive=True)), "of it; give another"
+        found, hint = glob.glob(name, recursive=True), "of it; give another"
+    if found != [name]:  # what has no text is skipped
+        found = [file for file in found if os.path.isfile(file) and os.path.getsize(file)]
     if not (found := sorted(found, key=natural)):
         raise UserError(f"{name}: there is no file {hint}")
     return found

@@ -473,6 +473,7 @@ def test_folders_patterns_and_a_validation_text(tmp_path, monkeypatch):
     for name in "a/x10.txt", "a/x2.txt", "a/in/y.txt", "a/z.md", "v.txt":
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
+    (tmp_path / "a" / "empty.txt").touch()  # which is skipped
     pattern, val = str(tmp_path / "a" / "*.md"), str(tmp_path / "v.txt")
     files = [str(tmp_path / "a"), pattern, "--val", val]
     prepro_text.main([*files, "--bytes", "--name", "x"])
