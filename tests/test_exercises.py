@@ -692,6 +692,9 @@ LEARNERS = r"""
 | but for wte: not changed: does the loop end too early
 6       p -= lr * (mhat / (np.sqrt(vhat) + eps) + decay)
 6       return
+| adamw_update changes wte
+6       p -= lr * (mhat / (np.sqrt(vhat) + eps) + decay)
+6       grads[n][:] = 0
 | AMSGrad
 3       v[n][:] = np.maximum(v[n], beta2 * v[n] + grads[n] ** 2)
 | m and v are updated after the step that needs them
@@ -742,6 +745,9 @@ LEARNERS = r"""
 7           grads[n][:] = some[n]
 | the returned loss: loss stands where mean_loss belongs
 9   return loss
+| accumulate changes wte
+9   params["wte"] *= 2
+9   return np.mean(losses)
 
 == flash
 1   att = np.exp(scores(q, k) - logsum)

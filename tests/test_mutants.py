@@ -559,7 +559,8 @@ MUTANTS = r"""
 - if args.val_every and (last or step % args.val_every == 0)
 + if args.val_every and step % args.val_every == 0  # no validation after the last step
 - math.inf, (len(tokens) - 1) // (B * T)
-+ math.inf, len(tokens) // (B * T) - 1  # all batches of a validation but one
++ math.inf, (len(tokens) - 1) // (B * T) - 1  # all batches of a validation but one
++ math.inf, len(tokens) // (B * T)  # the first batch once more
 - min(batches if batches > 0 else math.inf, (len(tokens) - 1) // (B * T))
 + batches if batches > 0 else (len(tokens) - 1) // (B * T)  # the first batches count twice
 ? test_loop.py -k time_and_speed

@@ -375,8 +375,10 @@ def test_mistakes_end_with_one_line(folder, files, flags, says):
 
 def test_default_files(tmp_path):
     """As in its first command: GPT-2's weights and the validation data of Shakespeare."""
-    project = add_data(make_project(tmp_path), "tiny_shakespeare")
-    small_weights(project / "gpt2_124M.bin", 24)
+    project, size = add_data(make_project(tmp_path), "tiny_shakespeare"), gpt2.GPT2_VOCAB_SIZE
+    small_weights(project / "gpt2_124M.bin", 24, size)
+    write_tokens(project / "data" / "tiny_shakespeare_val.bin", range(99), size)
+    write_tokenizer(project / "gpt2_tokenizer.bin", [b"a"] * size)
     succeeded(run(project, "tools/show_step.py", "-o", "step.html"))
     data = data_of(project / "step.html")
     assert (data["model"], data["what"]) == ("gpt2_124M.bin", "batch 0 of tiny_shakespeare_val.bin")
