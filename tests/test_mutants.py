@@ -601,9 +601,8 @@ MUTANTS = r"""
 
 == prepare
 ? test_train.py -k offline_fallback
-- sys.argv[1:1] = subprocess
-+ _ = subprocess  # what it prints is lost
-+ sys.argv += subprocess  # its flags before the user's
+- sys.argv += sys.exit(1) if
++ _ = sys.exit(1) if  # what it prints is lost
 @ tools/prepare.py
 ? test_train.py -k what_is_missing
 - if data is None and not
