@@ -280,4 +280,196 @@ MUTANTS = r"""
 + pass  # learns after training that nothing can be written
 - if not math.isfinite(loss + norm):
 + if False:  # a loss that is not finite goes on
+
+== llama
+@ variants/train_llama.py
+? test_variants_llama.py -k "gradient_of_each or ten_steps"
+- np.square(x).mean(-1, keepdims=True)
++ np.square(x).sum(-1, keepdims=True)  # a sum of squares
++ x.var(-1, keepdims=True)  # the variance
+- .mean(-1, keepdims=True) + RMSNORM_EPS)
++ .mean(-1, keepdims=True)) + RMSNORM_EPS  # eps outside the root
+- (dnorm - norm * along_norm) * rrms
++ dnorm * rrms  # rrms taken for a constant
++ (dnorm - norm * along_norm)  # no rrms in dx
++ (dnorm + norm * along_norm) * rrms  # sign of the second term
++ (dnorm - dnorm.mean(-1, keepdims=True) - norm * along_norm) * rrms  # layernorm's dx
+- along_norm = (dnorm * norm).mean(
++ along_norm = (dnorm * norm).sum(  # no 1/C
+- return norm * w, (norm, rrms, w)
++ return norm, (norm, rrms, w)  # no w forward
+- normalize_backward(dout * w, norm, rrms)
++ normalize_backward(dout, norm, rrms)  # no w backward
+- dw[:] = (dout * norm).sum(0)
++ dw[:] = dout.sum(0)  # dw of dout alone
++ dw += (dout * norm).sum(0)  # dw added to what was there
+- np.add.at(dwte, tokens.reshape(-1), dout)
++ dwte[tokens.reshape(-1)] += dout  # a repeated token counts once
+- return matmul(x, w.T), (x, w)
++ return matmul(x, w.T), (x + 1, w)  # another x in the cache
+- matmul(dout.T, x, out=dw)
++ dw += dout.T @ x  # dw of a linear layer added
+- return matmul(dout, w)
++ return 2 * matmul(dout, w)  # twice dx
+- ROTARY_BASE ** (-np.arange
++ ROTARY_BASE ** (np.arange  # angles grow with the pair
+- ** (-np.arange(0, HS, 2) / HS)
++ ** (-np.arange(HS // 2) / HS)  # half of the exponent
+- np.arange(start, end)
++ np.arange(start + 1, end + 1) * 1.1  # another step
+- turns[0], -turns[1] if back else turns[1]
++ turns[0], turns[1]  # turned on, not back
++ turns[0], turns[1] if back else -turns[1]  # the other way around
++ -turns[0] if back else turns[0], turns[1]  # the cosine changes its sign
+- x[..., 0::2], x[..., 1::2]
++ *np.split(x, 2, -1),  # halves for neighbours
+- [a * cos - b * sin
++ [a * cos + b * sin  # no turn
+- , a * sin + b * cos], -1
++ , b * cos - a * sin], -1  # a mirror
+- a * sin + b * cos], -1)
++ a * sin + b * cos], -2)  # a turned pair is not put back
+- rotate(q, turns=turns), rotate(k, turns=turns)
++ rotate(q, turns=turns), k  # keys not turned
++ q, rotate(k, turns=turns)  # queries not turned
++ q, k  # no positions
+- q, k = rotate(q, turns=turns), rotate(k, turns=turns)
++ q, k, v = (rotate(x, turns=turns) for x in (q, k, v))  # values turned
+- k, v = k.repeat(group, 0), v.repeat(group, 0)
++ k, v = np.tile(k, (group, 1, 1, 1)), np.tile(v, (group, 1, 1, 1))  # heads in another order
+- B, T, HS).sum(1)
++ B, T, HS).mean(1)  # a mean over copies
++ B, T, HS)[:, 0]  # the first copy alone
+- d.reshape(-1, group, B, T, HS).sum(1)
++ d.reshape(group, -1, B, T, HS).sum(0)  # other copies' sum
+- rotate_backward(dq, turns), rotate_backward(dk, turns)
++ dq, rotate_backward(dk, turns)  # dq not turned back
++ rotate_backward(dq, turns), dk  # dk not turned back
+- return to_rows(dq), to_rows(dk), to_rows(dv)
++ return to_rows(dq), to_rows(dv), to_rows(dk)  # dk and dv swapped
+- transpose(1, 2, 0, 3).reshape(B * T
++ transpose(1, 2, 3, 0).reshape(B * T  # heads and channels mixed
+- x.reshape(B, len(x) // B, -1, HS)
++ x.reshape(len(x) // B, B, -1, HS).swapaxes(0, 1)  # sequences and tokens mixed
+- 0.5 * (1 + np.tanh(0.5 * x))
++ 0.5 * (1 + np.tanh(x))  # another sigmoid
+- gate * sigmoid(gate) * up
++ sigmoid(gate) * up  # no gate (GLU)
++ gate * sigmoid(up) * up  # the sigmoid of up
+- s + gate * s * (1 - s)
++ s  # the sigmoid taken for a constant
++ s + gate * s * (1 + s)  # 1 + s
++ gate * s * (1 - s)  # the first term of the slope dropped
+- return dout * up * slope, dout * gate * s
++ return dout * slope, dout * gate * s  # no up in dgate
++ return dout * up * slope, dout * s  # no gate in dup
++ return dout * gate * s, dout * up * slope  # dgate and dup swapped
+? test_variants_llama.py -k "gradient_of_the_model or ten_steps"
+- mid = x + attproj
++ mid = attproj  # first residual dropped
+- rmsnorm_forward(mid, p["ln2w"])
++ rmsnorm_forward(x, p["ln2w"])  # second norm reads x
+- return mid + fcproj, (att
++ return fcproj, (att  # second residual dropped
+- dln2 += linear_backward(dgate
++ dln2 = linear_backward(dgate  # gradient of gate alone
+- dln1 += linear_backward(dk,
++ dln1 = linear_backward(dk,  # gradient of v is lost
+- dln1 += linear_backward(dq,
++ dln1 = linear_backward(dq,  # gradient of q alone
+- dmid = dout + rmsnorm
++ dmid = rmsnorm  # second residual's gradient
+- return dmid + rmsnorm
++ return rmsnorm  # first residual's gradient
+- grads["wte"][:] = 0
++ pass  # dwte stays where the head is untied
+- grads.get("headw", grads["wte"])
++ grads["wte"]  # no gradient of an untied head
+- head = params.get("headw", params["wte"])
++ head = params["wte"]  # an untied head is not used
+- reversed(range(len(block_caches)))
++ range(len(block_caches))  # blocks backward in order
+- embedding_backward(dx, embedding_cache, grads["wte"])
++ pass  # no gradient of the embedding
+@ variants/llama_files.py
+- != SCALE]
++ == MATRIX]  # projections do not decay
++ ]  # norms decay
+? test_variants_llama.py -k initial
+- "attprojw": ("L C C", PROJECTION)
++ "attprojw": ("L C C", MATRIX)  # attprojw begins as large as others
+
+== llama's kept keys
+@ variants/train_llama.py
+? test_variants_llama.py -k kept
+- past[..., -turns.shape[1] :, :] = k, v
++ past[..., : turns.shape[1], :] = k, v  # always written at the beginning
++ past[..., -turns.shape[1] :, :] = v, k  # k and v swapped
+- *past.repeat(group, 1)
++ *np.tile(past, (1, group, 1, 1, 1))  # heads in another order
+- turns_of(start, end, config
++ turns_of(0, T, config  # positions begin anew
+- past[l][..., :end, :])
++ past[0][..., :end, :])  # one past for all blocks
+- reshape(B, T, -1)[:, -1]
++ reshape(B, T, -1)[:, 0]  # what follows the first token
+- params.get("headw", params["wte"]).T)
++ params["wte"].T)  # an untied head is not sampled from
+@ tools/sampling.py
+- getattr(config, "NKV", config.NH)
++ config.NH  # as many kept heads as queries have
+
+== llama's files
+@ variants/llama_files.py
+? test_variants_llama.py -k "llama2c or hugging"
+- V > 0)
++ V < 0)  # an untied head by the wrong sign
+- VERSION_0 = "wte ln1w qw
++ VERSION_0 = "ln1w wte qw  # version 0 in another order
+- V if tied else -V
++ V  # version 0 is always tied
+- np.concatenate([parts[name] for name in sizes])
++ np.concatenate([*parts.values()])  # version 0's order in memory
+- BEGIN, FIRST_BYTE = 1, 3
++ BEGIN, FIRST_BYTE = 1, 4  # bytes begin a token later
+- order[[BEGIN, end_of_text]] = end_of_text, BEGIN
++ pass  # end-of-text keeps its number
+- [float(-i) for
++ [float(i) for  # scores grow
+- (joint[i] >= 0, scores[joint[i]])
++ joint[i]  # the pair with the greatest id
+- if text else "":
++ if False else text:  # no space before the text
+- return [BEGIN, *found]
++ return found  # no token that begins a text
+@ variants/convert_llama.py
+- w.reshape(heads, HS // 2, 2, -1)
++ w.reshape(heads, 2, HS // 2, -1)  # written rows keep their order
+- w.reshape(heads, 2, HS // 2, -1) if back
++ w.reshape(heads, HS // 2, 2, -1) if back  # read rows keep their order
+- "qw": config.NH, "kw": config.NKV}
++ "qw": config.NH, "kw": config.NH}  # keys as if in NH heads
++ "qw": config.NH}  # keys keep their order
+- mlp.gate_proj.weight", "upw": "model.layers.{}.mlp.up_proj
++ mlp.up_proj.weight", "upw": "model.layers.{}.mlp.gate_proj  # gate and up swapped
+? test_variants_llama.py -k refused
+- (RMSNORM_EPS, 1e-6)
++ (RMSNORM_EPS, RMSNORM_EPS)  # an eps that is left out
+- if value != need:
++ if False:  # other Llamas are taken
+
+== llama's run
+@ variants/train_llama.py
+? test_variants_llama.py -k "learns or conversions"
+- math.ceil(8 * C / 3 / 32) * 32
++ 4 * C  # H of 4C
+- tied=not args.untied
++ tied=True  # --untied is lost
+- LLAMA = {"gpt2_forward": llama_forward, "gpt2
++ LLAMA = {"gpt2  # GPT-2's forward pass
+@ variants/model.py
+- names, name, f.__defaults__)
++ names, name)  # defaults are lost
+- adamw_update evaluate main"
++ adamw_update main"  # validation by the lesson's model
 """
