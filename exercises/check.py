@@ -27,7 +27,7 @@ from hints import HINTS
 GRADE, INSIGHT = Path(grade.__file__), Path(grade.__file__).with_name("insight.py")
 # an estimate of the minutes that each takes, with the pages before it (doc/README.md), in evenings
 EVENINGS = (
-    {"product": 110, "bias": 10},
+    {"product": 120, "bias": 10},
     {"softmax": 100},
     {"crossentropy": 75, "gelu": 50},
     {"layernorm": 85, "embedding": 60},
@@ -107,8 +107,11 @@ def check_one(name, names, seed):
     if status == grade.RIGHT:
         if seed is None:
             print("\n".join(f"  {line}" for line in insight(name)))
-        following = [command(other, seed) for other in names[names.index(name) + 1 :]]
-        print(f"next: {[*following, 'check.py --train'][0]}")
+        following = [*names[names.index(name) + 1 :], None][0]
+        then = command(following, seed) if following else "check.py --train"
+        if following and cases.EXERCISES[following].page != cases.EXERCISES[name].page:
+            then = f"doc/{cases.EXERCISES[following].page}.md, then {then}"
+        print(f"next: {then}")
     else:
         print("\n".join(f"  {line}" for line in lines))
         print(f"a step of the derivation: {command(name, seed)} --hint")

@@ -250,10 +250,7 @@ def main(answers):
     """Train with the answers that are right, {exercise: path} -> exit status."""
     answers = {name: path for name, path in answers.items() if name in cases.LESSONS}
     others = lessons_part(answers)
-    if not answers:
-        print("none is solved, so that every gradient would be the lesson's; begin with check.py")
-        return grade.EMPTY
-    print(f"yours: {' '.join(answers)}")
+    print(f"yours: {' '.join(answers) or 'none yet'}")
     if others:
         print(f"the lesson's, because these are not done: {' '.join(others)}")
     for part, whole in WITHIN.items():
@@ -270,7 +267,9 @@ def main(answers):
     if not same:
         return grade.WRONG
     gradients = [name for name in others if name not in ("adamw", "accumulate")]
-    if gradients:
+    if not answers:
+        print("every gradient in this run was the lesson's; to make them yours: check.py")
+    elif gradients:
         print(f"the gradients of {', '.join(gradients)} were the lesson's, the others yours")
     else:
         print("every gradient in this run was yours", end="")

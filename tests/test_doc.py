@@ -325,6 +325,8 @@ def test_length_minutes_and_order(page):
         )
     found = [name for name in re.findall(r"^## (.*)$", text, re.M) if name in HEADINGS]
     assert found == [name for name in HEADINGS if name in found]
+    if page in ("softmax", "head", "layernorm"):  # from the rules to a formula
+        assert found.index("By stages") < found.index("Derivation")
     if page in LAYERS:
         assert {"Derivation", "In the file", "What goes wrong", "Exercises"} <= set(found)
     if page in LAYERS and page != "model":

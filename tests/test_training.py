@@ -84,7 +84,8 @@ def test_a_run_with_all_of_them(answers, capsys, monkeypatch):
     text = capsys.readouterr().out
     theirs = "product, bias, crossentropy, layernorm, embedding, block, tied"  # no softmax
     assert f"the gradients of {theirs} were the lesson's, the others yours" in text
-    assert training.main({}) == grade.EMPTY
+    assert training.main({}) == grade.RIGHT  # as the first page says: it can be run at once
+    assert "every gradient in this run was the lesson's" in capsys.readouterr().out
 
 
 def test_each_answer_is_what_trains(answers, tmp_path):
@@ -136,6 +137,16 @@ def test_insight(name, answers, capsys, monkeypatch):
 
 def test_progress():
     assert list(check.MINUTES) == list(cases.ORDER)
+    text, pages = (PROJECT / "doc" / "README.md").read_text(encoding="utf-8"), 0
+    rows = re.findall(r"\]\((\w+)\.md\) \|.*\| ([a-z_, ]*) \| (\d+) \|$", text, re.M)
+    for page, asked, minutes in rows:
+        if page not in ("schedule", "gradcheck"):  # which accumulation does not need
+            pages += int(minutes)
+        if exercises := asked.replace(",", "").split():
+            left = sum(check.MINUTES[name] for name in exercises) - pages
+            assert 10 * len(exercises) <= left <= 30 * len(exercises), (page, left)
+            pages = 0
+    assert all(100 <= sum(evening.values()) <= 150 for evening in check.EVENINGS)
     assert check.progress({"product"}).startswith(
         "1 of 16, about 10 minutes to the next; 10 to the end of evening 1 of 8"
     )
