@@ -107,6 +107,9 @@ def choose_vocabulary(args, paths):
         if lacks := {bytes([byte]) for byte in range(256)}.difference(found[0]):
             what = f"lacks {len(lacks)} of the 256 bytes, which a text may have"
             raise UserError(f"{args.tokenizer}: {what}; give another --tokenizer")
+        if len(found[0]) > 2**16:
+            what = f"{len(found[0]):,} tokens, where token files hold numbers below {2**16:,}"
+            raise UserError(f"{args.tokenizer}: has {what}; give another --tokenizer")
     if found == byte_vocabulary():
         return *found, lambda text: np.frombuffer(text.encode(), np.uint8)
     if found:

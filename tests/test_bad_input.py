@@ -206,6 +206,12 @@ def few_tokens(path, count):
     write_tokens(path, [1] * int(count))
 
 
+def many_tokens(path):
+    """All of one letter and of two, and end-of-text: more than 16 bits can tell."""
+    letters = [bytes([i]) for i in range(256)]
+    write_tokenizer(path, [*letters, *(a + b for a in letters for b in letters), b"<end>"])
+
+
 def about(path, old, new):
     """Other words in what a checkpoint says about its run."""
     data = path.read_bytes()
@@ -442,6 +448,8 @@ FILES = [
     (f"{TRAIN} --sample-every 1", f"{X_TOKENIZER}: missing", "gpt2_tokenizer.* 14 .* 13; "),
     (TEXT, "", "gpt2_tokenizer.bin: not GPT-2's vocabulary; delete it and run this"),
     (TEXT, "gpt2_tokenizer.bin: png", f"gpt2_tokenizer.bin: {KIND}{TOKENIZER}"),
+    (f"{TEXT} --tokenizer {X_TOKENIZER}", "", "lacks 244 of the 256 bytes, .*; give another"),
+    (f"{TEXT} --tokenizer {X_TOKENIZER}", f"{X_TOKENIZER}: many_tokens", "has 65,793 .*; give"),
     # Prompts; "-" is standard input, and that is text.txt
     (f"{PROMPT} abz", "", "--prompt: this model's tokens lack 'z'; leave it out"),
     (f"{PROMPT} ab\udcff", "", "--prompt: not UTF-8 text .*; save it as UTF-8"),

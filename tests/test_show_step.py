@@ -359,7 +359,7 @@ def test_size_of_a_d12(folder, tmp_path):
         ({}, ["--seq-len", "21"], ["21 tokens in a sequence", "20 of these weights"]),
         ({}, ["--text", "x" * 30], ["30 tokens in a sequence"]),
         ({}, ["--text", ""], ["--text: is empty"]),
-        ({}, ["--lr", "1e300"], ["--lr 1e+300: the step is not finite"]),
+        ({}, ["--lr", "1e300"], ["with rate 1e+300 and decay 0 the step is not finite"]),
         ({"data": "letters"}, ["--text", "a{"], ["--text: the vocabulary has no '{'"]),
         ({}, ["-o", "none/step.html"], ["-o none/step.html: there is no such folder"]),
     ],

@@ -264,6 +264,8 @@ def test_a_long_run_needs_numpy_alone(project, tmp_path):
     assert "step 1: " in succeeded(long_run(project, *flags, **how))
     goes_on = ["--resume", saved, "--steps", 3, "--val-every", 0]
     assert "step 2: " in succeeded(long_run(project, *goes_on, **how))
+    # nor does it stop at what tqdm can't take: this is no number of columns
+    assert "step 1: " in succeeded(long_run(project, *FAST, *DATA, TQDM_NCOLS="wide"))
 
 
 # ----------------------------------------------------------------------------

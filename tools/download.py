@@ -6,6 +6,7 @@ stands for the address and the version of the file, by the server's validator (R
 8.8), so that a later run that goes on where this one broke off never mixes two versions.
 """
 
+import contextlib
 import glob
 import hashlib
 import os
@@ -15,9 +16,9 @@ from pathlib import Path
 
 from tools.console import Unavailable, UserError, writing_in
 from tools.locks import locked
+from tools.log import bars
 
 import requests
-from tqdm import tqdm
 from urllib3.exceptions import HTTPError
 
 TIMEOUT = 10  # seconds without a connection, and without a byte
@@ -64,7 +65,8 @@ def rest_of(url, start, version):
 
 def receive(response, f, total):
     """Append the body of a response to f, total bytes then if that is known. HTTPError."""
-    with tqdm(total=total, initial=f.tell(), unit="B", unit_scale=True, disable=None) as bar:
+    how = {"initial": f.tell(), "unit": "B", "unit_scale": True, "disable": None}
+    with contextlib.closing(bars()(total=total, **how)) as bar:
         while chunk := response.raw.read1(2**16, decode_content=False):
             bar.update(f.write(chunk))
     if total not in (None, f.tell()):

@@ -18,7 +18,7 @@ LOCK = threading.RLock()
 
 
 class NoBar:
-    """What takes the place of tqdm's bar where tqdm is not installed: it shows nothing."""
+    """What takes the place of tqdm's bar where tqdm can't be loaded: it shows nothing."""
 
     disable, write, external_write_mode = True, staticmethod(print), contextlib.nullcontext
     close = set_postfix_str = update = lambda *_, **__: None
@@ -34,7 +34,7 @@ def bars():
     """Return the class of tqdm's bars, or NoBar."""
     try:
         from tqdm import tqdm
-    except ImportError:
+    except (ImportError, ValueError):  # as of TQDM_NCOLS=wide, which it reads when it is loaded
         return NoBar
     # Its own is for several processes, too: Python 3.14 warns of it when Ctrl-C ends us at once
     tqdm.set_lock(LOCK)

@@ -346,7 +346,10 @@ def main():
     }
     rows = parameter_rows(params, grads, m, v, step, settings)
     if not math.isfinite(sum(row["step"] for row in rows)):
-        raise UserError(f"--lr {args.lr}: the step is not finite; lower it, or --weight-decay")
+        what = (
+            f"with rate {settings['lr']:g} and decay {settings['decay']:g} the step is not finite"
+        )
+        raise UserError(f"{what}; lower --lr or --weight-decay")
     data = {**about, **shown, "parameters": rows, "lesson": lesson()}
     formats.write_page(args.output, TEMPLATE, data)
     size = os.path.getsize(args.output) / 1e6
