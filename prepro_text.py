@@ -16,6 +16,7 @@ import sys
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I leaves it out
 import argparse
+import contextlib
 import glob
 import itertools
 import tempfile
@@ -78,6 +79,8 @@ EXAMPLES = """examples:
   python prepro_text.py me.txt --separator '\\n\\n'  a document a paragraph
   python prepro_text.py me.jsonl --jsonl text     a document a line
   python prepro_text.py me --val you.txt          a folder; other validation
+  python prepro_text.py chat.txt --separator '\\n\\n' --answers Bot:
+                                                  the loss is that of answers
 """
 
 
@@ -128,12 +131,23 @@ def choose_vocabulary(args, paths):
 
 
 def tokenize_files(paths, args, end_of_text, encode):
-    """Yield the tokens of text files, in pieces, end-of-text before each document. UserError."""
+    """
+    Yield the tokens of text files, in pieces, end-of-text before each document; and if they count.
+
+    With --answers only an answer counts, without its beginning, and the end-of-text behind it: with
+    that a model learns to stop. Raises UserError.
+    """
+    counts = not args.answers
     for path in paths:
         for pieces in documents(path, args.separator, args.jsonl):
-            yield [end_of_text]
+            yield [end_of_text], counts
+            counts = not args.answers
             for piece in pieces:
-                yield encode(piece)
+                beginning = next(filter(piece.startswith, args.answers), "")
+                if beginning:
+                    yield encode(beginning), False
+                    counts = True
+                yield encode(piece[len(beginning) :]), counts
 
 
 def files_of(name):
@@ -185,9 +199,10 @@ def blocks(tokens):
         yield tokens[start : start + BLOCK]
 
 
-def training_command(prefix, vocabulary, fewest):
+def training_command(prefix, vocabulary, fewest, answers):
     """Return the command that trains on a dataset whose smaller part has fewest tokens."""
-    command = ["python", shown(gpt2.HERE / "train_gpt2.py"), "--data", shown(prefix)]
+    script = os.path.join("tools", "train.py") if answers else "train_gpt2.py"
+    command = ["python", shown(gpt2.HERE / script), "--data", shown(prefix)]
     if not is_gpt2(vocabulary):  # no weights know these tokens
         command += FROM_SCRATCH.split() if fewest >= RECIPE_VAL else ["--init", "d2"]
     if fewest < SMALL_VAL:
@@ -210,6 +225,10 @@ def parse_args(argv):
     parts.add_argument("--separator", metavar="TEXT", type=with_escapes, help=text)
     text = "take this field of each line, files being JSON lines (default: plain text)"
     parts.add_argument("--jsonl", metavar="FIELD", type=file_name, help=text)
+    text = "what a document begins with whose other tokens alone count (default: all tokens count)"
+    parser.add_argument(
+        "--answers", metavar="TEXT", nargs="+", default=[], type=with_escapes, help=text
+    )
     add_name_flag(parser, None, "the first file's name")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument(
@@ -233,6 +252,8 @@ def parse_args(argv):
         help="the part at the end of the text that is for validation (default: 0.1)",
     )
     args = parser.parse_args(argv)
+    if args.answers and not (args.separator or args.jsonl):
+        parser.error("--answers: takes documents; say what is between them, --separator TEXT")
     if args.name is None:  # a pipe has no name that says anything
         first = args.files[0] if os.path.isfile(args.files[0]) else "text"
         args.name = os.path.splitext(os.path.basename(first))[0]
@@ -256,21 +277,34 @@ def main(argv=None):
             )
         tell_documents(names + val_names, paths + val_paths, args)
         vocabulary, end_of_text, encode = choose_vocabulary(args, paths)
-        with writing_to(prefix), tempfile.TemporaryFile(dir=prefix.parent) as spool:
+        with writing_to(prefix), contextlib.ExitStack() as stack:
+            spool, marks = (
+                stack.enter_context(tempfile.TemporaryFile(dir=prefix.parent)) for _ in range(2)
+            )
             cut = 0  # where the tokens for validation begin
             for some in paths, val_paths:
                 if some is val_paths:
-                    cut = spool.tell() // 2
-                for chunk in tokenize_files(some, args, end_of_text, encode):
+                    cut = marks.tell()
+                for chunk, counts in tokenize_files(some, args, end_of_text, encode):
                     spool.write(np.asarray(chunk, "<u2"))
+                    marks.write(np.full(len(chunk), counts, np.uint8))
             spool.flush()
-            tokens = np.memmap(spool, "<u2", "r")
+            marks.flush()
+            tokens, mask = np.memmap(spool, "<u2", "r"), np.memmap(marks, np.uint8, "r")
             if not val_paths:
                 cut = where_to_cut(len(tokens), args.val_fraction)
-            splits = {"val": blocks(tokens[cut:]), "train": blocks(tokens[:cut])}
-            write_splits(prefix, vocabulary, end_of_text, splits)
+            parts = {"val": slice(cut, None), "train": slice(cut)}
+            splits = {name: blocks(tokens[part]) for name, part in parts.items()}
+            masks = {name: blocks(mask[part]) for name, part in parts.items() if args.answers}
+            for name in masks:
+                if not mask[parts[name]].any():
+                    what = f"no document for {shown(prefix)}_{name}.bin begins so"
+                    hint = "give what an answer begins with, or another --val"
+                    raise UserError(f"--answers {args.answers}: {what}; {hint}")
+            write_splits(prefix, vocabulary, end_of_text, splits, masks)
             fewest = min(cut, len(tokens) - cut)
-    print(f"to train on it: {training_command(prefix, vocabulary, fewest)}")
+    command = training_command(prefix, vocabulary, fewest, args.answers)
+    print(f"to train on it: {command}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Generate text from a checkpoint, shown as it comes:
     python sample_gpt2.py                              # of out.bin, or else of GPT-2
     python sample_gpt2.py run.bin --prompt "ROMEO:" --samples 8 --temperature 0.8 --top-p 0.95
     python sample_gpt2.py run.bin --interactive        # asks for prompts, one after the other
+    python sample_gpt2.py run.bin --chat You: Bot:     # answers, and keeps what was said
     python sample_gpt2.py llama.bin                    # of variants/train_llama.py, or of llama2.c
 
 Standard output is the text alone: the prompt and its continuation, which ends early where the model
@@ -78,13 +79,14 @@ class Text:
     def __init__(self, prompt, vocabulary, end_of_text, stop=""):
         self.vocabulary, self.end_of_text, self.stop = vocabulary, end_of_text, stop
         self.decoder = text_decoder()
-        self.shown, self.ended, self.held = prompt, False, ""
+        self.shown, self.ended, self.held, self.tokens = prompt, False, "", []
 
     def add(self, token):
         """Take a token, or None for no more of them; whole characters join what is shown."""
         if self.ended:
             return
         self.ended = token is None or token == self.end_of_text
+        self.tokens += [] if self.ended else [token]
         data = b"" if self.ended else self.vocabulary[token]
         text = self.held + self.decoder.decode(data, final=self.ended)
         if self.stop and self.stop in text:
@@ -129,6 +131,11 @@ def parse_args(argv):
     add("--prompt", default="", metavar="TEXT", help=text)
     text = "ask for prompts, one after the other; an empty line begins a new text, Ctrl-D ends"
     add("--interactive", action="store_true", help=text)
+    text = (
+        "ask for turns, and answer: what a turn of yours begins with, and what an answer does, as"
+    )
+    text += " in prepro_text.py --answers; an empty line begins anew (default: no turns)"
+    add("--chat", nargs=2, type=with_escapes, metavar=("YOU", "NAME"), help=text)
     add("--stop", default="", metavar="TEXT", help="end before this text (default: none)")
     text = "what ends a text in the prompt, as for prepro_text.py (default: nothing does)"
     add("--separator", type=with_escapes, metavar="TEXT", help=text)
@@ -149,8 +156,12 @@ def parse_args(argv):
         parser.error(f"--weights {args.weights}: and {args.file}, too; give one of them")
     default = OUT if os.path.exists(OUT) else gpt2.WEIGHTS_FILE
     args.weights = args.weights or args.file or default
+    if args.chat and (args.samples > 1 or args.separator):
+        parser.error("--chat: has one answer to a turn; leave --samples and --separator out")
+    args.interactive = args.interactive or bool(args.chat)
     if args.interactive and args.prompt:
-        parser.error("--interactive: asks for prompts; leave --prompt out")
+        flag = "--chat" if args.chat else "--interactive"
+        parser.error(f"{flag}: asks for prompts; leave --prompt out")
     if args.top_p == 0:
         parser.error("--top-p 0: leaves no token; give more, 1 leaves all")
     return args
@@ -199,21 +210,33 @@ def open_llama(args):
     return Model(params, config, *found, train_llama.new_tokens_forward, about)
 
 
-def write_texts(args, model, prompt, numbers):
-    """Write a text for each number, as they come -> whether Ctrl-C ended that."""
-    vocabulary, end_of_text, start = model.vocabulary, model.end_of_text, []
+def start_of(args, model, prompt, turns):
+    """Return the tokens to continue: of a prompt, or of turns, to which it adds the prompt."""
+    if args.chat:
+        you, name = args.chat
+        both = model.encode(you + prompt), model.encode(name)
+        for turn in both:
+            turns += [model.end_of_text, *turn]
+        return turns
+    start = []
     for document in prompt.split(args.separator) if args.separator else [prompt]:
-        start += [end_of_text, *model.encode(document)]
-    start = start[1:] or [end_of_text]
+        start += [model.end_of_text, *model.encode(document)]
     if encoding.END_OF_TEXT in prompt and not args.separator:
         hint = f"--separator '{encoding.END_OF_TEXT}' has it end a text"
         print_error(f"--prompt: has {encoding.END_OF_TEXT}, taken as letters; {hint}")
+    return start[1:] or start
+
+
+def write_texts(args, model, start, prompt, numbers):
+    """Write a text for each number, as they come -> the last one's tokens; if Ctrl-C ended it."""
+    vocabulary, end_of_text = model.vocabulary, model.end_of_text
     if numbers[0] == 0:
         print_error(model.about)
     if len(start) > (maxT := model.config.maxT):
         start = start[-maxT:]
-        what = f"--prompt: the model sees only its newest {maxT:,} tokens"
-        print_error(f"{Path(sys.argv[0]).name}: {what}")
+        if not args.chat:
+            what = f"--prompt: the model sees only its newest {maxT:,} tokens"
+            print_error(f"{Path(sys.argv[0]).name}: {what}")
     interrupted = catch_interrupt()  # amid a token it could hit a lock of the threads
     together = max(1, min(TOGETHER, TOGETHER_TOKENS // len(start)))
     for first in range(0, len(numbers), together):
@@ -229,24 +252,31 @@ def write_texts(args, model, prompt, numbers):
                 print(text.shown, end="", flush=True)
                 text.shown = ""
                 if interrupted.is_set():
-                    return True
+                    return text.tokens, True
                 more = not text.ended and next(steps, steps) is not steps
             print()
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    return False
+    return text.tokens, False
 
 
 def main(argv=None):
     args = parse_args(argv)
-    model, done = open_model(args), 0
+    model, done, turns = open_model(args), 0, []
     for data in prompts(args):
+        if args.chat and not data:
+            turns = []
+            continue
         try:
-            interrupted = write_texts(args, model, decode(data), range(done, done + args.samples))
+            prompt = decode(data)
+            start = start_of(args, model, prompt, turns)
+            prompt, numbers = "" if args.chat else prompt, range(done, done + args.samples)
+            tokens, interrupted = write_texts(args, model, start, prompt, numbers)
         except UserError as error:
             if not args.interactive:
                 raise
             print_error(one_line(error.text))
             continue
+        turns += tokens
         if interrupted and not args.interactive:
             raise KeyboardInterrupt
         print("\n" if interrupted else "", end="")

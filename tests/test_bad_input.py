@@ -623,6 +623,8 @@ FLAGS = {  # program: flags, and what is said of them
            for name in ("tokens", "temperature", "top-k")},
         "--temperature nan": f"--temperature: nan {NUMBER} 0 to",
         "--top-p 0": "--top-p 0: leaves no token; give more",
+        "--chat a": "--chat: expected 2 arguments", "--chat a b --prompt c": "--chat: asks for .*; ",
+        "--chat a b --samples 2": "--chat: has one answer to a turn; leave --samples",
         "--top-p 1.1": f"--top-p: 1.1 {NUMBER} 0 to 1", "--samples 0": f"--samples: 0 {NUMBER} 1",
         "--seed x": "--seed: invalid whole number value: 'x'",
         "abc": "--weights w.bin: and abc, too; ",
@@ -633,6 +635,7 @@ FLAGS = {  # program: flags, and what is said of them
         **{f"--name {x or repr(x)}": f"--name: '{x}' is no name that files can begin with"
            for x in ("..", "", "folder/")},
         "--bytes --vocab-size 300": "not allowed with argument",
+        "--bytes --answers A:": "--answers: takes documents; say .* --separator TEXT",
         **{f"--vocab-size {n}": f"--vocab-size: {n} {NUMBER} 257 to 65536" for n in (256, 65537)},
         **{f"--val-fraction {x}": f"--val-fraction: {x} {NUMBER} 0 to 0.5" for x in ("1", "nan")},
     },

@@ -12,7 +12,7 @@ from tools.numpy_engine import NumpyEngine
 
 import numpy as np
 import pytest
-from helpers import assert_close, random_params
+from helpers import assert_close, random_params, torch_gpt2
 
 CONFIG = gpt2.GPT2Config(9, 12, 2, 2, 8)
 B, T = 2, 7
@@ -100,6 +100,27 @@ def test_mean_of_batches_whose_losses_differ(make_engine):
     assert engine.evaluate(iter(parts)) == pytest.approx(np.mean(each), rel=1e-6)
     assert engine.evaluate(parts[1:2]) == pytest.approx(each[1], rel=1e-6)
     assert np.array_equal(engine.parameters(), random_params(CONFIG)[0])
+
+
+def test_mean_over_the_targets_that_count(make_engine):
+    """Over all batches at once, as in PyTorch, whose cross-entropy leaves out targets of -100."""
+    pytest.importorskip("torch")
+    flat, params = random_params(CONFIG)
+    parts, (x, y) = batches_of(3)
+    mask = (np.random.default_rng(5).random(y.shape) < 0.4).astype(int)
+    mask[2:4], mask[4] = 0, 1  # one batch without any, one with many
+    batches = [(*part, mask[i : i + B]) for part, i in zip(parts, (0, 2, 4), strict=True)]
+    _, true_loss, true_grads = torch_gpt2(params, CONFIG, x, np.where(mask, y, -100))
+    engine = make_engine(flat.copy(), weight_decay=0.0)
+    assert engine.evaluate(iter(batches)) == pytest.approx(true_loss, rel=1e-6)
+    loss, norm = engine.step(batches, 1e-3, 0)
+    assert loss == pytest.approx(true_loss, rel=1e-6)
+    true = np.concatenate([true_grads[name].ravel() for name in params])
+    assert norm == pytest.approx(np.linalg.norm(true), rel=1e-5)
+    m = state_of(engine)[1]  # after one step it is the gradient
+    assert m.dtype == np.float32
+    assert_close(m, true, 1e-5)
+    assert engine.step([batches[1]], 1e-3, 1) == (0.0, 0.0)  # nothing counts
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")

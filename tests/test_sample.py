@@ -183,6 +183,23 @@ def test_interactive(run, monkeypatch):
     assert run("--interactive") == "\n"
 
 
+def test_chat_keeps_the_turns(run, monkeypatch):
+    """Each turn stands behind end-of-text and its beginning; an empty line begins anew."""
+    typed = io.TextIOWrapper(io.BytesIO(b"ab\nc\n\nab\n"), "ascii")
+    monkeypatch.setattr(sys, "stdin", typed)
+    out = run("--chat", "Y:", "N\\n", "--tokens", 3)
+    texts, turns, (flat, config) = [], [], model(BYTES)
+    params = gpt2.named_views(flat, config)
+    for i, line in enumerate((b"ab", b"c", b"ab")):
+        turns = [*(turns if i == 1 else []), 256, *b"Y:", *line, 256, *b"N\n"]
+        pick = picker([np.random.default_rng((1337, i))])
+        tokens = sampling.generate(params, config, np.array([turns[-MAX_T:]]), pick)
+        turns += [token for [token] in itertools.islice(tokens, 3)]
+        texts.append(bytes(turns[-3:]).decode("utf-8", "replace"))
+    assert len(turns) < MAX_T and texts[2] != texts[0]
+    assert out == f"> {texts[0]}\n> {texts[1]}\n> > {texts[2]}\n> \n"
+
+
 def test_an_exported_folder(tmp_path, capsys):
     path = write(tmp_path)
     tokenizer = (tmp_path / "own_tokenizer.bin").rename(tmp_path / "out_tokenizer.bin")
@@ -369,6 +386,7 @@ def test_defaults(tmp_path, monkeypatch):
         "weights": PROJECT / "gpt2_124M.bin",
         "prompt": "",
         "interactive": False,
+        "chat": None,
         "stop": "",
         "separator": None,
         "tokens": 100,

@@ -34,6 +34,25 @@ def row_losses(cache):
         return -np.log(found), found == probs.max(-1)
 
 
+def counted(batches):
+    """Return how many targets count of batches with masks: x, y, and 1 where one counts, else 0."""
+    return max(1, sum(int(mask.sum()) for _, _, mask in batches))
+
+
+def masked_loss(cache, mask, total):
+    """
+    Return a batch's part in the mean loss of total targets, all that count; and the dloss for it.
+
+    cache is that of a gpt2_forward. dloss has a number for each row (N, 1), 0 where a target does
+    not count: gpt2_backward divides it by N, as any, and multiplies a row's dlogits by it
+    (doc/answers.md).
+    """
+    counts = mask.reshape(-1) != 0
+    losses, _ = row_losses(cache)
+    dloss = counts * np.array(len(counts) / total, cache[-1][0].dtype)
+    return float(losses[counts].sum() / total), dloss[:, None]
+
+
 @gpt2.by_rows
 def add(total, more):
     total += more
@@ -76,19 +95,22 @@ class NumpyEngine:
         """
         Return the mean loss of the batches, a list of x, y; fill self.grads with its gradient.
 
-        Because a backward pass overwrites what it fills, all but the first fill more_grads, which
-        is added.
+        With masks behind x and y, it is the mean over all targets that count. Because a backward
+        pass overwrites what it fills, all but the first fill more_grads, which is added.
         """
-        loss = 0.0
+        loss, dloss = 0.0, 1 / len(batches)
         if len(batches) > 1 and self.more_grads is None:
             self.more_grads = gpt2.named_views(np.empty_like(self.flat), self.config)
-        for i, (x, y) in enumerate(batches):
+        for i, (x, y, *mask) in enumerate(batches):
             batch_loss, cache = self.model.gpt2_forward(self.params, self.config, x, y)
-            self.model.gpt2_backward(1 / len(batches), cache, self.more_grads if i else self.grads)
+            part = float(batch_loss) / len(batches)
+            if mask:
+                part, dloss = masked_loss(cache, *mask, counted(batches))
+            self.model.gpt2_backward(dloss, cache, self.more_grads if i else self.grads)
             del cache  # the activations, before the next ones are allocated
             for name in self.grads if i else ():
                 add(self.grads[name].reshape(-1), self.more_grads[name].reshape(-1))
-            loss += float(batch_loss) / len(batches)
+            loss += part
         return loss
 
     def step(self, batches, lr, step):
@@ -106,10 +128,13 @@ class NumpyEngine:
         return loss, norm
 
     def evaluate(self, batches):
-        """Return the mean loss of the batches, an iterable of x, y."""
-        forward = self.model.gpt2_forward
-        losses = [float(forward(self.params, self.config, x, y)[0]) for x, y in batches]
-        return sum(losses) / len(losses)
+        """Return the mean loss of the batches, an iterable of x, y; of targets that count."""
+        losses, total = [], 0
+        for x, y, *mask in batches:
+            loss, cache = self.model.gpt2_forward(self.params, self.config, x, y)
+            losses.append(masked_loss(cache, *mask, 1)[0] if mask else float(loss))
+            total += int(mask[0].sum()) if mask else 1
+        return sum(losses) / max(1, total)
 
     def parameters(self):
         """Return all parameters, a flat float32 vector."""

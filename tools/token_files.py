@@ -161,21 +161,30 @@ def fill_tokens(f, path, V, chunks, digest=0):
     return count
 
 
-def write_splits(prefix, vocabulary, end_of_text, splits):
+def mask_of(prefix, name):
+    """Return the file that says which tokens of PREFIX_NAME.bin count in the loss: 1, or else 0."""
+    return f"{prefix}_mask_{name}.bin"
+
+
+def write_splits(prefix, vocabulary, end_of_text, splits, masks=None):
     """
     Write a dataset: PREFIX_NAME.bin for each name in splits, and the tokenizer that it lacks.
 
-    splits has an iterable of arrays (or lists) of ids for each name. Files of an earlier dataset of
-    this name are replaced once all of the new ones are on the disk; a tokenizer that was theirs
-    alone goes. Raises UserError.
+    splits has an iterable of arrays (or lists) of ids for each name; masks, where not all of them
+    count in the loss, 0 or 1 for each of the ids. Files of an earlier dataset of this name are
+    replaced once all of the new ones are on the disk; a tokenizer that was theirs alone goes, and
+    so do masks. Raises UserError.
     """
-    paths, said = [f"{prefix}_{name}.bin" for name in splits], []
+    V, digest, said, masks = len(vocabulary), digest_of(vocabulary), [], masks or {}
+    parts = [(f"{prefix}_{name}.bin", V, chunks, digest) for name, chunks in splits.items()]
+    parts += [(mask_of(prefix, name), 2, chunks) for name, chunks in masks.items()]
     tokenizer, own = tokenizer_to_write(prefix, vocabulary), Path(f"{prefix}_tokenizer.bin")
     with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(replacing(path)) for path in paths]
-        for f, path, chunks in zip(files, paths, splits.values(), strict=True):
-            count = fill_tokens(f, path, len(vocabulary), chunks, digest_of(vocabulary))
-            said.append(f"wrote {count:,} tokens to {shown(path)}")
+        files = [stack.enter_context(replacing(path)) for path, *_ in parts]
+        for f, (path, *more) in zip(files, parts, strict=True):
+            count = fill_tokens(f, path, *more)
+            what = "tokens" if more[0] == V else "marks of those that count"
+            said.append(f"wrote {count:,} {what} to {shown(path)}")
         if tokenizer:
             files.append(stack.enter_context(replacing(tokenizer)))
             fill_tokenizer(files[-1], vocabulary, end_of_text)
@@ -185,6 +194,8 @@ def write_splits(prefix, vocabulary, end_of_text, splits):
             os.fsync(f.fileno())
     if tokenizer != str(own):
         own.unlink(missing_ok=True)
+    for name in splits.keys() - masks.keys():
+        Path(mask_of(prefix, name)).unlink(missing_ok=True)
     print("\n".join(said), flush=True)
 
 
@@ -241,6 +252,19 @@ def load_shards(prefix):
     digests = {shard.path: shard.digest for shard in shards}
     check_one_vocabulary(digests, "prepare them again, all together")
     return shards, sizes[0]
+
+
+def load_mask(prefix, name, shards):
+    """Read which tokens of PREFIX_NAME.bin, shards, count in the loss; [] if all do. UserError."""
+    path = mask_of(prefix, name)
+    if not os.path.exists(path):
+        return []
+    mask, hint = TokenFile(path), "prepare the text again"
+    if mask.V != 2 or [len(mask)] != [len(tokens) for tokens in shards]:
+        raise UserError(f"{path}: is not of the tokens in {prefix}_{name}.bin; {hint}")
+    if not mask[:].any():
+        raise UserError(f"{path}: says that no token counts; {hint}, with other --answers")
+    return [mask]
 
 
 def num_windows(shards, T):

@@ -14,9 +14,11 @@ import os
 
 import reference_gpt2 as reference
 from tools.console import UserError
+from tools.numpy_engine import counted
 
 import torch
 from torch import distributed, nn
+from torch.nn import functional as F
 
 # ----------------------------------------------------------------------------
 # Devices and processes
@@ -118,6 +120,14 @@ def load_moments(model, optimizer, m, v, step):
                 optimizer.state[p][key].copy_(part)
 
 
+def summed_loss(model, x, y, mask):
+    """Return the sum of the losses of those targets y that count, where the mask is not 0."""
+    logits, _ = model(x)
+    return F.cross_entropy(
+        logits.flatten(0, 1).float()[mask.flatten() != 0], y[mask != 0], reduction="sum"
+    )
+
+
 class TorchEngine:
     """
     A model and its AdamW in PyTorch: each process has its own, and all of them stay the same,
@@ -142,18 +152,23 @@ class TorchEngine:
         """
         Take a step of AdamW on a list of batches, x and y (B, T) each, this process's own.
 
-        Returns the mean loss and the norm of the mean gradient, before clipping, over the batches
+        With masks behind x and y, the mean is that over all targets that count. Returns the mean
+        loss and the norm of the mean gradient, before clipping, over the batches
         of all processes. If one of the two is not finite, the parameters stay as they are. AdamW
         has counted the steps itself, from the one that the engine began with: step, from 0.
         """
         self.optimizer.zero_grad()
         losses, norm = [], 0.0
+        masked = len(batches[0]) > 2
+        # DistributedDataParallel takes the mean of the processes' gradients
+        total = self.sums(counted(batches))[0] / self.world if masked else len(batches)
         for i, batch in enumerate(batches):
-            x, y = reference.to_device(self.model, *batch)
+            x, y, *mask = reference.to_device(self.model, *batch)
             # gradients are averaged over the processes only once they are complete
             self.parallel.require_backward_grad_sync = i == len(batches) - 1
             with torch.set_grad_enabled(self.learn):
-                loss = self.parallel(x, y)[1] / len(batches)
+                loss = summed_loss(self.parallel, x, y, *mask) if mask else self.parallel(x, y)[1]
+                loss = loss / total
             if self.learn:
                 loss.backward()
             losses.append(loss.detach())
@@ -170,11 +185,15 @@ class TorchEngine:
 
     @torch.no_grad()
     def evaluate(self, batches):
-        """Return the mean loss of an iterable of batches, which the processes share."""
-        own = itertools.islice(batches, self.rank, None, self.world)
-        losses = [self.model(*reference.to_device(self.model, *xy))[1].item() for xy in own]
-        total, count = self.sums(sum(losses), len(losses))
-        return total / count
+        """Return the mean loss of batches, which the processes share; of targets that count."""
+        losses, counts = [], []
+        for batch in itertools.islice(batches, self.rank, None, self.world):
+            x, y, *mask = reference.to_device(self.model, *batch)
+            loss = summed_loss(self.model, x, y, *mask) if mask else self.model(x, y)[1]
+            losses.append(loss.item())
+            counts.append(int(mask[0].sum()) if mask else 1)
+        total, count = self.sums(sum(losses), sum(counts))
+        return total / max(1, count)
 
     def parameters(self):
         """Return the parameters as a flat float32 vector."""

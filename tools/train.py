@@ -279,6 +279,20 @@ def bits_per_byte(loss, targets, sizes):
     return float(loss * tokens / size / math.log(2)) if size else None
 
 
+def get_batches(its, split, args, numbers, seed=None):
+    """Yield batches of a split, train or val: x and y (B, T); with answers, which targets count."""
+    shards, mask, B, T = getattr(its, split), its.masks[split], args.batch_size, args.seq_len
+    for i in numbers:
+        batch = token_files.get_batch(shards, i, B, T, seed)
+        yield (*batch, token_files.get_batch(mask, i, B, T, seed)[1]) if mask else batch
+
+
+def targets_of(batches):
+    """Yield the targets of each batch, or those that count, an array of tokens."""
+    for _, y, *mask in batches:
+        yield y[mask[0] != 0] if mask else y
+
+
 def evaluate(its, args, batches):
     """
     Return the mean loss of the first so many batches for validation, 0: of all; the same in bits
@@ -287,11 +301,11 @@ def evaluate(its, args, batches):
     B, T = args.batch_size, args.seq_len
     there = token_files.num_batches(its.val, B, T)
     count = min(batches or there, there)
-    loss = its.engine.evaluate(token_files.get_batch(its.val, i, B, T) for i in range(count))
+    loss = its.engine.evaluate(get_batches(its, "val", args, range(count)))
     if not math.isfinite(loss):
         what = f"the loss is {loss} on {args.data}_val, and nothing is saved that led to it"
         raise NotFinite(f"{what}; try a lower --lr, --warmup 100, or --grad-clip 1")
-    targets = (token_files.get_batch(its.val, i, B, T)[1] for i in range(count))
+    targets = targets_of(get_batches(its, "val", args, range(count)))
     return loss, bits_per_byte(loss, targets, its.sizes), count
 
 
@@ -366,6 +380,12 @@ def open_run(args, open_engine):
     """Read what a run needs -> a namespace of its parts. Raises UserError."""
     B, T = args.batch_size, args.seq_len
     train_shards, val_shards, V = load_data(args.data, B, T)
+    parts = {"train": train_shards, "val": val_shards}
+    masks = {name: token_files.load_mask(args.data, name, shards) for name, shards in parts.items()}
+    if len({bool(mask) for mask in masks.values()}) > 1:
+        raise UserError(f"{args.data}: only one part has a mask of answers; prepare both again")
+    if masks["train"] and args.head_rows:
+        raise UserError(f"--head-rows: is not for {args.data}, of which answers count; leave it out")
     start, m, v = 0, None, None
     flat, config = open_model(args, V)
     if args.resume:
@@ -373,7 +393,7 @@ def open_run(args, open_engine):
         m, v = args.checkpoint.moments(means=open_engine is not NumpyEngine)
         args.checkpoint.f.close()
         about = args.checkpoint.about
-        start = checkpoints.start_of(args.resume, about, train_shards, args.steps)
+        start = checkpoints.start_of(args.resume, about, train_shards + masks["train"], args.steps)
     vocabulary, end_of_text = [], None
     with contextlib.nullcontext() if args.sample_every else contextlib.suppress(UserError):
         vocabulary, end_of_text = formats.load_vocabulary(args.data, V)
@@ -398,9 +418,9 @@ def open_run(args, open_engine):
         args.grad_accum *= engine.world
     parts = {"engine": engine, "config": config, "vocabulary": vocabulary, "end": end_of_text}
     parts["sizes"] = text_sizes(vocabulary, end_of_text) if vocabulary else None
-    saver = Saver(args, engine, config, train_shards, start)
+    saver = Saver(args, engine, config, train_shards + masks["train"], start)
     saver.vocabulary = next(filter(None, digests.values()), 0)
-    parts |= {"saver": saver, "outputs": outputs, "start": start}
+    parts |= {"saver": saver, "outputs": outputs, "start": start, "masks": masks}
     return SimpleNamespace(**parts, train=train_shards, val=val_shards)
 
 
@@ -415,6 +435,9 @@ def showing(args, its, progress):
     print(f"weights: {weights}, {count:,} parameters, {its.config}")
     tokens, val_tokens = (sum(map(len, shards)) for shards in (its.train, its.val))
     print(f"data: {args.data}, {tokens:,} tokens, and {val_tokens:,} for validation")
+    if its.masks["train"]:
+        count, val_count = (sum(int(part[:].sum()) for part in mask) for mask in its.masks.values())
+        print(f"the loss is that of answers, {count:,} of them, and {val_count:,} for validation")
     B, T, accum = args.batch_size, args.seq_len, args.grad_accum // world
     how = {name: getattr(args, name) for name in numpy_engine.LAYERS}
     memory.print_memory(memory.memory_needed(its.config, count, B, T, accum, **how))
@@ -498,7 +521,7 @@ def train(args, open_engine):
 
             began, first = time.perf_counter(), step * accum
             own = range(first + engine.rank, first + accum, engine.world)
-            batches = [token_files.get_batch(its.train, i, B, T, seed) for i in own]
+            batches = list(get_batches(its, "train", args, own, seed))
             lr = gpt2.learning_rate(step, args.steps, args.lr, args.warmup, args.min_lr_frac)
             state.whole = False
             loss, norm = engine.step(batches, lr, step)
@@ -513,7 +536,7 @@ def train(args, open_engine):
             bits = None
             if progress.log:  # of the batches of all processes
                 numbers = range(first, first + accum)
-                targets = (token_files.get_batch(its.train, i, B, T, seed)[1] for i in numbers)
+                targets = targets_of(get_batches(its, "train", args, numbers, seed))
                 bits = bits_per_byte(loss, targets, its.sizes)
             row = {"train_loss": loss, "val_loss": val_loss, "lr": lr, "grad_norm": norm}
             progress.record(step, seconds, **row, train_bpb=bits, val_bpb=val_bits)
