@@ -107,6 +107,8 @@ def test_losses_of_a_run_are_those_of_answers(data, capsys, engine):
 )
 def test_masks_that_do_not_fit(data, split, mask, says):
     path = data / "data" / f"letters_mask_{split}.bin"
+    with pytest.raises(UserError, match="--head-rows: not for data/letters, of which"):
+        train.main([*RUN, "--steps", "1", "--head-rows", "5"])
     path.unlink() if mask is None else write_tokens(path, mask, 2)
     with pytest.raises(UserError, match=says):
         train.main([*RUN, "--steps", "1"])

@@ -385,7 +385,7 @@ def open_run(args, open_engine):
     if len({bool(mask) for mask in masks.values()}) > 1:
         raise UserError(f"{args.data}: only one part has a mask of answers; prepare both again")
     if masks["train"] and args.head_rows:
-        raise UserError(f"--head-rows: is not for {args.data}, of which answers count; leave it out")
+        raise UserError(f"--head-rows: not for {args.data}, of which answers count; leave it out")
     start, m, v = 0, None, None
     flat, config = open_model(args, V)
     if args.resume:
@@ -436,8 +436,8 @@ def showing(args, its, progress):
     tokens, val_tokens = (sum(map(len, shards)) for shards in (its.train, its.val))
     print(f"data: {args.data}, {tokens:,} tokens, and {val_tokens:,} for validation")
     if its.masks["train"]:
-        count, val_count = (sum(int(part[:].sum()) for part in mask) for mask in its.masks.values())
-        print(f"the loss is that of answers, {count:,} of them, and {val_count:,} for validation")
+        answers, val = (sum(int(part[:].sum()) for part in mask) for mask in its.masks.values())
+        print(f"the loss is that of answers, {answers:,} of them, and {val:,} for validation")
     B, T, accum = args.batch_size, args.seq_len, args.grad_accum // world
     how = {name: getattr(args, name) for name in numpy_engine.LAYERS}
     memory.print_memory(memory.memory_needed(its.config, count, B, T, accum, **how))
