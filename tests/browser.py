@@ -88,7 +88,8 @@ class Browser:
         message = json.loads(text)
         method, what = message.get("method"), message.get("params", {})
         if method == "Runtime.exceptionThrown":
-            self.errors.append(what["exceptionDetails"]["exception"].get("description"))
+            details = what["exceptionDetails"]
+            self.errors.append(details.get("exception", {}).get("description", details["text"]))
         elif method == "Runtime.consoleAPICalled" and what["type"] in ("error", "warning"):
             self.errors.append(what["args"])
         elif method == "Log.entryAdded" and what["entry"]["level"] in ("error", "warning"):
