@@ -22,6 +22,7 @@ TESTED_WITH = (
     "test_gpt2.py",
     "tools/console.py",
     "tools/formats.py",
+    "tools/tracing.py",
     "tests/small_weights.bin",
     "tests/small_state.bin",
 )

@@ -17,7 +17,7 @@ import numpy as np
 import training
 from cases import gpt2
 
-SECONDS = 0.3  # of calls, at least one
+SECONDS = 0.6  # of calls, at least one of each
 MODEL = {"B": 4, "T": 64, "NH": 2, "HS": 32, "L": 2, "V": 1000, "maxT": 64}
 BLOCK = {name: MODEL[name] for name in ("B", "T", "NH", "HS")}
 
@@ -130,15 +130,15 @@ def calls(name, function, forward, inputs):
             yield lambda: function(dout, cache, *lent)  # noqa: B023
 
 
-def milliseconds(ready):
-    """Return the median time of some calls."""
+def milliseconds(*ready):
+    """Return the median time of some calls of each, by turns."""
     took, end = [], time.perf_counter() + SECONDS
-    for call in ready:
-        start = time.perf_counter()
-        call()
-        took.append((time.perf_counter() - start) * 1e3)
-        if time.perf_counter() > end:
-            return statistics.median(took)
+    while not took or time.perf_counter() < end:
+        for call in map(next, ready):
+            start = time.perf_counter()
+            call()
+            took.append((time.perf_counter() - start) * 1e3)
+    return [statistics.median(took[i :: len(ready)]) for i in range(len(ready))]
 
 
 def shown(ms):
@@ -154,14 +154,15 @@ def main(name, path):
     answer = grade.load(Path(path), name)
     ours = getattr(training, exercise.function, None) or getattr(cases.LESSON, exercise.function)
     out, sys.stdout = sys.stdout, grade.Prints(Path(path))
-    times = [
-        shown(milliseconds(calls(name, f, getattr(answer, exercise.forward, None), inputs)))
-        for f in (getattr(answer, exercise.function), ours)
-    ]
+    forward, both = (
+        getattr(answer, exercise.forward, None),
+        (getattr(answer, exercise.function), ours),
+    )
+    times = map(shown, milliseconds(*(calls(name, f, forward, inputs) for f in both)))
     sys.stdout = out
     print(textwrap.fill(f"the lesson: {difference}", 96))
     sizes = ", ".join(f"{letter}={size}" for letter, size in sizes.items())
-    print(f"yours takes {times[0]}, the lesson's {times[1]} ({sizes})")
+    print("yours takes {}, the lesson's {}".format(*times), f"({sizes})")
 
 
 if __name__ == "__main__":

@@ -30,8 +30,8 @@ HINTS = {
     "one number, two products. x forks. The slope of the sigmoid s is s * (1 - s).",
     "alibi": "To the scores all is as without the slopes: softmax, then products. A slope is in "
     "T * T scores, each time with the factor -far.",
-    "rotary": "A turn is a product with a matrix for each position. Its transpose turns back by "
-    "the same angle, which turn can do. The products come before that.",
+    "rotary": "A turn is a product with a matrix for each position; its transpose turns back. The "
+    "slope of a turned pair (a, b) in its angle is (-b, a): it moves at a right angle to itself.",
     "untied_head": "Read the forward pass upwards. embedding_backward adds to its first gradient; "
     "who has filled that here? And norm is read by the head, and perhaps x as well.",
 }
@@ -74,7 +74,7 @@ def alibi(rng, NH, T, HS):
 
 def rotary(rng, NH, T, HS):
     q, k = rng.standard_normal((2, NH, T, HS))
-    return {"q": q, "k": k}
+    return {"q": q, "k": k, "speeds": rng.random(HS // 2)}
 
 
 def untied_head(rng, B, T, C, V, maxT):
@@ -103,7 +103,7 @@ VARIANTS = {
         returns=("x",), fills=WEIGHTS,
     ),
     "alibi": layer("attention", "alibi", HEADS, alibi, returns=("q", "k", "v"), fills=("slopes",)),
-    "rotary": layer("attention", "rotary", HEADS, rotary, returns=("q", "k")),
+    "rotary": layer("attention", "rotary", HEADS, rotary, returns=("q", "k"), fills=("speeds",)),
     "untied_head": layer(
         "model", "untied_head", sizes("B T C V maxT", (2, 3, 4, 5, 3), (3, 2, 2, 4, 5)),
         untied_head, fills=("params",), overwrites=("cache[2][0]",),

@@ -201,7 +201,7 @@ def train(answers, steps=STEPS):
     )
     print("Ctrl-C ends it earlier\n\n step   loss: yours    the lesson's", flush=True)
     rng, worst, began = np.random.default_rng(1337), 0.0, time.perf_counter()
-    took, i, x, y = np.zeros(2), 0, None, None
+    took, i, x, y, late = np.zeros(2), 0, None, None, False
     with contextlib.suppress(KeyboardInterrupt):
         for i in range(steps):
             starts = rng.integers(len(tokens) - T, size=(B, 1))
@@ -222,6 +222,8 @@ def train(answers, steps=STEPS):
         names = odd_ones(answers, config, x, y)
         print(f"\nthe losses differ; alone, these make another step: {', '.join(names) or 'none'}")
         return False
+    if late and i < steps - 1:
+        print(f"ended after {SECONDS} seconds, before the last step")
     print(f"\nthe same losses: they differ by {worst:.0e} at most. ", end="")
     print(
         "A step with yours takes {:.0f} ms, with the lesson's {:.0f}".format(*took / (i + 1) * 1e3)

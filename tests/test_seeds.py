@@ -45,7 +45,9 @@ ANSWERS = r"""
     dwdown[:] = hidden.T @ dout
     dhidden = dout @ wdown.T
     ds = sigmoid * (1 - sigmoid)
-    slope = [[sigmoid + gate * ds || ds || 2 * gate * sigmoid + gate**2 * ds]]
+    tanh, square = np.tanh(gate), sigmoid * sigmoid
+    of_tanh = (1 - tanh * tanh) * sigmoid + tanh * ds
+    slope = [[2 * gate * sigmoid + gate**2 * ds || of_tanh || square + gate * 2 * sigmoid * ds]]
     dgate, dup = dhidden * up * slope, dhidden * opened
     dwgate[:], dwup[:] = x.T @ dgate, x.T @ dup
     return dgate @ wgate.T + dup @ wup.T
@@ -56,8 +58,13 @@ ANSWERS = r"""
     d /= q.shape[-1] ** 0.5
     return d @ k, d.mT @ q, att.mT @ dout
 == rotary
-    d = dout / turned_q.shape[-1] ** 0.5
-    return turn(d @ turned_k, -1), turn(d.mT @ turned_q, -1)
+    d, dangles = dout / turned_q.shape[-1] ** 0.5, 0
+    dq, dk = d @ turned_k, d.mT @ turned_q
+    for turned, dturned in (turned_q, dq), (turned_k, dk):
+        (a, b), (da, db) = pairs(turned), pairs(dturned)
+        dangles = dangles + (a * db - b * da).sum(0)
+    dspeeds[:] = (dangles * [[times || np.sqrt(times) || times * np.exp(speeds)]]).sum(0)
+    return turn(dq, -angles), turn(dk, -angles)
 == untied_head
     d = head_backward(dloss, head_cache, grads["head"])
     dx = layernorm_backward(d, lnf_cache, grads["lnfw"], grads["lnfb"]) [[ || + d || - d]]
@@ -74,7 +81,7 @@ WRONG = (
     ("rmsnorm", "- norm", "+ norm", "right: dw"),
     ("swiglu", " + dup @ wup.T", "", "right: dwgate, dwup, dwdown"),
     ("alibi", "= -(d", "= (d", "dslopes: the sign is wrong"),
-    ("rotary", "turned_k, -1", "turned_k", "right: dk"),
+    ("rotary", "turn(dq, -", "turn(dq, ", "right: dk, dspeeds"),
     ("untied_head", 'grads["wte"][:] = 0', "pass", "dwte: it is added to what was there"),
 )
 

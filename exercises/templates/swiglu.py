@@ -1,7 +1,7 @@
 """
-SwiGLU: a feed-forward network in which one linear layer opens and shuts the gates of another.
+After SwiGLU: a feed-forward network in which one linear layer opens and shuts the gates of another.
 
-Source: Shazeer 2020. Without biases, as there.
+The gate has another function than Llama's. Source: Shazeer 2020. Without biases, as there.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ def swiglu_forward(x, wgate, wup, wdown):
     """x (N, C), wgate and wup (C, H), wdown (H, C) -> out (N, C)."""
     gate, up = x @ wgate, x @ wup  # (N, H)
     sigmoid = 1 / (1 + np.exp(-gate))
-    opened = gate * sigmoid  # or sigmoid or gate * gate * sigmoid
+    opened = gate * gate * sigmoid  # or np.tanh(gate) * sigmoid or gate * sigmoid * sigmoid
     hidden = opened * up
     return hidden @ wdown, (x, wgate, wup, wdown, gate, up, sigmoid, opened, hidden)
 
