@@ -265,7 +265,7 @@ def survivors(page):
 # Tests
 
 
-@pytest.mark.parametrize("page", [*PAGES, "loss"])  # which has whole runs: too long for mutants
+@pytest.mark.parametrize("page", [*PAGES, "loss", "answers"])  # with whole runs: no mutants
 def test_page_runs(page):
     assert failure(read(page)) is None
 
