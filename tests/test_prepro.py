@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import prepro_pythondocs
+import prepro_reverse
 import prepro_text
 import prepro_tinyshakespeare
 import prepro_tinystories
@@ -703,3 +704,63 @@ def test_workers_end_with_their_parent(with_tokenizer):
     process.kill()
     process.communicate(timeout=30)
     wait_until(lambda: not any(map(stat_of, workers)), 10)
+
+
+# ----------------------------------------------------------------------------
+# Strings and their reverse
+
+
+def test_documents_of_strings_and_their_reverse():
+    found = prepro_reverse.documents(3000, np.random.default_rng(1))
+    assert found.shape == (3000, 34) and len(set(map(bytes, found))) == 3000
+    lengths = set()
+    for row in found.tolist():
+        text = b"".join(prepro_reverse.VOCABULARY[token] for token in row).decode()
+        string, reverse = text.replace("<|endoftext|>", "").split("=")
+        assert reverse == string[::-1] and string.isalpha() and text.endswith("<|endoftext|>")
+        lengths.add(len(string))
+    assert lengths == set(range(8, 17))
+    letters = np.bincount(found[found < 26])
+    assert letters.min() > 0.9 * letters.mean()
+
+
+@pytest.mark.parametrize("wrong", [{}, {3: 0}, {5: 9, 7: 33}])
+def test_only_what_is_right_to_its_end_counts(wrong):
+    """A model that knows all, but errs in the numbered documents at that place."""
+    found = prepro_reverse.documents(50, np.random.default_rng(2))
+    says = {row[: list(row).index(26) + 1].tobytes(): row.copy() for row in found}
+    for i, place in wrong.items():
+        n = list(found[i]).index(26)
+        row = says[found[i][: n + 1].tobytes()]
+        row[min(n + 1 + place, 2 * n + 1)] = 5 + (row[min(n + 1 + place, 2 * n + 1)] == 5)
+
+    def forward(params, config, tokens, past, start):
+        seen.extend(tokens.tolist()) if start == 0 else None
+        first = seen[-len(tokens) :]
+        rows = [says[np.array(each).tobytes()] for each in first]
+        return np.eye(28)[[row[start + tokens.shape[1]] for row in rows]]
+
+    seen, config = [], gpt2.GPT2Config(34, 28, 1, 1, 1)
+    params = {"wte": np.zeros(1)}
+    model = prepro_reverse.sample_gpt2.Model(params, config, None, 27, None, forward, "")
+    assert prepro_reverse.count_right(model, found) == 50 - len(wrong)
+
+
+def test_a_model_is_checked(tmp_path):
+    project = make_project(tmp_path / "project")
+    out = succeeded(run(project, "prepro_reverse.py", "--name", "r"))
+    train, val = (
+        load_tokens(project / f"data/r_{x}.bin")[0].reshape(-1, 34) for x in ("train", "val")
+    )
+    assert len(val) == 1000 and len(train) > 199_990
+    assert not set(map(bytes, val)) & set(map(bytes, train))
+    command = re.search(r"to train on it: python (train_gpt2.py .*)\n", out)[1]
+    succeeded(run(project, *command.split(), "--steps", 1, "--val-batches", 1))
+    out = succeeded(run(project, "prepro_reverse.py", "--name", "r", "--check", "out.bin"))
+    assert out == "out.bin: 0 of 1,000 strings right, 0.0%\n"
+    succeeded(run(project, *command.split(), "--steps", 0, "--seq-len", 20, "--val-batches", 1))
+    done = run(project, "prepro_reverse.py", "--name", "r", "--check", "out.bin")
+    assert "takes 20 tokens, a document has 34; train it with --seq-len 34" in failed(done)
+    (project / "data/x_val.bin").write_bytes((project / "data/r_tokenizer.bin").read_bytes())
+    done = run(project, "prepro_reverse.py", "--name", "x", "--check", "out.bin")
+    assert "not a token file" in failed(done) or "not a file of the kind" in failed(done)
