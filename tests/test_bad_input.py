@@ -318,6 +318,7 @@ SAVE, LOGGED, OUT = (
 STORIES, TEXT = "data/TinyStories_all_data", "prepro_text.py text.txt"
 PROMPT = "sample_gpt2.py --prompt"
 SHAKESPEARE, DOCS = "prepro_tinyshakespeare.py", "prepro_pythondocs.py"
+REVERSE = "prepro_reverse.py"
 NO_FOLDER, CLOSED_FOLDER = "there is no such folder; make it", "no permission to write there; give"
 NO_TARGET, READ_ONLY = "this is a folder, a device, .*; give the name", "is read-only; give another"
 NO_CHECKPOINT = rf"saved.bin: damaged, at its end \(.*\); {CHECKPOINT}"
@@ -347,6 +348,9 @@ FILES = [
         (f"{LESSON} --out out/w.bin", f"out: {how}", "--out out/w.bin: can't be written; give")
         for how in ("closed", "missing")
     ),
+    # Strings and their reverse
+    (f"{REVERSE} --check w.bin", "", "reverse_val.bin: has no strings held out; `python pr"),
+    (f"{REVERSE} --check w.bin --name x", "", "x_val.bin: has no strings held out; `pyth"),
     # Llama
     (LLAMA, "llama.bin: field 1 2", "llama.bin: version 2 of llama2.c's weights, and only 0 and"),
     *(
@@ -682,7 +686,14 @@ FLAGS = {  # program: flags, and what is said of them
 FLAGS = [(f"{p} {flags}", "", says) for p, rows in FLAGS.items() for flags, says in rows.items()]
 FLAGS += [
     (f"{program} --wrong", "", f"{UNKNOWN}--wrong")
-    for program in (*BASE, TEXT, SHAKESPEARE, "prepro_tinystories.py", "prepro_pythondocs.py")
+    for program in (
+        *BASE,
+        TEXT,
+        SHAKESPEARE,
+        "prepro_tinystories.py",
+        "prepro_pythondocs.py",
+        REVERSE,
+    )
 ]
 
 NO_NETWORK = [
