@@ -137,6 +137,8 @@ def check_all(names, seed):
     left = [name for name, (status, _) in graded.items() if status != grade.RIGHT]
     if seed is None:
         print(f"\n{progress(graded.keys() - set(left))}")
+        if len(left) == len(names):
+            print("where to begin, if all of this is new: doc/start.md, ten minutes")
     else:
         print(f"\n{len(names) - len(left)} of {len(names)} of variant {seed}")
     if not left:

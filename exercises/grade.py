@@ -634,7 +634,6 @@ def diagnose(name, module, tried, zeros, ones, stopped, source):
         ratios = [ratio(c.got[g], c.want[g]) for c in tried]
         if tried[0].want[g].size > 1:  # of a single number all this would say nothing
             found[g] = found[g] or sizes_phrase(ratios, letters)
-            found[g] = found[g] or (almost(g, tried) if name != "adamw" else None)
         for mistake, results in known:
             pairs = list(zip(results, tried, strict=True))
             if " stands where " in mistake or "starts again" in mistake:
@@ -655,6 +654,8 @@ def diagnose(name, module, tried, zeros, ones, stopped, source):
         if not found[g] and name not in ("adamw", "accumulate"):
             doubled = [call(name, module, c.inputs, 0.0, scale=2) for c in tried]
             found[g] = explained_by_dout(g, tried, doubled)
+        if not found[g] and name != "adamw" and tried[0].want[g].size > 1:
+            found[g] = almost(g, tried)
     return found
 
 
