@@ -421,9 +421,10 @@ def clip_gradients(grads, max_norm):
 # rows that fits a core's cache is still there in the second pass; and each core takes a share of
 # the chunks, because NumPy releases the GIL while it computes (doc/threads.md)
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+with contextlib.suppress(OSError, ValueError):  # a container may get the time of a few cores only
+    CORES = min(CORES, math.ceil(np.divide(*np.loadtxt("/sys/fs/cgroup/cpu.max"))))
 THREADS = int(os.environ.get("OMP_NUM_THREADS", CORES))  # which PyTorch obeys, too
-POOL = ThreadPoolExecutor(THREADS)
-CHUNK = 2**18  # numbers of the largest array in a chunk (doc/speed.md has times of other sizes)
+POOL, CHUNK = ThreadPoolExecutor(THREADS), 2**18  # numbers of the largest array in a chunk
 
 
 def in_chunks(f, arrays, options):
@@ -473,9 +474,8 @@ def keep_freed_memory():
 # Files, as llm.c has them, Karpathy's GPT-2 in C: behind a header of 256 int32 (doc/files.md)
 HERE = Path(__file__).resolve().parent
 WEIGHTS_FILE, TOKENIZER_FILE = HERE / "gpt2_124M.bin", HERE / "gpt2_tokenizer.bin"
-SHAKESPEARE, SAMPLE_TOKENS = HERE / "data" / "tiny_shakespeare", 64
-WEIGHTS_MAGIC, TOKENS_MAGIC, TOKENIZER_MAGIC = 20240326, 20240520, 20240328
-HEADER_BYTES, GPT2_VOCAB_SIZE = 1024, 50257
+SHAKESPEARE, SAMPLE_TOKENS, GPT2_VOCAB_SIZE = HERE / "data" / "tiny_shakespeare", 64, 50257
+WEIGHTS_MAGIC, TOKENS_MAGIC, TOKENIZER_MAGIC, HEADER_BYTES = 20240326, 20240520, 20240328, 1024
 
 
 def read_header(path, magic, version):

@@ -197,6 +197,23 @@ def test_numbers_of_threads(omp, openblas):
     assert threads == (omp or cores) and blas == (openblas or "1")
 
 
+@pytest.mark.parametrize("text, most", [("150000 100000", 2), ("20000 100000", 1), ("max 1", None)])
+def test_the_quota_of_a_container_counts_as_cores(text, most):
+    """Its file says how many microseconds of how many; "max" is what one without a quota has."""
+    code = f"""
+import io, os
+import numpy as np
+read, files = np.loadtxt, {{"/sys/fs/cgroup/cpu.max": {text!r}}}
+np.loadtxt = lambda path: read(io.StringIO(files[path]))
+os.sched_getaffinity = lambda pid: range(8)
+import train_gpt2
+print(train_gpt2.CORES, train_gpt2.THREADS)
+"""
+    env = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    out = subprocess.check_output([sys.executable, "-c", code], cwd=PROJECT, env=env, text=True)
+    assert out.split() == [str(most or 8)] * 2
+
+
 # ----------------------------------------------------------------------------
 # The other files
 
