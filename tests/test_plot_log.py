@@ -17,7 +17,7 @@ from tools.log import COLUMNS, OLD_COLUMNS
 import numpy as np
 import pytest
 from browser import chromium, data_of, needs_chromium, with_page, without_errors  # noqa: F401
-from helpers import PROJECT, run, succeeded
+from helpers import PROJECT, run, succeeded, write
 from matplotlib.image import imread
 
 BLUE, ORANGE = (31, 119, 180), (255, 127, 14)  # the first two colors of matplotlib
@@ -83,6 +83,17 @@ def test_one_row(tmp_path, row):
 @pytest.mark.parametrize("steps, window", [([9], 11), ([500, 9], 11), ([9, 2000, 700], 41)])
 def test_window_of_the_longest_log(steps, window):
     assert plot_log.window_of({str(n): {"step": np.arange(n)} for n in steps}) == window
+
+
+def test_what_a_run_has_printed_is_a_log(tmp_path):
+    lines = ["weights: d1, 9 parameters", "step 0: val loss 3.500000", "step 0: sample", "---", "a"]
+    lines += ["step 0: train loss 3.250000 (took 9.000000 ms, 7 tokens/s)"]
+    lines += ["step 1: train loss nan (took", "step 10: val loss 2.500000"]
+    log = plot_log.read_log(write(tmp_path / "run.txt", "\n".join(lines).encode()))
+    assert list(log) == COLUMNS.split(",") and log["step"].tolist() == [0, 10]
+    assert log["val_loss"].tolist() == [3.5, 2.5] and log["train_loss"][0] == 3.25
+    assert np.isnan([log["train_loss"][1], *log["lr"], *log["grad_norm"], *log["val_bpb"]]).all()
+    assert plot_log.draw({"run.txt": log}).axes
 
 
 def test_what_is_drawn(tmp_path):

@@ -4,6 +4,7 @@ The curves of one or more training logs, as a picture, or as a page in which one
     python tools/train.py --log log.csv
     python tools/plot_log.py log.csv -o loss.html          # a page; needs no network
     python tools/plot_log.py a.csv b.csv -o loss.png       # or .svg, .pdf; needs matplotlib
+    python train_gpt2.py > run.txt                         # what a run prints is a log, too
 
 Above, the loss: of each training batch; if these are many, the median around each step, which a
 single outlier doesn't move; and of the validation data. Of several logs, it is in bits per byte of
@@ -12,6 +13,7 @@ learning rate and the norm of the gradient. A log may be that of a training whic
 """
 
 import os
+import re
 import sys
 
 if __name__ == "__main__":
@@ -30,15 +32,31 @@ BITS = "train_bpb", "val_bpb"
 UNITS = {"loss": "loss (nats per token)", "bpb": "loss (bits per byte)"}
 
 
+def printed_rows(path):
+    """Return the rows of a log, as they can be told from what the lesson's loop has printed."""
+    rows = {}
+    for line in open(path, encoding="utf-8", errors="replace"):
+        if found := re.match(r"step (\d{1,18}): (train|val) loss ([\d.]+)\b", line):
+            row = rows.setdefault(int(found[1]), dict.fromkeys(COLUMNS.split(","), np.nan))
+            row |= {"step": int(found[1]), f"{found[2]}_loss": float(found[3])}
+    return [[*row.values()] for _, row in sorted(rows.items())]
+
+
 def read_log(path):
-    """Read a log -> column name -> its values, nan where a cell is empty. Raises UserError."""
+    """
+    Read a log, or what a run has printed -> column name -> its values, nan where there is none.
+
+    Raises UserError.
+    """
     hint = "`python tools/train.py --log FILE` writes a log"
     columns, rows = COLUMNS.split(","), []
     try:
         with open(path, encoding="utf-8", errors="replace") as f:
             header = f.readline(len(COLUMNS) + 1)
             if header != OLD_COLUMNS + "\n" and not f"{COLUMNS}\n".startswith(header):
-                raise UserError(f"{path}: not a training log; {hint}")
+                f, rows = (), printed_rows(path)
+                if not rows:
+                    raise UserError(f"{path}: not a training log; {hint}")
             own = header.count(",") + 1
             for line in f:
                 if not line.endswith("\n"):
@@ -104,7 +122,9 @@ def draw(logs):
         raise UserError("needs matplotlib; `pip install -r requirements-dev.txt`") from None
 
     figure = Figure(figsize=(9, 6), dpi=120, layout="constrained")  # pyplot may open a window
-    panels = figure.subplot_mosaic([["loss", "loss"], ["lr", "norm"]], height_ratios=[3, 1])
+    both = any(np.isfinite(log["lr"]).any() for log in logs.values())  # not of what was printed
+    ratios = [3, 1 if both else 0.01]
+    panels = figure.subplot_mosaic([["loss", "loss"], ["lr", "norm"]], height_ratios=ratios)
     loss, lr, norm = panels.values()
     norm.set_yscale("log")
     window, unit, smoothed = window_of(logs), unit_of(logs), False
@@ -139,6 +159,7 @@ def draw(logs):
         panel.margins(x=0.01)
         panel.grid(which="both", color="0.9")
         panel.spines[["top", "right"]].set_visible(False)
+    lr.set_visible(both), norm.set_visible(both)
     return figure
 
 
