@@ -1,20 +1,29 @@
 """
-Find the bug: a copy of train_gpt2.py with one mistake in it, and a test that is red.
+Find the bug: a copy of train_gpt2.py with a mistake in it, without its comments.
 
-    python exercises/hunt.py                  # what there is, by layer
-    python exercises/hunt.py 7                # make exercises/hunt_07/
-    python exercises/hunt.py 7 --check 95     # is it line 95 of exercises/hunt_07/train_gpt2.py?
+    python exercises/hunt.py                  # what there is
+    python exercises/hunt.py 7                # make exercises/hunt_1_07/: level 1, number 7
+    python exercises/hunt.py 7 --level 2      # make exercises/hunt_2_07/
+    python exercises/hunt.py 7 --check 95     # is it line 95 of its train_gpt2.py?
+    python exercises/hunt.py 7 --check        # does the copy learn as it should, as it is now?
 """
 
 import argparse
+import ast
 import inspect
+import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
 
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I leaves it out
 import cases
+import curve
 import mistakes
 
 PROJECT = cases.FOLDER.parent
@@ -26,64 +35,114 @@ TESTED_WITH = (
     "tests/small_weights.bin",
     "tests/small_state.bin",
 )
+LEVELS = {
+    1: "a wrong line in a layer, which is named; the parity test is red",
+    2: "a wrong line in a layer; there is only a loss curve",
+    3: "a wrong line outside of the layers; a loss curve",
+    4: "two wrong lines in layers; a loss curve",
+}
+OUTSIDE = (  # the function, what it has, what it has then, and what that is
+    ("get_batch", "tokens[places + 1]", "tokens[places]", "targets are not shifted"),
+    ("get_batch", "tokens[places + 1]", "tokens[places + 2]", "targets are two on"),
+    ("get_batch", "np.arange(i * B, i * B + B)", "np.arange(i, i + B)", "batches overlap"),
+    ("evaluate", ") / batches", ") / B", "the mean is over another number of batches"),
+    ("init_weights", "0.02 if", "0.2 if", "weights begin ten times too large"),
+    ("init_weights", "view[:] = 1", "view[:] = 0.1", "layernorms begin at a tenth"),
+    ("learning_rate", "(step + 1) / warmup", "(step + 1) / steps", "warm-up never gets to lr"),
+    ("learning_rate", "0.5 * (1 + ", "0.5 * (1 - ", "the cosine rises"),
+    ("clip_gradients", "max_norm / norm", "norm / max_norm", "clipping makes it longer"),
+    ("adamw_update", "name in DECAYING", "name not in DECAYING", "the others decay"),
+)
 # the layers of functions that have other names
 LAYERS = {"attend": "attention", "attend_in_tiles": "attention", "normalize": "layernorm"}
 LAYERS |= {"gpt2": "model"}
 
 
-def hunted_file(number):
-    """Return the lesson's text with mistake number, from 1, in it; the line that has it."""
-    mistake = mistakes.HUNTS[number - 1]
-    lines, start = inspect.getsourcelines(getattr(cases.gpt2, mistake.function))
-    healthy, broken = "".join(lines), mistakes.source_of(mistake)
-    text = Path(cases.gpt2.__file__).read_text(encoding="utf-8")
-    pairs = zip(healthy.splitlines(), broken.splitlines(), strict=True)
-    (line,) = [start + i for i, (a, b) in enumerate(pairs) if a != b]
-    return text.replace(healthy, broken), line
+def hunted(level, number):
+    """Return the mistakes of a hunt, from 1: each has a function, edits, and a name."""
+    if level == 3:
+        function, *edit, name = OUTSIDE[number - 1]
+        return [SimpleNamespace(function=function, edits=[edit], name=name)]
+    found = mistakes.HUNTS
+    if level == 1:
+        return [found[number - 1]]
+    order = [found[i] for i in np.random.default_rng(level).permutation(len(found))]
+    first = order[number - 1]
+    others = [other for other in order if other.function != first.function]
+    return [first, others[number % len(others)]] if level == 4 else [first]
 
 
-def make(number, folder):
-    """Write the copy, and what its test needs. SystemExit if a copy is there that was changed."""
-    text, _ = hunted_file(number)
+def hunted_file(level, number):
+    """Return the lesson's text, without comments, with the mistakes of a hunt; their lines."""
+    text = healthy = Path(cases.gpt2.__file__).read_text(encoding="utf-8")
+    for mistake in hunted(level, number):
+        source = inspect.getsource(getattr(cases.gpt2, mistake.function))
+        text = text.replace(source, mistakes.source_of(mistake))
+    text, healthy = (ast.unparse(ast.parse(each)) + "\n" for each in (text, healthy))
+    pairs = enumerate(zip(healthy.splitlines(), text.splitlines(), strict=True), 1)
+    return text, [i for i, (a, b) in pairs if a != b]
+
+
+def make(level, number, folder):
+    """Write the copy, and what shows its sickness. SystemExit if it is there, and was changed."""
+    text, _ = hunted_file(level, number)
     copy = folder / "train_gpt2.py"
     if copy.exists() and copy.read_text(encoding="utf-8") != text:
         sys.exit(f"hunt.py: {copy}: differs from what this makes; delete it to begin again")
     for name in "tests", "tools":
         (folder / name).mkdir(parents=True, exist_ok=True)
     (folder / ".gitignore").write_text("*\n", encoding="utf-8")
-    for name in TESTED_WITH:
+    for name in TESTED_WITH if level == 1 else ():
         shutil.copy(PROJECT / name, folder / name)
+    shutil.copy(cases.FOLDER / "curve.py", folder)
+    healthy = json.dumps(curve.losses(cases.gpt2))
+    (folder / "healthy.json").write_text(healthy, encoding="utf-8")
     copy.write_text(text, encoding="utf-8")
 
 
+def listing():
+    """Return what hunts there are, lines."""
+    layers = {}
+    for i, mistake in enumerate(mistakes.HUNTS, 1):
+        function = mistake.function.rpartition("_")[0] or mistake.function
+        layers.setdefault(LAYERS.get(function, function), []).append(str(i))
+    counts = {level: len(OUTSIDE if level == 3 else mistakes.HUNTS) for level in LEVELS}
+    lines = [f"level {level}, 1 to {counts[level]}: {what}" for level, what in LEVELS.items()]
+    return [lines[0], *(f"{layer:>14}: {' '.join(n)}" for layer, n in layers.items()), *lines[1:]]
+
+
 def main():
-    total = len(mistakes.HUNTS)
     parser = argparse.ArgumentParser(description="Find the bug in a copy of train_gpt2.py.")
     parser.error = lambda why: parser.exit(2, f"hunt.py: {why}; --help lists the flags\n")
-    parser.add_argument("number", nargs="?", type=int, metavar="N", help=f"which one, 1 to {total}")
-    parser.add_argument("--check", type=int, metavar="LINE", help="is it this line of the copy?")
+    parser.add_argument("number", nargs="?", type=int, metavar="N", help="which one")
+    parser.add_argument("--level", type=int, choices=LEVELS, default=1, help="default: 1")
+    text = "is it this line of the copy? Without LINE: is the copy well, as it is now?"
+    parser.add_argument("--check", nargs="?", type=int, const=0, metavar="LINE", help=text)
     args = parser.parse_args()
     if args.number is None:
-        layers = {}
-        for i, mistake in enumerate(mistakes.HUNTS, 1):
-            function = mistake.function.rpartition("_")[0] or mistake.function
-            layer = LAYERS.get(function, function)
-            layers.setdefault(layer, []).append(str(i))
-        print("\n".join(f"{layer:>12}: {' '.join(n)}" for layer, n in layers.items()))
+        print("\n".join(listing()))
         return 0
-    if not 1 <= args.number <= total:
-        parser.error(f"{args.number} is not from 1 to {total}")
-    mistake = mistakes.HUNTS[args.number - 1]
-    folder = cases.FOLDER / f"hunt_{args.number:02}"
+    level, number = args.level, args.number
+    total = len(OUTSIDE if level == 3 else mistakes.HUNTS)
+    if not 1 <= number <= total:
+        parser.error(f"{number} is not from 1 to {total}")
+    folder = cases.FOLDER / f"hunt_{level}_{number:02}"
+    again = f"python exercises/hunt.py {number}" + (f" --level {level}" if level > 1 else "")
     if args.check is None:
-        make(args.number, folder)
-        print(f"made {folder}: in its train_gpt2.py one line is wrong. Its test is red:")
-        print(f"  cd {folder} && python test_gpt2.py --quick")
-        print(f"Found it? python exercises/hunt.py {args.number} --check LINE")
+        make(level, number, folder)
+        print(f"made {folder}: {LEVELS[level]}")
+        print(f"  cd {folder} && python {'test_gpt2.py --quick' if level == 1 else 'curve.py'}")
+        print(f"Found it? {again} --check LINE; mended it? {again} --check")
         return 0
-    _, line = hunted_file(args.number)
-    if args.check == line:
-        print(f"yes, line {line}, in {mistake.function}: {mistake.name}")
+    if args.check == 0:
+        if not (folder / "train_gpt2.py").exists():
+            sys.exit(f"hunt.py: {folder}: not there; `{again}` makes it")
+        return subprocess.run([sys.executable, folder / "curve.py"]).returncode
+    _, lines = hunted_file(level, number)
+    if args.check in lines:
+        mistake, *_ = hunted(level, number)
+        what = f", in {mistake.function}: {mistake.name}" if len(lines) == 1 else ", one of the two"
+        print(f"yes, line {args.check}{what}")
         return 0
     print(f"no, it is not line {args.check}")
     return 1
