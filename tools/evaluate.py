@@ -17,6 +17,7 @@ import sample_gpt2
 import train_gpt2 as gpt2
 from tools import encoding, formats, token_files
 from tools.console import Parser, UserError, bounded, file_name, run_program
+from tools.log import bars
 from tools.numpy_engine import row_losses
 from variants import llama_files, train_llama
 
@@ -36,7 +37,7 @@ def score(model, texts):
     padding, which no token sees, because it comes later.
     """
     size, scores = max(1, TOGETHER // max(map(len, texts))), []
-    bar = encoding.needed("tqdm").tqdm(total=len(texts), unit=" texts", disable=None, leave=False)
+    bar = bars()(total=len(texts), unit=" texts", disable=None, leave=False)
     for first in range(0, len(texts), size):
         some = texts[first : first + size]
         batch = np.zeros((len(some), max(map(len, some))), np.int64)
