@@ -322,7 +322,7 @@ REVERSE = "prepro_reverse.py"
 NO_FOLDER, CLOSED_FOLDER = "there is no such folder; make it", "no permission to write there; give"
 NO_TARGET, READ_ONLY = "this is a folder, a device, .*; give the name", "is read-only; give another"
 NO_CHECKPOINT = rf"saved.bin: damaged, at its end \(.*\); {CHECKPOINT}"
-DIFFER, NOT_FOR = "vocabularies differ, .*; try --init d4", "not for --seq-len .*; take other"
+DIFFER, NOT_FOR = "V=13, data/[xy]: .*14.*; try --init d4", "not for --seq-len .*; take other"
 NOT_TEXT, REPLACED = "not UTF-8 text .*; ", "there is a file of another kind, .*; give another"
 TOO_LONG = "File name too long; "
 FILES = [
@@ -333,9 +333,9 @@ FILES = [
     ("train_gpt2.py --init d0", "", "No such file or directory: 'd0'"),
     (LESSON, f"{X_TRAIN}: field 256 13", "x_train.bin: damaged, .* all below 13"),
     (LESSON, f"{X_VAL}: field 2 0", "x_val.bin: damaged, .* 0 tokens"),
-    (LESSON, f"{X_VAL}: field 3 14", f"w.bin, data/x: {DIFFER}"),
+    (LESSON, f"{X_VAL}: field 3 14", f"w.bin: {DIFFER}"),
     (LESSON, f"{X_TOKENIZER}: missing", f"No such file or directory: .{X_TOKENIZER}"),
-    (f"{LESSON} --data data/y", "", f"w.bin, data/y: {DIFFER}"),
+    (f"{LESSON} --data data/y", "", f"w.bin: {DIFFER}"),
     *((f"{LESSON} --batch-size {n}", "", NOT_FOR) for n in (29, 0)),
     *((f"{LESSON} --seq-len {n}", "", NOT_FOR) for n in (17, -1)),
     (f"{LESSON} --init d1 --lr 1e20", "", "step [12]: loss .*; try a lower --lr"),
@@ -363,7 +363,7 @@ FILES = [
     (f"{LLAMA} --init d2 --kv-heads 3", "", "--kv-heads 3: does not divide the 2"),
     (f"{LLAMA} --init d1 --lr 1e20", "", "step [12]: loss .*; try a lower --lr"),
     (f"{LLAMA} --seq-len 17", "", "llama.bin, data/x: not for --seq-len 17, .*; take other"),
-    (f"{LLAMA} --data data/y", "", f"llama.bin, data/y: {DIFFER}"),
+    (f"{LLAMA} --data data/y", "", f"llama.bin: {DIFFER}"),
     *((f"{LLAMA} --out {x}", "", f"--out {x}: there is a file of another kind, which is not repl")
       for x in ("w.bin", X_TRAIN)),
     (f"{LLAMA} --out none/x.bin", "", "--out none/x.bin: can't be written; give another place"),

@@ -75,6 +75,12 @@ def read_header(path):
     return version, start, config if is_possible(config) else None
 
 
+def header_to_replace(path, *_):
+    """Return the header of a file that is to be replaced. UserError if it is of another kind."""
+    formats.check_kind(path, MAGIC, f"--out {path}")
+    return read_header(path)
+
+
 def is_weights(path):
     """Return whether a file begins as one of llama2.c's weights. UserError for other versions."""
     return os.path.isfile(path) and read_header(path)[2] is not None

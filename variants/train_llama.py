@@ -33,7 +33,6 @@ import sys
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 import train_gpt2 as gpt2
-from tools import formats
 from tools.console import Parser, UserError, bounded, file_name, run_program
 from train_gpt2 import attend, attend_in_tiles, attend_in_tiles_backward, by_rows, matmul
 from variants import llama_files
@@ -277,7 +276,8 @@ def named_config(name, V, maxT, kv_heads=0, tied=True):
 LLAMA = {"gpt2_forward": llama_forward, "gpt2_backward": llama_backward}
 LLAMA |= {name: getattr(llama_files, name) for name in ("TENSORS", "DECAYING", "tensor_shapes")}
 LLAMA |= {name: getattr(llama_files, name) for name in ("load_weights", "write_weights")}
-LLAMA["read_header"] = lambda out, *_: formats.check_kind(out, llama_files.MAGIC, f"--out {out}")
+# of a file that --out would replace, the lesson shows a part of its header
+LLAMA |= {"read_header": llama_files.header_to_replace, "GPT2Config": lambda config: config}
 
 
 def main(argv=None):
