@@ -2,6 +2,7 @@
 The notebook: it runs from its first cell to its last, and what is stored of it is small.
 """
 
+import importlib.util
 import re
 import shutil
 
@@ -45,3 +46,24 @@ def test_what_is_stored():
     badge, setup, *_ = (cell.source for cell in notebook.cells)
     address = re.search(r"/github/([\w/-]+)/blob/main/notebooks/gpt2.ipynb", badge)[1]
     assert f'REPOSITORY = "{address}"' in setup
+
+
+def test_pages_and_exercises_as_notebooks(tmp_path):
+    """All are made; a page runs, with its numbers, and an exercise is graded."""
+    spec = importlib.util.spec_from_file_location("notebooks", PROJECT / "doc" / "notebooks.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    folder = make_project(tmp_path / "copy")
+    shutil.copytree(PROJECT / "exercises", folder / "exercises")
+    made = {path.stem: path for path in module.write(folder / "build" / "notebooks")}
+    assert {"start", "attention", "exercise_06_layernorm"} < set(made) and len(made) > 30
+    outs = []
+    for name in "embedding", "exercise_01_product":
+        notebook = nbformat.read(made[name], 4)
+        nbformat.validate(notebook)
+        where = {"metadata": {"path": str(made[name].parent)}}
+        nbclient.NotebookClient(notebook, timeout=300, resources=where).execute()
+        outs.append(output_of(notebook))
+    shown = re.findall(r"^\[.*\]$", (PROJECT / "doc" / "embedding.md").read_text("utf-8"), re.M)
+    assert shown and all(line in outs[0] for line in shown[:3])
+    assert "not begun" in outs[1]
