@@ -614,13 +614,18 @@ def diagnose(name, module, tried, zeros, ones, stopped, source):
             return False
         return any(not close(r[g], c.want[g]) for r, c in pairs)
 
-    while open_:  # the mistake that explains most, first
-        counts = [sum(explains(results, g) for g in open_) for _, results in known]
-        if not counts or not max(counts):
-            break
-        mistake, results = known[counts.index(max(counts))]
-        found |= {g: mistake for g in open_ if explains(results, g)}
-        open_ = [g for g in open_ if not found[g]]
+    def compare(known):
+        while open_ := [g for g in wrong if not found[g]]:  # the mistake that explains most, first
+            counts = [sum(explains(results, g) for g in open_) for _, results in known]
+            if not counts or not max(counts):
+                return
+            mistake, results = known[counts.index(max(counts))]
+            found.update({g: mistake for g in open_ if explains(results, g)})
+
+    late = [pair for pair in known if re.search(mistakes_by_rule.LATE, pair[0])]
+    known = [pair for pair in known if not re.search(mistakes_by_rule.LATE, pair[0])]
+    compare(known)
+    open_ = [g for g in wrong if not found[g]]
     terms = {m.removesuffix(" is missing"): r for m, r in known if m.endswith(" is missing")}
     terms = {} if name == "adamw" else terms  # which is not linear in them
     letters = [c.letters for c in tried]
@@ -643,6 +648,7 @@ def diagnose(name, module, tried, zeros, ones, stopped, source):
             if not found[g] and not single and others:
                 phrase = factor_phrase([ratio(c.got[g], r[g]) for r, c in pairs], letters)
                 found[g] = f"{mistake}; and {phrase}" if phrase else None
+    compare(late)
     for g in open_:
         if not found[g] and g[1:] in EXERCISES[name].adds:
             twice = [call(name, module, c.inputs, 1.0)[g] for c in tried]

@@ -35,6 +35,7 @@ FIRST = {
         ("only the last batch counts", "batches = batches[-1:]"),
     ],
 }
+LATE = r"[A-Za-z] stands where 1 |1 - \w+ stands| too much$"  # what is said if nothing else fits
 WORDS = {
     "row_sum": "the row's sum",
     "onehot": "the 1 at the target",
@@ -192,6 +193,8 @@ def changes(node, names):
         for other in names:
             if other != node.id and (other.isupper(), "cache" in other) == kind:
                 yield f"{other} stands where {node.id} belongs", ast.Name(other, ast.Load())
+        if node.id.islower() and node.id not in WHOLE:
+            yield f"1 - {node.id} stands where {node.id} belongs", parse(f"1 - {node.id}")
         if node.id in ("tokens", "targets", "step"):
             for sign, where in ("-", "small"), ("+", "large"):
                 yield f"{node.id} are one too {where}", parse(f"{node.id} {sign} 1")
@@ -201,6 +204,8 @@ def changes(node, names):
     if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
         for other in {0, 1, 2, 3, node.value / 2, node.value * 2} - {node.value}:
             yield f"{other:g} stands where {node.value:g} belongs", ast.Constant(other)
+        for name in names if node.value == 1 else ():
+            yield f"{name} stands where 1 belongs", ast.Name(name, ast.Load())
     sums = isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Sub)
     passes = isinstance(node, ast.Call) and ast.unparse(node.func).endswith("_backward")
     if sums or passes:
@@ -231,6 +236,10 @@ def changes(node, names):
     if isinstance(node, ast.Name) and node.id == "batches":
         yield "the first batch is left out", parse("batches[1:]")
         yield "the last batch is left out", parse("batches[:-1]")
+    if isinstance(node, ast.Return) and not isinstance(node.value, ast.Tuple):
+        for name in names:
+            more = ast.BinOp(node.value, ast.Mult(), ast.Name(name, ast.Load()))
+            yield f"{name} is a factor too much", ast.Return(more)
     if isinstance(node, ast.For):
         stopped = [*node.body, ast.Break()]
         yield "the loop ends after its first turn", ast.For(node.target, node.iter, stopped, [])
@@ -296,8 +305,8 @@ def by_rule(name):
 # The axes that dout has, or can be cut into, and what an index of an axis is called
 AXES = {
     "product": "N OC", "bias": "B T C", "softmax": "N S", "gelu": "N C", "layernorm": "N C",
-    "embedding": "B T C", "attention_head": "T HS", "attention": "B T NH HS", "block": "B T C",
-    "flash": "T HS", "lora": "N OC",
+    "embedding": "B T C | N C", "attention_head": "T HS", "attention": "B T NH HS",
+    "block": "B T C", "flash": "T HS", "lora": "N OC",
 }  # fmt: skip
 NOUNS = {"B": "sequence", "T": "position", "N": "row", "NH": "head", "C": "channel"}
 NOUNS |= {"OC": "channel", "S": "element", "HS": "channel"}
@@ -318,18 +327,17 @@ PARTS = {
 
 def by_part(name, letters):
     """Yield what is wrong, and the function, where only a part of dout is used."""
-    axes = AXES.get(name, "").split()
-    shape = [letters[axis] for axis in axes]
 
-    def backward(change, axis, dout, *others):
+    def backward(change, shape, axis, dout, *others):
         changed = np.moveaxis(dout.reshape(shape).copy(), axis, 0)
         changed[:] = change(changed)
         changed = np.moveaxis(changed, 0, axis).reshape(dout.shape)
         return getattr(cases.LESSON, cases.EXERCISES[name].function)(changed, *others)
 
-    for i, axis in enumerate(axes):
-        for words, change in PARTS.items():
-            yield words.format(NOUNS[axis]), functools.partial(backward, change, i)
+    for axes in AXES.get(name, "").split("|"):
+        shape = [letters[axis] for axis in axes.split()]
+        for (i, axis), words in itertools.product(enumerate(axes.split()), PARTS):
+            yield words.format(NOUNS[axis]), functools.partial(backward, PARTS[words], shape, i)
 
 
 def variations(name, letters):

@@ -202,6 +202,8 @@ LEARNERS = r"""
 2   return x @ w.T
 | a factor of N is missing
 1   dw[:] = (x.T @ dout) / len(x)
+| dx: x is a factor too much
+2   return (dout @ w.T) * x
 | dx: the sums are multiplied
 2   return dout.sum(1, keepdims=True) * w.sum(1)
 | dw: x is not transposed
@@ -265,6 +267,8 @@ LEARNERS = r"""
 1   return e * (dout - (dout * e).sum(1, keepdims=True))
 | keepdims=True is forgotten
 1   return probs * (dout - (dout * probs).sum(1))
+| 1 - probs stands where probs belongs
+1   return (1 - probs) * (dout - (dout * probs).sum(1, keepdims=True))
 | the sign is wrong
 1   return probs * ((dout * probs).sum(1, keepdims=True) - dout)
 | the logarithm of the softmax
@@ -375,6 +379,8 @@ LEARNERS = r"""
 1   t = (e - 1) / (e + 1)
 | dx: it is nan or infinite
 3   return dout * (0.5 * x * (1 + t) / x + 0.5 * x * slope)
+| in the inner derivative, x stands where 1 belongs
+2   slope = (1 - t**2) * GELU_SCALE * (x + 3 * GELU_CUBIC * x**2)
 | 2 stands where 3 belongs
 2   slope = (1 - t**2) * GELU_SCALE * (1 + 2 * GELU_CUBIC * x**2)
 | sech is used
@@ -490,6 +496,8 @@ LEARNERS = r"""
 2   np.add.at(dwte, tokens.ravel() - 1, dout)
 | dwte: nothing is added to it: = alone
 2   dwte = dwte + np.eye(len(dwte))[tokens.ravel()].T @ dout
+| dwte: the last row is left out
+2   np.add.at(dwte, tokens.ravel()[:-1], dout[:-1])
 | dwte: only the first of a token's places counts
 2   flat = list(tokens.ravel())
 2   for t in set(flat):
@@ -743,6 +751,8 @@ LEARNERS = r"""
 | all but the returned loss: only the last batch counts
 5       gpt2_backward(1.0, cache, some)
 7           grads[n][:] = some[n]
+| all but the returned loss: loss stands where 1 belongs
+5       gpt2_backward(loss / len(batches), cache, some)
 | the returned loss: loss stands where mean_loss belongs
 9   return loss
 | accumulate changes wte
