@@ -97,12 +97,16 @@ def test_it_is_not_pytorchs(tmp_path, flags):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the unit of ru_maxrss is another one")
-@pytest.mark.parametrize("flags", ["", "--recompute --head-rows 256", "--flash"])
-def test_memory_that_is_said_is_taken(tmp_path, flags):
+@pytest.mark.parametrize(
+    "program",
+    ["tools/train.py", "tools/train.py --recompute --head-rows 256", "tools/train.py --flash",
+     "variants/lora.py"],
+)  # fmt: skip
+def test_memory_that_is_said_is_taken(tmp_path, program):
     """By the system's figure, to 5%; measured: 2% at most. Other sizes are in doc/recompute.md."""
     folder = add_data(make_project(tmp_path / "p"), count=20000)
     sizes = "--init d6 --data data/letters --batch-size 4 --seq-len 512 --steps 2 --no-save"
-    command = [sys.executable, "tools/train.py", *sizes.split(), *flags.split()]
+    command = [sys.executable, *program.split(), *sizes.split()]
     quiet = ["--val-every", "0", "--sample-every", "0"]
     with open(tmp_path / "out", "w") as out:
         process = subprocess.Popen([*command, *quiet], cwd=folder, stdout=out)

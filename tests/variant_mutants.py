@@ -193,6 +193,9 @@ MUTANTS = r"""
 + L * block if recompute  # recomputing saves nothing
 - "moments": num_parameters * 2
 + "moments": num_parameters  # v forgotten
+@ variants/lora.py
+- L * frozen * config.C
++ L * frozen  # the inputs of frozen layers counted
 
 == lora
 @ variants/lora.py

@@ -37,9 +37,8 @@ from variants.model import model_with
 
 import numpy as np
 
-LINEAR = "qkvw", "attprojw", "fcw", "fcprojw"  # can be adapted
+LINEAR = {"qkvw": 1, "attprojw": 1, "fcw": 1, "fcprojw": 4}  # can be adapted; of x: channels / C
 ADAMW = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}  # the lesson's
-SAMPLED = 64  # weights that a file of adapters has, to know their model by
 
 # In the place of a weight: w (OC, C), frozen; A (r, C) and B (OC, r), learned; scale, a number
 Adapted = namedtuple("Adapted", "w A B scale")
@@ -159,9 +158,9 @@ def merge(params):
 
 # ----------------------------------------------------------------------------
 # Files: adapters alone, as safetensors, with alpha and some weights of the model that they are for
-def sampled(flat):
+def sampled(flat, count=64):
     """Return some weights, which tell one model from another."""
-    return flat[:: -(-len(flat) // SAMPLED)].copy()
+    return flat[:: -(-len(flat) // count)].copy()
 
 
 def save_adapters(path, theta, shapes, scale, model):
@@ -233,10 +232,9 @@ def train(args):
     B, T = args.batch_size, args.seq_len
     text, val, V = load_data(args.data, B, T)
     flat, config = open_model(args, V)
-    digests = {f"--data {args.data}": text[0].digest}
-    if os.path.isfile(args.init):
-        digests[args.init] = formats.digest_in(args.init)
-    formats.check_one_vocabulary(digests, "prepare the text with the model's tokenizer")
+    digest, hint = text[0].digest, "prepare the text with the model's, prepro_text.py --tokenizer"
+    known = formats.digest_in(args.init) if os.path.isfile(args.init) else 0
+    formats.check_one_vocabulary({f"--data {args.data}": digest, args.init: known}, hint)
     shapes, scale = adapter_shapes(config, args.adapt, args.rank), args.alpha / args.rank
     theta = init_adapters(shapes, args.seed)
     if args.adapters:
@@ -252,6 +250,8 @@ def train(args):
     print(f"weights: {args.init}, {len(flat):,} parameters, {config}")
     print(f"adapters: {len(theta):,} numbers, {', '.join(shapes)}")
     sizes = memory.memory_needed(config, len(flat), B, T) | {"gradients": 0, "moments": 0}
+    frozen = sum(n for name, n in LINEAR.items() if f"{name}.A" not in shapes)
+    sizes["activations"] -= 4 * B * T * config.L * frozen * config.C  # whose x is not kept
     memory.print_memory(sizes | {"adapters": 4 * theta.nbytes})
     gpt2.keep_freed_memory()
     batches = min(args.val_batches or math.inf, token_files.num_batches(val, B, T))
@@ -260,8 +260,8 @@ def train(args):
             last = step == args.steps
             if args.val_every and (last or step % args.val_every == 0):
                 pairs = (get_batch(val, i, B, T) for i in range(batches))
-                losses = [float(MODEL.gpt2_forward(params, config, *xy)[0]) for xy in pairs]
-                print(f"step {step}: val loss {sum(losses) / batches:.6f}")
+                losses = (MODEL.gpt2_forward(params, config, *xy)[0] for xy in pairs)
+                print(f"step {step}: val loss {sum(map(float, losses)) / batches:.6f}")
             if args.sample_every and step and (last or step % args.sample_every == 0):
                 tokens = MODEL.generate(params, config, [end], np.random.default_rng(args.seed))
                 said = b"".join(vocabulary[next(tokens)] for _ in range(gpt2.SAMPLE_TOKENS))
@@ -283,7 +283,7 @@ def train(args):
             print(f"step {step}: train loss {loss:f} (took {ms:f} ms)", flush=True)
     if not args.no_save:
         save_adapters(args.out, theta, shapes, scale, flat)
-        print(f"wrote {args.out}; with the same --init, --adapters {args.out} --merge FILE")
+        print(f"wrote {args.out}; to merge: --init {args.init} --adapters {args.out} --merge FILE")
 
 
 def main(argv=None):
