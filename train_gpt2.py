@@ -8,7 +8,7 @@ probability of the token that did come next). A comment # (N, C) says that an ar
     B  sequences in a batch             L   blocks (the "12 layers" of GPT-2 124M)
     T  tokens in a sequence, <= maxT    NH  attention heads in a block
     N  rows, one for each token: B*T    HS  channels of a head: C / NH
-    C  channels of a row                V   tokens in the vocabulary
+    C  channels, numbers in a row       V   tokens in the vocabulary
 
 A layer is a pair of functions; w and b are its parameters, and x and out have a row for each token.
 
@@ -17,13 +17,13 @@ A layer is a pair of functions; w and b are its parameters, and x and out have a
 
 dx is the gradient of the loss with respect to x. A backward pass is the forward pass read upwards,
 by the chain rule; the cache holds what it needs from there. It fills dw and db, which it is given,
-and changes nothing else (but for embedding and head). Pages in doc/ derive them all. A block, where
+and changes nothing else (where it does, it says so). Pages in doc/ derive them all. A block, where
 ln is a layernorm, and qkv, attproj, fc and fcproj are linear layers:
 
     x ──┬── ln1 ── qkv ── attention ── attproj ── + ──┬── ln2 ── fc ── gelu ── fcproj ── + ── out
         └─────────────────────────────────────────┘   └──────────────────────────────────┘
 
-GPT-2 is an embedding, L blocks, a last layernorm, and the embedding once more, to score tokens.
+GPT-2 is an embedding, L blocks, a last layernorm, and a head: the embedding again, to score tokens.
 For speed, matmul(a, b) stands for a @ b, and @by_rows can be ignored until "Threads and chunks".
 """
 
@@ -40,7 +40,7 @@ from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # in NumPy's BLAS: matmul has its own
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of NumPy's BLAS: many calls run at once
 import numpy as np  # noqa: E402
 
 
@@ -50,7 +50,7 @@ def by_rows(f):
 
 
 # ----------------------------------------------------------------------------
-# Embedding: the vector of the token plus the vector of its position (doc/embedding.md)
+# Embedding: the token's row of wte, plus its position's row of wpe (doc/embedding.md)
 def embedding_forward(tokens, wte, wpe):
     """tokens (B, T), wte (V, C), wpe (maxT, C) -> out (B*T, C)."""
     B, T = tokens.shape
@@ -83,9 +83,9 @@ def normalize(x):
 @by_rows
 def normalize_backward(dnorm, norm, rstd):
     """dnorm and norm (N, C), rstd (N, 1) -> dx (N, C)."""
-    # norm_c = (x_c - mean) * rstd; d mean / d x_j = 1 / C, d rstd / d x_j = -rstd**2 * norm_j / C.
-    # So d norm_c / d x_j = rstd * ([c = j] - 1 / C - norm_c * norm_j / C), [c = j] being 1 or 0.
-    # dx_j = sum_c dnorm_c * that = rstd * (dnorm_j - mean(dnorm) - norm_j * mean(norm * dnorm)).
+    # With [c = j] 1 or 0: d centered_c / d x_j = [c = j] - 1 / C; d variance / d x_j = 2 centered_j
+    # / C, so d rstd / d x_j = -rstd**3 * centered_j / C. Both: d norm_c / d x_j = rstd * ([c = j] -
+    # 1 / C - norm_c * norm_j / C). Times norm_c's gradient, dnorm_c, and summed over c:
     along_norm = (dnorm * norm).mean(-1, keepdims=True)  # (N, 1)
     return (dnorm - dnorm.mean(-1, keepdims=True) - norm * along_norm) * rstd
 
@@ -135,12 +135,12 @@ def softmax(x):
 
 
 def attend(q, k, v):
-    """q (NH, B, t, HS) of the last t of S tokens, k and v (NH, B, S, HS) -> out like q, and att."""
+    """q (NH, B, t, HS), the last t of S tokens; k and v (NH, B, S, HS) -> out like q, and att."""
     t, HS = q.shape[2:]
     preatt = q @ k.mT / math.sqrt(HS)  # (NH, B, t, S): how well each query matches each key
     # the last t keys are those of the same tokens as the queries: -inf where a key is later
     preatt[..., -t:] += np.triu(np.full((t, t), -np.inf, q.dtype), 1)
-    att = softmax(preatt)
+    att = softmax(preatt)  # (NH, B, t, S)
     return att @ v, att
 
 
@@ -149,19 +149,19 @@ def attend_backward(dout, q, k, v, att):
     # out = att @ v. As in linear_backward, y = a @ u has da = dy @ u.mT and du = a.mT @ dy.
     datt = dout @ v.mT  # (NH, B, t, S)
     dv = att.mT @ dout
-    # One preatt_j changes every att_m = exp(preatt_m) / total, the sum over its query's keys:
-    # d att_m / d preatt_j = att_m * ((1 if m = j, else 0) - att_j). Times datt_m, summed over m:
+    # A row has att_m = exp(preatt_m) / sum_i exp(preatt_i): one preatt_j changes every att_m, by
+    # d att_m / d preatt_j = att_m * ([m = j] - att_j), [m = j] being 1 or 0. Summed with datt_m:
     # dpreatt_j = att_j * (datt_j - sum_m datt_m * att_m). Where masked, att_j = 0 makes it 0.
     dpreatt = att * (datt - (datt * att).sum(-1, keepdims=True))
-    # preatt = q @ k.mT / sqrt(HS). With a = q and u = k.mT: dq = dy @ k, dk = du.mT = dy.mT @ q.
-    dpreatt /= math.sqrt(q.shape[-1])  # from here on the gradient of q @ k.mT
+    dpreatt /= math.sqrt(q.shape[-1])  # preatt = q @ k.mT / sqrt(HS): now it is that of q @ k.mT
+    # With a = q and u = k.mT: dq = dy @ k, dk = du.mT = dy.mT @ q, dy being dpreatt.
     return dpreatt @ k, dpreatt.mT @ q, dv
 
 
 @by_rows
 def attend_in_tiles(q, k, v):
-    """q, k, v (NH, B, T, HS) -> out, and att of each tile, for the keys it sees. Rows: heads."""
-    ends = range(TILE, q.shape[2] + TILE, TILE)
+    """q, k, v (NH, B, T, HS) -> out, then each tile's att. For by_rows, a head is a row."""
+    ends = range(TILE, q.shape[2] + TILE, TILE)  # the last may be beyond T: slices stop there
     tiles = [attend(q[:, :, end - TILE : end], k[:, :, :end], v[:, :, :end]) for end in ends]
     return np.concatenate([out for out, _ in tiles], 2), *(att for _, att in tiles)
 
@@ -196,8 +196,8 @@ def attention_backward(dout, cache):
 
 
 # ----------------------------------------------------------------------------
-# GELU: x times the normal distribution's probability of a value below x (Hendrycks & Gimpel 2016),
-# by the approximation with tanh from its section 2, which GPT-2 was trained with (doc/gelu.md)
+# GELU: x times the standard normal distribution's probability of a value below x (Hendrycks &
+# Gimpel 2016), by the approximation with tanh of its section 2, as in GPT-2 (doc/gelu.md)
 GELU_SCALE, GELU_CUBIC = math.sqrt(2 / math.pi), 0.044715
 
 
@@ -259,7 +259,7 @@ def head_backward(dloss, cache, dwte):
 
 
 # ----------------------------------------------------------------------------
-# Block: attention, then two linear layers on each row; each adds to the row (doc/block.md)
+# Block: attention adds to each row, then two linear layers with a GELU do (doc/block.md)
 def block_forward(x, p, B, NH):
     """x (B*T, C), p a block's tensors by name -> out (B*T, C)."""
     ln1, ln1_cache = layernorm_forward(x, p["ln1w"], p["ln1b"])
@@ -296,7 +296,7 @@ def block_backward(dout, cache, g):
 # Model: embedding, blocks, a last layernorm, head; and their parameters (doc/model.md)
 GPT2Config = namedtuple("GPT2Config", "maxT V L NH C")  # in the order of the weight file's header
 
-# Kinds of tensors. Random values have a standard deviation of 0.02 in a MATRIX, and of 0.02 /
+# Random values have a standard deviation of 0.02 in a MATRIX, and of 0.02 /
 # sqrt(2L) in a PROJECTION, because x adds up the outputs of 2L of these (Radford et al. 2018, 4.1,
 # and 2019, 2.3). A SCALE begins as 1, a SHIFT as 0. Weight decay is for matrices and projections.
 MATRIX, PROJECTION, SCALE, SHIFT = "matrix", "projection", "scale", "shift"
@@ -348,7 +348,7 @@ def gpt2_forward(params, config, tokens, targets):
 
 
 def gpt2_backward(dloss, cache, grads):
-    """dloss, a number. Fills grads with the gradient of dloss * loss. The cache is used up."""
+    """dloss, a number. Fills grads with dloss * loss's gradient. Overwrites the cache's probs."""
     embedding_cache, block_caches, lnf_cache, head_cache = cache
     dx = head_backward(dloss, head_cache, grads["wte"])
     dx = layernorm_backward(dx, lnf_cache, grads["lnfw"], grads["lnfb"])
@@ -383,7 +383,7 @@ def adamw(p, g, m, v, *, step, lr, beta1, beta2, eps, weight_decay):
     m += g  # so the gradient of i steps ago weighs beta1**i
     v *= beta2
     v += g * g
-    m_hat = m / ((1 - beta1**step) / (1 - beta1))  # by the weights' sum 1 + ... + beta1**(step - 1)
+    m_hat = m / ((1 - beta1**step) / (1 - beta1))  # the weights' sum is 1 + ... + beta1**(step - 1)
     v_hat = v / ((1 - beta2**step) / (1 - beta2))
     if weight_decay:
         p *= 1 - lr * weight_decay
@@ -408,7 +408,7 @@ def learning_rate(step, steps, lr, warmup, min_lr_frac):
 
 def clip_gradients(grads, max_norm):
     """Scale grads to a norm of at most max_norm; return the norm before (Pascanu et al. 2013)."""
-    rows = [grad.reshape(-1, grad.shape[-1]) for grad in grads.values()]  # a row's vecdot: (N,)
+    rows = [grad.reshape(-1, grad.shape[-1]) for grad in grads.values()]  # vecdot: a sum a row
     norm = math.sqrt(sum(by_rows(np.vecdot)(x, x).sum(dtype=np.float64) for x in rows))
     if max_norm < norm < math.inf:  # scaling can't mend inf or nan
         for grad in grads.values():
@@ -419,24 +419,24 @@ def clip_gradients(grads, max_norm):
 # ----------------------------------------------------------------------------
 # Threads and chunks: NumPy computes a * b + c on one core, in two passes over memory. A chunk of
 # rows that fits a core's cache is still there in the second pass; and each core takes a share of
-# the chunks, because NumPy releases the GIL while it computes (doc/threads.md)
+# the chunks, because NumPy lets other threads run while it computes (doc/threads.md)
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-with contextlib.suppress(OSError, ValueError):  # a container may get the time of a few cores only
+with contextlib.suppress(OSError, ValueError):  # a container's quota, by its period; or max
     CORES = min(CORES, math.ceil(np.divide(*np.loadtxt("/sys/fs/cgroup/cpu.max"))))
 THREADS = int(os.environ.get("OMP_NUM_THREADS", CORES))  # which PyTorch obeys, too
 POOL, CHUNK = ThreadPoolExecutor(THREADS), 2**18  # numbers of the largest array in a chunk
 
 
 def in_chunks(f, arrays, options):
-    """Return f(*arrays, **options), f being decorated with by_rows, from chunks of the arrays."""
+    """Return f(*arrays, **options), computed some rows at a time, by all threads."""
     n, chunks = len(arrays[0]), math.ceil(max(a.size for a in arrays) / CHUNK)
     if n < 2 or chunks < 2:
         return f(*arrays, **options)
-    chunks += -chunks % THREADS  # up to a multiple of THREADS, so that all have as many
+    chunks += -chunks % THREADS  # rounded up, so that each thread gets as many
     size = math.ceil(n / chunks)
 
     def results(rows):
-        found = f(*(a[rows] for a in arrays), **options)
+        found = f(*(a[rows] for a in arrays), **options)  # an array, some, or None
         return found if isinstance(found, tuple) else () if found is None else (found,)
 
     # f is called with no rows, too, which tells the shapes and dtypes of its results
@@ -471,7 +471,7 @@ def keep_freed_memory():
 
 
 # ----------------------------------------------------------------------------
-# Files, as llm.c has them, Karpathy's GPT-2 in C: behind a header of 256 int32 (doc/files.md)
+# Files, in the formats of llm.c, Karpathy's GPT-2 in C: 256 int32, then the data (doc/files.md)
 HERE = Path(__file__).resolve().parent
 WEIGHTS_FILE, TOKENIZER_FILE = HERE / "gpt2_124M.bin", HERE / "gpt2_tokenizer.bin"
 SHAKESPEARE, SAMPLE_TOKENS, GPT2_VOCAB_SIZE = HERE / "data" / "tiny_shakespeare", 64, 50257
@@ -500,7 +500,7 @@ def load_weights(path):
     config = GPT2Config(*read_header(path, WEIGHTS_MAGIC, 3)[2:7])
     wte, padding = config.V * config.C, -config.V % 128 * config.C
     count, have = num_parameters(config) + padding, os.path.getsize(path) - HEADER_BYTES
-    if min(config) < 1 or config.C % config.NH or have < 4 * count:  # a checkpoint has more
+    if min(config) < 1 or config.C % config.NH or have < 4 * count:  # a checkpoint has moments, too
         sys.exit(f"{path}: damaged or cut short, its header says {config}")
     flat = np.fromfile(path, "<f4", count, offset=HEADER_BYTES)
     return np.delete(flat, slice(wte, wte + padding)), config
@@ -509,7 +509,7 @@ def load_weights(path):
 def load_tokens(path):
     """Read a token file -> its tokens, an array; V. Raises SystemExit."""
     _, _, count, V, *_ = read_header(path, TOKENS_MAGIC, 1)
-    tokens, V = np.fromfile(path, "<u2", offset=HEADER_BYTES), V or GPT2_VOCAB_SIZE  # llm.c: 0
+    tokens, V = np.fromfile(path, "<u2", offset=HEADER_BYTES), V or GPT2_VOCAB_SIZE  # 0 by llm.c
     if not 0 < len(tokens) == count or tokens.max() >= V:
         sys.exit(f"{path}: damaged, its header says {count:,} tokens, all below {V:,}")
     return tokens, V
@@ -552,25 +552,25 @@ def make_parser():
 
 
 def get_batch(tokens, i, B, T):
-    """Return batch i, B windows of T tokens, wrapping around: x and y (B, T), y is a token on."""
+    """Return batch i, B windows of T tokens, wrapping around: x and y (B, T), y one token later."""
     windows = np.arange(i * B, i * B + B) % ((len(tokens) - 1) // T)  # of T tokens and a target
     places = windows[:, None] * T + np.arange(T)  # (B, T)
     return tokens[places].astype(np.int64), tokens[places + 1].astype(np.int64)
 
 
 def evaluate(params, config, tokens, B, T, batches):
-    """Return the mean loss of that many batches, from the first on, or of all; 0: of all."""
+    """Return the mean loss of the first batches; of all, if batches is 0 or there are fewer."""
     batches = min(batches if batches > 0 else math.inf, (len(tokens) - 1) // (B * T))
     pairs = (get_batch(tokens, i, B, T) for i in range(batches))
     return sum(float(gpt2_forward(params, config, x, y)[0]) for x, y in pairs) / batches
 
 
 def generate(params, config, tokens, rng):
-    """Yield a token that follows tokens, a list, drawn by its probability; then the next."""
+    """Yield tokens that go on after tokens, a list, each drawn by its probability."""
     while True:
         x = np.array([tokens[-config.maxT :]])  # (1, T)
         _, cache = gpt2_forward(params, config, x, x)  # there are no targets; they change no probs
-        probs = cache[-1][0][-1].astype(np.float64)  # (V,): head_forward's, at the last token
+        probs = cache[-1][0][-1].astype(np.float64)  # (V,): the head's probs, of its last row
         tokens = [*tokens, int(rng.choice(len(probs), p=probs / probs.sum()))]
         yield tokens[-1]
 
@@ -592,7 +592,7 @@ def main(args):
     if not config.V == V == val_V == len(vocabulary):
         sys.exit(f"{init}: V={config.V}, {data}: {V}, {val_V}, {len(vocabulary)}; try --init d4")
     if not 1 <= T <= config.maxT or not 1 <= B < min(len(train), len(val)) / T:
-        sys.exit(f"{init}, {data}: not for --seq-len {T}, --batch-size {B}; take other numbers")
+        sys.exit(f"{init}, {data}: --seq-len {T} or --batch-size {B} is too large, or below 1")
     if not args.no_save and not os.access(f"{Path(args.out).absolute().parent}/", os.W_OK):
         sys.exit(f"--out {args.out}: can't be written; give another place, or --no-save")
     if not args.no_save and os.path.exists(args.out):
@@ -600,16 +600,16 @@ def main(args):
     print(f"weights: {init}, {len(flat):,} parameters, {config}")
     print(f"data: {data}, {len(train):,} tokens, and {len(val):,} for validation")
     keep_freed_memory()
-    params, loss = named_views(flat, config), 0.0  # the latest loss
+    params = named_views(flat, config)
     grads, m, v = (named_views(np.zeros_like(flat), config) for _ in range(3))
     with contextlib.suppress(KeyboardInterrupt):  # after Ctrl-C, what it has learned is saved
         for step in range(args.steps + 1):
             last = step == args.steps
             if args.val_every and (last or step % args.val_every == 0):
-                loss = evaluate(params, config, val, B, T, args.val_batches)
-                print(f"step {step}: val loss {loss:.6f}")
+                val_loss = evaluate(params, config, val, B, T, args.val_batches)
+                print(f"step {step}: val loss {val_loss:.6f}")
             sample = args.sample_every and step and (last or step % args.sample_every == 0)
-            if (last or sample) and not np.isfinite(loss + evaluate(params, config, val, B, T, 1)):
+            if (last or sample) and not math.isfinite(evaluate(params, config, val, B, T, 1)):
                 sys.exit("the loss is not finite, and the weights are not saved; try a lower --lr")
             if sample:
                 tokens = generate(params, config, [end], np.random.default_rng((args.seed, step)))
@@ -617,12 +617,12 @@ def main(args):
                 print(f"step {step}: sample\n---\n{text.decode('utf-8', 'replace')}\n---")
             if last:
                 break
-            began = time.perf_counter()
+            began = time.perf_counter()  # the step: forward, backward, clip, AdamW
             loss, cache = gpt2_forward(params, config, *get_batch(train, step, B, T))
             gpt2_backward(1.0, cache, grads)
             del cache  # the activations, before the next ones are allocated
             norm = clip_gradients(grads, args.grad_clip if args.grad_clip > 0 else math.inf)
-            if not (loss < 10 * math.log(V) and norm < math.inf):  # guessing has ln(V); or nan
+            if not (loss < 10 * math.log(V) and norm < math.inf):  # ln(V): by guessing; nan fails
                 sys.exit(f"step {step}: loss {loss}, gradient norm {norm}; try a lower --lr")
             lr = learning_rate(step, args.steps, args.lr, args.warmup, args.min_lr_frac)
             adamw_update(params, grads, m, v, step + 1, lr, weight_decay=args.weight_decay)
