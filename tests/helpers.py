@@ -126,11 +126,6 @@ def tokenizer_bytes(vocabulary, end_of_text):
     return header(20240328, 2, len(vocabulary), end_of_text) + b"".join(parts)
 
 
-def boundaries(*sizes, start=1024):
-    """Return where the parts of a file begin and end: start, and then after so many bytes each."""
-    return [start, *(start + np.cumsum(sizes)).tolist()]
-
-
 def tensor_sizes(config, padding=True, itemsize=4):
     """Return the bytes of the 16 tensors in a file, the padding behind wte as one more."""
     wte, *others = (int(np.prod(shape)) for _, shape in shapes(config))
@@ -320,32 +315,25 @@ def torch_gpt2(params, config, x, y):
 # Files of Hugging Face
 
 
-def safetensors_shapes(maxT, V, C):
-    """Return name -> shape in Hugging Face's GPT-2, of one block."""
-    shapes = {"wte.weight": (V, C), "wpe.weight": (maxT, C)}
-    for name, shape in {
-        "ln_1": (C,), "attn.c_attn": (C, 3 * C), "attn.c_proj": (C, C),
-        "ln_2": (C,), "mlp.c_fc": (C, 4 * C), "mlp.c_proj": (4 * C, C),
-    }.items():  # fmt: skip
-        shapes |= {f"h.0.{name}.weight": shape, f"h.0.{name}.bias": shape[-1:]}
-    return shapes | {"ln_f.weight": (C,), "ln_f.bias": (C,)}
+def encode(values, dtype):
+    """Return the bytes of a float32 array in a dtype of safetensors."""
+    if dtype == "BF16":
+        return (values.view(np.uint32) >> 16).astype("<u2").tobytes()
+    return values.astype({"F32": "<f4", "F16": "<f2", "F64": "<f8"}[dtype]).tobytes()
 
 
-def safetensors_bytes(shapes, dtypes, bytes_of):
-    """
-    Return a .safetensors file, and the boundaries of the tensors in it.
-
-    dtypes has one for each tensor, in the order of shapes; bytes_of(n) gives their n bytes.
-    """
-    entries, sizes = {}, []
-    for (name, shape), dtype in zip(shapes.items(), dtypes, strict=True):
-        begin = sum(sizes)
-        sizes.append(int(np.prod(shape)) * {"F16": 2, "BF16": 2, "F32": 4, "I64": 8}[dtype])
-        offsets = [begin, begin + sizes[-1]]
-        entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": offsets}
-    text = json.dumps({"__metadata__": {"format": "pt"}, **entries}).encode()
-    data = struct.pack("<Q", len(text)) + text + bytes_of(sum(sizes))
-    return data, boundaries(*sizes, start=8 + len(text))
+def write_safetensors(path, named, dtype="F32", change=None):
+    """Write a file; change(header) may damage the header, a dict, or replace it with bytes."""
+    header, data = {"__metadata__": {"format": "pt"}}, b""
+    for name, array in named.items():
+        encoded = encode(array, dtype)
+        offsets = [len(data), len(data) + len(encoded)]
+        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": offsets}
+        data += encoded
+    header = (change and change(header)) or header
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+    return path
 
 
 # ----------------------------------------------------------------------------
@@ -388,11 +376,8 @@ def write_llama_folder(folder, params, config, dtype="F32", drop=(), **settings)
                     w[row] = ours[row - i + (2 * i if i < HS // 2 else 2 * (i - HS // 2) + 1)]
             named[f"model.layers.{l}.{theirs}.weight"] = w
     named = {name: w for name, w in named.items() if name not in drop}
-    data = b"".join(w.astype("<f2" if dtype == "F16" else "<f4").tobytes() for w in named.values())
-    shapes = {name: w.shape for name, w in named.items()}
     folder.mkdir()
-    data, _ = safetensors_bytes(shapes, [dtype] * len(shapes), lambda _: data)
-    write(folder / "model.safetensors", data)
+    write_safetensors(folder / "model.safetensors", named, dtype)
     given = {
         "model_type": "llama", "hidden_size": C, "intermediate_size": H, "num_hidden_layers": L,
         "num_attention_heads": NH, "num_key_value_heads": NKV, "vocab_size": V,

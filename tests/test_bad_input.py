@@ -25,7 +25,7 @@ import traceback
 from pathlib import Path
 
 import train_gpt2 as gpt2
-from tools import checkpoints, formats, log
+from tools import checkpoints, formats, huggingface, log, tensor_file
 from variants import llama_files
 
 import numpy as np
@@ -40,8 +40,6 @@ from helpers import (
     llama2c_bytes,
     make_project,
     random_tensors,
-    safetensors_bytes,
-    safetensors_shapes,
     weight_bytes,
     write_llama_folder,
     write_tokenizer,
@@ -56,11 +54,7 @@ MODES = {"python": [], "python -O": ["-O"]}
 # A project with good files
 
 CONFIG = gpt2.GPT2Config(maxT=16, V=V, L=1, NH=1, C=4)
-SHAPES = safetensors_shapes(16, V, 64)
-NORMAL = np.random.default_rng(0).standard_normal
-SAFETENSORS, _ = safetensors_bytes(
-    SHAPES, ["F32"] * len(SHAPES), lambda n: NORMAL(n // 4, np.float32).tobytes()
-)
+HF_CONFIG = CONFIG._replace(C=64)
 BASE = {  # flags that each program gets first, so that a row has only those that matter
     "train_gpt2.py": "--data data/x --seq-len 16 --steps 3 --val-every 0 --sample-every 0",
     "tools/train.py": "--seq-len 16 --steps 3 --val-every 0 --sample-every 0",
@@ -110,7 +104,7 @@ def make_good_files(folder):
         (folder / name).write_bytes(weight_bytes(config, 3, m, bytes(4), (m, v), text))
     config = llama_files.LlamaConfig(8, 4, 1, 2, 1, V, 16, False)
     shapes = llama_files.tensor_shapes(config)
-    llama = {name: NORMAL(shape, np.float32) for name, shape in shapes.items()}
+    llama = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
     (folder / "llama.bin").write_bytes(llama2c_bytes(llama, config, 1))
     write_llama_folder(folder / "llama", llama, config)
     (folder / "tests").mkdir()
@@ -119,8 +113,9 @@ def make_good_files(folder):
         shutil.copy(PROJECT / "tests" / name, folder / copy)
 
     (folder / "hf").mkdir()
+    views = [*huggingface.hf_views(gpt2.init_weights(HF_CONFIG), HF_CONFIG)]
     for path in folder / "hf.safetensors", folder / "hf" / "model.safetensors":
-        path.write_bytes(SAFETENSORS)
+        tensor_file.write(path, views)
     (folder / "hf" / "config.json").write_text('{"n_head": 1}')
     for name in "text.txt", "more.txt", "data/tiny_shakespeare.txt":
         (folder / name).write_text("abc. jihg fed. \n" * 20)
@@ -204,6 +199,10 @@ def field(path, i, value):
 
 def few_tokens(path, count):
     write_tokens(path, [1] * int(count))
+
+
+def million_spaces(path):
+    has(path, b"a" + b" " * 10**6 + b"x")
 
 
 def many_tokens(path):
@@ -471,6 +470,7 @@ FILES = [
             ("nul", ".*NUL.*; .*UTF-8"),
         )
     ),
+    (f"{TEXT} --vocab-size 257", "text.txt: million_spaces", "white space in a row .*; shorten it"),
     (f"{TEXT} more.txt", "more.txt: latin", f"more.txt: {NOT_TEXT}save it as"),
     *(
         (SHAKESPEARE, f"data/tiny_shakespeare.txt: {how}", f"{says}delete it")

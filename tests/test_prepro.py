@@ -23,7 +23,7 @@ import train_gpt2 as gpt2
 from tools import encoding as encodings
 from tools import prepare, token_files
 from tools.console import Unavailable, UserError
-from tools.encoding import encode, encode_text, text_pieces
+from tools.encoding import text_pieces
 from tools.formats import load_tokenizer, load_tokens
 from tools.train import load_data
 from train_gpt2 import HERE
@@ -301,15 +301,6 @@ def test_a_hostile_archive_leaves_nothing(tmp_path, what):
     with pytest.raises(UserError, match="can't be unpacked .*; delete it"):
         prepro_tinystories.unpack(path, path.parent / "stories")
     assert [p.name for p in tmp_path.rglob("*")] == ["inner", "stories.tar.gz"]
-
-
-def test_an_absolute_path_lands_in_the_folder(tmp_path):
-    outside = tmp_path / "outside.json"
-    path = tmp_path / "stories.tar.gz"
-    path.write_bytes(archive({str(outside): b"[]"}))
-    prepro_tinystories.unpack(path, tmp_path / "stories")
-    assert not outside.exists()
-    assert (tmp_path / "stories" / outside.relative_to("/")).read_bytes() == b"[]"
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped"])
@@ -615,41 +606,6 @@ def test_several_at_once_do_not_disturb_each_other(project):
     names = [f"python_docs_{what}.bin" for what in ("tokenizer", "train", "val")]
     assert sorted(os.listdir(project / "data")) == names
     assert text_of(project / "data" / "python_docs").count("<|endoftext|>") > 50
-
-
-# ----------------------------------------------------------------------------
-# White space without end
-
-
-@settings(max_examples=200, deadline=None)
-@given(
-    text=st.text("a1.' \n\t\u3000\x85\x1c\u2028é", max_size=40) | st.text(max_size=30),
-    run=st.integers(1, 6),
-)
-def test_white_space_has_the_same_tokens_however_it_is_cut(tokenizer_file, text, run):
-    encoding = encoding_of(tokenizer_file)
-    with pytest.MonkeyPatch.context() as patch:
-        pattern = encodings.LONG_SPACE.pattern.replace(str(encodings.LONG_RUN), str(run))
-        patch.setattr(encodings, "LONG_RUN", 0)
-        patch.setattr(encodings, "LONG_SPACE", re.compile(pattern))
-        assert encode_text(text, encoding) == encoding.encode_ordinary(text)
-
-
-@pytest.mark.parametrize("space, behind", [(" ", "x"), (" ", ""), ("\u3000", "x"), (" \n", "")])
-def test_a_million_spaces(space, behind):
-    vocabulary = [*(bytes([i]) for i in range(256)), b"  ", b"\n\n", b"<end>"]
-    text = "a" + space * (2**20 // len(space)) + behind
-    ids = encode(text, vocabulary, 258)
-    assert b"".join(vocabulary[i] for i in ids).decode() == text
-    if space == " ":  # in pairs, but for one before the x
-        assert ids == [97, *[256] * (2**19 - bool(behind)), *[32, 32, 120][: 3 * len(behind)]]
-
-
-def test_a_file_of_a_million_spaces(tmp_path, encoding):
-    (tmp_path / "x").write_text(" " * 10**6 + "x" + "\n" * 10**6)
-    prepro_text.main([str(tmp_path / "x")])
-    expected = [50256, *[220] * (10**6 - 1), *encoding.encode_ordinary(" x"), *[628] * (5 * 10**5)]
-    assert np.concatenate(splits_of("x")).tolist() == expected
 
 
 # ----------------------------------------------------------------------------

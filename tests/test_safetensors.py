@@ -12,18 +12,13 @@ from tools.console import UserError
 
 import numpy as np
 import pytest
+from helpers import write_safetensors
 
 TINY = gpt2.GPT2Config(maxT=7, V=11, L=2, NH=1, C=64)
 
 
 def random_flat(config, seed=0):
     return np.random.default_rng(seed).standard_normal(gpt2.num_parameters(config), np.float32)
-
-
-def encode(values, dtype):
-    if dtype == "BF16":
-        return (values.view(np.uint32) >> 16).astype("<u2").tobytes()
-    return values.astype({"F32": "<f4", "F16": "<f2", "F64": "<f8"}[dtype]).tobytes()
 
 
 def hf_tensors(flat, config):
@@ -40,20 +35,6 @@ def hf_tensors(flat, config):
             out[f"h.{l}.{hf}.bias"] = p[ours + "b"][l]
     out["ln_f.weight"], out["ln_f.bias"] = p["lnfw"], p["lnfb"]
     return {name: np.ascontiguousarray(a) for name, a in out.items()}
-
-
-def write_safetensors(path, named, dtype="F32", change=None):
-    """Write a file; change(header) may damage the header, a dict, or replace it with bytes."""
-    header, data = {"__metadata__": {"format": "pt"}}, b""
-    for name, array in named.items():
-        encoded = encode(array, dtype)
-        offsets = [len(data), len(data) + len(encoded)]
-        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": offsets}
-        data += encoded
-    header = (change and change(header)) or header
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
-    return path
 
 
 @pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])

@@ -103,33 +103,15 @@ def write_gpt2_tokenizer(path):
 # ----------------------------------------------------------------------------
 # Text to tokens
 
-# At a run of a million characters of white space tiktoken panics: its pattern, which looks ahead
-# there, keeps a place for each of them. Unlike Python's, its \s is without \x1c to \x1f.
-LONG_RUN = 2**17
-LONG_SPACE = re.compile(rf"([^\S\x1c-\x1f]{{{LONG_RUN},}})")
-
-
-@functools.lru_cache(1)
-def without_words(encoding):
-    """Return an encoding with the same tokens that merges over the whole text."""
-    ranks = {token: encoding.encode_single_token(token) for token in encoding.token_byte_values()}
-    ranks.pop(END_OF_TEXT.encode(), None)
-    whole = needed("tiktoken").Encoding
-    return whole("whole", pat_str=r"[\s\S]+", mergeable_ranks=ranks, special_tokens={})
+LONG_SPACE = re.compile(r"(?<!\s)\s{131072}")  # 2**17; at a million tiktoken panics
 
 
 def encode_text(text, encoding):
-    """Return encoding.encode_ordinary(text), also where white space goes on for ever."""
-    if len(text) < LONG_RUN:
-        return encoding.encode_ordinary(text)
-    tokens, (first, *others) = [], LONG_SPACE.split(text)
-    for space, behind in zip(others[::2], others[1::2], strict=True):
-        tokens += encoding.encode_ordinary(first)
-        # All of the run is one word, but for its last character if another word follows.
-        one_word = space[:-1] if behind else space
-        tokens += without_words(encoding).encode_ordinary(one_word)
-        first = space[-1] + behind if behind else ""
-    return tokens + encoding.encode_ordinary(first)
+    """Return encoding.encode_ordinary(text). UserError for white space that goes on for ever."""
+    if LONG_SPACE.search(text):
+        what = "more white space in a row than tiktoken takes, 131,072 characters"
+        raise UserError(f"the text has {what}; shorten it")
+    return encoding.encode_ordinary(text)
 
 
 def encoder(vocabulary, end_of_text, whose):

@@ -257,9 +257,9 @@ def load_tokenizer(path):
     """Read a tokenizer file, each token's length and bytes -> the bytes; end-of-text's number."""
     hint = "the script that made the token files makes it, too; for GPT-2's, reference_gpt2.py"
     _, _, count, end_of_text, *_ = read_header(path, TOKENIZER_MAGIC, (2,), hint)
-    data = Path(path).read_bytes() if os.path.getsize(path) <= HEADER_BYTES + 256 * count else b""
+    data = Path(path).read_bytes()
     at, vocabulary = HEADER_BYTES, []
-    while at < len(data) and len(vocabulary) <= count:
+    while at < len(data):
         vocabulary.append(data[at + 1 : at + 1 + data[at]])
         at += 1 + data[at]
     if at != len(data) or len(vocabulary) != count or not 0 <= end_of_text < count:
