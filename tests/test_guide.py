@@ -20,6 +20,7 @@ SHORTER = {  # what a command has in it: the flags that it gets
     "tools/train.py --init d2": "--steps 30",
     "--resume words.bin": "--steps 40",
     "--save torch.bin": "--steps 3",
+    "variants/train_llama.py": "--steps 3 --val-every 0",
     "python train_gpt2.py": "--steps 3 --val-every 2 --val-batches 1 --sample-every 2",
 }
 NOT_HERE = "pip install", "pytest", "ruff"  # what CI does before, and what this is a part of
