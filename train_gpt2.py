@@ -436,7 +436,7 @@ def in_chunks(f, arrays, options):
     size = math.ceil(n / chunks)
 
     def results(rows):
-        found = f(*(a[rows] for a in arrays), **options)  # an array, some, or None
+        found = f(*(a[rows] for a in arrays), **options)
         return found if isinstance(found, tuple) else () if found is None else (found,)
 
     # f is called with no rows, too, which tells the shapes and dtypes of its results

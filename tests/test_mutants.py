@@ -576,8 +576,8 @@ MUTANTS = r"""
 - (loss < 10 * math.log(V) and norm < math.inf)
 + loss < 10 * math.log(V)  # a gradient that is not finite goes on
 ? test_loop.py -k a_weight
-- np.isfinite(loss + evaluate(params, config, val, B, T, 1))
-+ np.isfinite(loss)  # the loss before the last step has to be finite
+- math.isfinite(evaluate(params, config, val, B, T, 1))
++ math.isfinite(loss)  # the loss before the last step has to be finite
 ? test_loop.py -k test_samples
 - default_rng((args.seed, step))
 + default_rng((1337, step))  # samples of one seed
