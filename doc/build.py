@@ -21,7 +21,9 @@ COURSE = (  # in the order of doc/README.md
     "start numpy rules linear softmax head gelu layernorm embedding attention block model adamw "
     "schedule loss gradcheck accumulation sampling threads files step"
 ).split()
-MORE = "guide recipes see evaluate answers llama flash_attention recompute lora proof speed errors".split()
+MORE = (
+    "guide recipes see evaluate answers llama flash_attention recompute lora proof speed errors"
+).split()
 FENCE = re.compile(r"(^```.*?^```\n)", re.M | re.S)
 LINK = re.compile(r"(?<=\]\()(?!\w+:)([^)\s#]+)")
 STYLE = """
