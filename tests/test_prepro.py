@@ -585,19 +585,6 @@ def test_the_default_dataset_is_not_replaced(project, tmp_path):
     assert (project / "tiny_shakespeare_train.bin").exists()  # in another folder any name will do
 
 
-def test_a_disk_that_fills_up_leaves_the_data_that_were_there(project, tmp_path):
-    pytest.importorskip("resource", reason="Windows has no such limits")
-    flags = "--bytes", "--name", tmp_path / "x"
-    for content, size in ("old", 3000), ("new", 300_000):
-        (tmp_path / content).write_text(content * size)
-    succeeded(run(project, "prepro_text.py", tmp_path / "old", *flags))
-    before = {path.name: path.read_bytes() for path in tmp_path.glob("x_*")}
-    limit = within("import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6))")
-    done = run(project, "prepro_text.py", tmp_path / "new", *flags, python=limit)
-    failed(done, f"cannot write in {tmp_path}: File too large; --name FOLDER/NAME")
-    assert {path.name: path.read_bytes() for path in tmp_path.glob("x_*")} == before
-
-
 def test_several_at_once_do_not_disturb_each_other(project):
     running = [start(project, "prepro_pythondocs.py") for _ in range(6)]
     for process in running:

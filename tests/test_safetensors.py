@@ -113,6 +113,7 @@ DAMAGES = {
         "'more' is none of a GPT-2's",
     ),
     "a list": (lambda h: b"[]", "damaged"),
+    "a number": (lambda h: b"7", "damaged"),
     "no JSON": (lambda h: b"{", "damaged"),
     "no text": (lambda h: b"\xff\xfe", "damaged"),
     "deep": (lambda h: b"[" * 10**5, "damaged"),

@@ -237,15 +237,6 @@ def test_shards_in_their_order(tmp_path):
     assert tokens[:].tolist() == [5, 6]
 
 
-def test_a_file_that_was_cut_short(tmp_path):
-    path = write(tmp_path / "x.bin", token_bytes([5, 6, 7, 8, 9], 10))
-    tokens = token_files.TokenFile(path)
-    assert tokens[1:4].tolist() == [6, 7, 8]
-    os.truncate(path, 1030)
-    with pytest.raises(UserError, match="x.bin: was changed during the run"):
-        tokens[0:2]
-
-
 def test_shards_that_do_not_belong_together(tmp_path):
     assert f"{tmp_path / 'x.bin'}: there is no file" in refusal(load_shards, tmp_path / "x")
     write_tokens(tmp_path / "x_0.bin", [1, 2], 11)
