@@ -712,6 +712,9 @@ def check_dtypes(name, module, path, case):
                     raise Stop(f"{g}: float64 becomes {array.dtype}")
                 hint = "a NumPy number of float64, or an array without dtype=, does that"
                 raise Stop(f"{g}: right in float64, but float32 becomes {array.dtype}; {hint}")
+            if not np.isfinite(array).all():
+                hint = "a division by 0 there, or a large exp, which would cancel on paper?"
+                raise Stop(f"{g}: right in float64, but nan or infinite in float32: {hint}")
             if not close(array, case.want[g], 1e-3):
                 raise Stop(f"{g}: right in float64, but not in float32; {worst_of(g, array, case)}")
 

@@ -324,7 +324,7 @@ LEARNERS = r"""
 4   return d
 | the sign of the 1 at the target
 3   d[rows, targets] += 1
-| right in float64, but not in float32
+| right in float64, but nan or infinite in float32
 2   N, d = len(targets), np.zeros_like(probs)
 3   d[rows, targets] = -dloss / N / probs[rows, targets]
 4   return probs * (d - (d * probs).sum(-1, keepdims=True))
