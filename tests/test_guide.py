@@ -17,6 +17,9 @@ import pytest
 from helpers import PROJECT, make_project, succeeded, without_network
 
 SHORTER = {  # what a command has in it: the flags that it gets
+    "--recompute": "--steps 2",
+    "--flash": "--steps 2",
+    "variants/lora.py --init words.bin --data": "--steps 3",
     "tools/train.py --init d2": "--steps 30",
     "--resume words.bin": "--steps 40",
     "--save torch.bin": "--steps 3",
