@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import train_gpt2 as gpt2
 from tools import train as house
-from tools.numpy_engine import NumpyEngine
+from tools.numpy_engine import NumpyEngine, counted
 
 import numpy as np
 import pytest
@@ -121,6 +121,7 @@ def test_mean_over_the_targets_that_count(make_engine):
     assert m.dtype == np.float32
     assert_close(m, true, 1e-5)
     assert engine.step([batches[1]], 1e-3, 1) == (0.0, 0.0)  # nothing counts
+    assert counted([batches[1]]) == 0  # which another process adds to its own
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")

@@ -36,7 +36,7 @@ def row_losses(cache):
 
 def counted(batches):
     """Return how many targets count of batches with masks: x, y, and 1 where one counts, else 0."""
-    return max(1, sum(int(mask.sum()) for _, _, mask in batches))
+    return sum(int(mask.sum()) for _, _, mask in batches)
 
 
 def masked_loss(cache, mask, total):
@@ -105,7 +105,7 @@ class NumpyEngine:
             batch_loss, cache = self.model.gpt2_forward(self.params, self.config, x, y)
             part = float(batch_loss) / len(batches)
             if mask:
-                part, dloss = masked_loss(cache, *mask, counted(batches))
+                part, dloss = masked_loss(cache, *mask, max(1, counted(batches)))
             self.model.gpt2_backward(dloss, cache, self.more_grads if i else self.grads)
             del cache  # the activations, before the next ones are allocated
             for name in self.grads if i else ():

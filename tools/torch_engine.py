@@ -160,8 +160,9 @@ class TorchEngine:
         self.optimizer.zero_grad()
         losses, norm = [], 0.0
         masked = len(batches[0]) > 2
-        # DistributedDataParallel takes the mean of the processes' gradients
-        total = self.sums(counted(batches))[0] / self.world if masked else len(batches)
+        total = len(batches)
+        if masked:  # DistributedDataParallel takes the mean of the processes' gradients
+            total = max(1, self.sums(counted(batches))[0]) / self.world
         for i, batch in enumerate(batches):
             x, y, *mask = reference.to_device(self.model, *batch)
             # gradients are averaged over the processes only once they are complete
