@@ -5,7 +5,7 @@ import re
 
 import prepro_text
 import train_gpt2 as gpt2
-from tools import formats, token_files, train
+from tools import evaluate, formats, token_files, train
 from tools.console import UserError
 
 import numpy as np
@@ -50,6 +50,8 @@ def data(tmp_path, monkeypatch):
         tokens, _ = formats.load_tokens(f"data/letters_{split}.bin")
         mask = (rng.random(len(tokens)) < 0.3) & (np.arange(len(tokens)) % 200 < 130)
         write_tokens(f"data/letters_mask_{split}.bin", mask, 2)
+        ends = mask & (np.arange(len(tokens)) % 3 == 0)  # a byte less for each, in answers alone
+        write_tokens(f"data/letters_{split}.bin", np.where(ends, END, tokens))
     config = gpt2.GPT2Config(16, V, 1, 2, 8)
     formats.write_weights("w.bin", random_params(config)[0], config)
     return tmp_path
@@ -77,7 +79,7 @@ def test_losses_of_a_run_are_those_of_answers(data, capsys, engine):
             _, cache = gpt2.gpt2_forward(params, gpt2.GPT2Config(16, V, 1, 2, 8), x, y)
             found += (-np.log(cache[-1][0][np.arange(48), y.reshape(-1)]))[counts].tolist()
             size += int((y.reshape(-1)[counts] != END).sum())
-        return np.mean(found), np.sum(found) / size / math.log(2)
+        return np.mean(found), np.sum(found) / size / math.log(2), len(found)
 
     for split, numbers in ("train", range(2)), ("val", range(9)):
         (loss,) = re.findall(rf"step 0: {split} loss ([\d.]+)", out)
@@ -89,6 +91,11 @@ def test_losses_of_a_run_are_those_of_answers(data, capsys, engine):
         int(gpt2.load_tokens(f"data/letters_mask_{x}.bin")[0].sum()) for x in ("train", "val")
     ]
     assert "the loss is that of answers, {:,} of them, and {:,} for".format(*counts) in out
+
+    assert "step 3: val loss" in out and f"on all of {losses('val', range(9))[2]} tokens" in out
+    evaluate.main(["w.bin", "--data", "data/letters"])
+    (loss,) = re.findall(r"loss per token +([\d.]+)", capsys.readouterr().out)
+    assert float(loss) == pytest.approx(losses("val", range(9))[0], abs=0.05)  # 18 tokens more
 
     mask = gpt2.load_tokens("data/letters_mask_train.bin")[0].copy()
     mask[5] ^= 1

@@ -23,7 +23,7 @@ def figures(tmp_path, capsys, monkeypatch):
     """A function: flags -> the figures that tools/evaluate.py prints, by name, each with its ±."""
     monkeypatch.chdir(add_data(tmp_path))
     flat, _ = random_params(CONFIG)
-    formats.write_weights("w.bin", 3 * flat, CONFIG)  # so that some tokens are likely
+    formats.write_weights("w.bin", 2 * flat, CONFIG)  # so that some tokens are likely
 
     def run(*flags):
         evaluate.main(["w.bin", "--tokenizer", "data/letters_tokenizer.bin", *map(str, flags)])
@@ -35,7 +35,7 @@ def figures(tmp_path, capsys, monkeypatch):
 
 def logits_of(tokens):
     """Return the logits (n, V) of one text."""
-    params = gpt2.named_views(3 * random_params(CONFIG)[0], CONFIG)
+    params = gpt2.named_views(2 * random_params(CONFIG)[0], CONFIG)
     x = np.array([tokens])
     return torch.from_numpy(test_gpt2.logits_of(gpt2.gpt2_forward(params, CONFIG, x, x)[1]))
 

@@ -187,12 +187,12 @@ def test_chat_keeps_the_turns(run, monkeypatch):
     """Each turn stands behind end-of-text and its beginning; an empty line begins anew."""
     typed = io.TextIOWrapper(io.BytesIO(b"ab\nc\n\nab\n"), "ascii")
     monkeypatch.setattr(sys, "stdin", typed)
-    out = run("--chat", "Y:", "N\\n", "--tokens", 3)
+    out = run("--chat", "Y:", "N\\n", "--tokens", 3, "--seed", 1342)  # depends on what it sees
     texts, turns, (flat, config) = [], [], model(BYTES)
     params = gpt2.named_views(flat, config)
     for i, line in enumerate((b"ab", b"c", b"ab")):
         turns = [*(turns if i == 1 else []), 256, *b"Y:", *line, 256, *b"N\n"]
-        pick = picker([np.random.default_rng((1337, i))])
+        pick = picker([np.random.default_rng((1342, i))])
         tokens = sampling.generate(params, config, np.array([turns[-MAX_T:]]), pick)
         turns += [token for [token] in itertools.islice(tokens, 3)]
         texts.append(bytes(turns[-3:]).decode("utf-8", "replace"))

@@ -91,10 +91,10 @@ def standard_error(values, block=1):
 
 
 def read_tokens(args, model):
-    """Return the tokens of --data or --text, and the name of where they are from. UserError."""
+    """Return the tokens of --data or --text, where they are from, and which count. UserError."""
     if args.text:
         tokens = [i for piece in encoding.text_pieces(args.text) for i in model.encode(piece)]
-        return np.array(tokens), args.text
+        return np.array(tokens), args.text, np.ones(len(tokens), bool)
     shards, V = token_files.load_shards(f"{args.data}_val")
     if V != len(model.vocabulary):
         what = f"has {V:,} different tokens, the model {len(model.vocabulary):,}"
@@ -103,29 +103,35 @@ def read_tokens(args, model):
     digest = formats.digest_of(model.vocabulary)
     digests = {f"{args.data}_val": shards[0].digest, "the model": digest}
     formats.check_one_vocabulary(digests, hint)
-    return np.concatenate([shard[:] for shard in shards]), f"{args.data}_val"
+    tokens = np.concatenate([shard[:] for shard in shards])
+    mask = token_files.load_mask(args.data, "val", shards)
+    mask = mask[0][:] != 0 if mask else np.ones(len(tokens), bool)
+    return tokens, f"{args.data}_val", mask
 
 
 def print_row(name, value, error, digits=4):
     print(f"{name:<28}{value:>12,.{digits}f}" + f"  ± {error:,.{digits}f}" * math.isfinite(error))
 
 
-def evaluate_text(model, tokens, name, stride):
+def evaluate_text(model, tokens, name, mask, stride):
     """Print what the tokens cost, each, and by bytes and words of their text. Raises UserError."""
     T, end_of_text = model.config.maxT, model.end_of_text
     if stride > T:
         raise UserError(f"--stride {stride}: the model sees {T} tokens; give no more than these")
     if len(tokens) < 2:
         raise UserError(f"{name}: has {len(tokens)} tokens; give two, one to see and one to guess")
-    texts, counts = windows(tokens, T, stride)
-    scores = score(model, texts)
+    places, counts = windows(np.arange(len(tokens)), T, stride)
+    scores = score(model, [tokens[some] for some in places])
     losses = np.concatenate([row[-n:] for (row, _), n in zip(scores, counts, strict=True)])
-    scored = np.concatenate([text[-n:] for text, n in zip(texts, counts, strict=True)])
+    scored = np.concatenate([some[-n:] for some, n in zip(places, counts, strict=True)])
+    losses, scored = losses[mask[scored]], tokens[scored[mask[scored]]]
+    if not mask.all():
+        print(f"{name}: of these tokens only answers count")
     text = b"".join(b"\n" if i == end_of_text else model.vocabulary[i] for i in scored.tolist())
     ends, words = int((scored == end_of_text).sum()), len(text.split())
     how = f"{stride} apart" if stride else "side by side"
     print(f"{name}: {len(scored):,} tokens, {len(text) - ends:,} bytes, {words:,} words")
-    print(f"{len(texts):,} windows of {T:,} tokens, {how}")
+    print(f"{len(places):,} windows of {T:,} tokens, {how}")
     loss, error = losses.mean(), standard_error(losses, T)
     print_row("loss per token", loss, error)
     print_row("perplexity per token", math.exp(loss), math.exp(loss) * error)

@@ -312,7 +312,8 @@ def evaluate(its, args, batches):
 def print_whole_validation(its, args):
     """Print the loss on the whole validation text, which runs of other sizes can be compared by."""
     loss, bits, count = evaluate(its, args, 0)
-    text = f"on all of {count * args.batch_size * args.seq_len:,} tokens"
+    targets = targets_of(get_batches(its, "val", args, range(count)))
+    text = f"on all of {sum(y.size for y in targets):,} tokens"
     if bits:
         text = f"{bits:.4f} bits per byte, {text}"
     print_line(f"step {args.steps}: val loss {loss:.6f}, {text}")
