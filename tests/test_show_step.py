@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import train_gpt2 as gpt2
-from tools import formats, show_step, tracing
+from tools import encoding, formats, show_step, tracing
 
 import numpy as np
 import pytest
@@ -225,7 +225,7 @@ def test_text(folder, text):
     data = data_of(page_of(folder, "--text", text))
     texts = [token["token"] for token in data["tokens"]]
     assert texts[0] == "<|endoftext|>"
-    ids = show_step.encode(text, VOCABULARY, CONFIG.V - 1)
+    ids = [CONFIG.V - 1, *encoding.encode(text, VOCABULARY, CONFIG.V - 1)]
     assert b"".join(VOCABULARY[i] for i in ids[1:]).decode() == text
     flat, _ = formats.load_weights(folder / "w.bin")
     check_step(data, flat, np.array([ids[:-1]]), np.array([ids[1:]]))
@@ -360,7 +360,7 @@ def test_size_of_a_d12(folder, tmp_path):
         ({}, ["--text", "x" * 30], ["30 tokens in a sequence"]),
         ({}, ["--text", ""], ["--text: is empty"]),
         ({}, ["--lr", "1e300"], ["with rate 1e+300 and decay 0 the step is not finite"]),
-        ({"data": "letters"}, ["--text", "a{"], ["--text: the vocabulary has no '{'"]),
+        ({"data": "letters"}, ["--text", "a{"], ["--text: this model's tokens lack '{'"]),
         ({}, ["-o", "none/step.html"], ["-o none/step.html: there is no such folder"]),
     ],
 )

@@ -24,7 +24,7 @@ from pathlib import Path
 import train_gpt2 as gpt2
 from tools import checkpoints, formats
 from tools.console import Parser, UserError, bounded, file_name, run_program
-from tools.encoding import encoding_of
+from tools.encoding import encoder
 from tools.memory import memory_needed, print_memory
 from tools.tracing import watch
 
@@ -261,19 +261,12 @@ def load_tokenizer(path, weights, config):
     return vocabulary, end_of_text
 
 
-def encode(text, vocabulary, end_of_text):
-    """Return a text's tokens behind an end-of-text, as training has them. Raises UserError."""
-    text = os.fsencode(text).decode("utf-8", "replace")
-    if missing := {bytes([byte]) for byte in text.encode()} - set(vocabulary):
-        letter = min(missing).decode("utf-8", "backslashreplace")
-        raise UserError(f"--text: the vocabulary has no {letter!r}; give another text")
-    return [end_of_text, *encoding_of(vocabulary, end_of_text).encode_ordinary(text)]
-
-
 def load_step_tokens(args, config, vocabulary, end_of_text):
     """Return tokens and targets, both (B, T), and what they are. Raises UserError."""
     if args.text is not None:
-        tokens = np.array([encode(args.text, vocabulary, end_of_text)])
+        text = os.fsencode(args.text).decode("utf-8", "replace")
+        encode = encoder(vocabulary, end_of_text, "--text")
+        tokens = np.array([[end_of_text, *encode(text)]])  # as training has them
         x, y, what = tokens[:, :-1], tokens[:, 1:], "a text of one's own"
         if not y.size:
             raise UserError("--text: is empty; give a few words")
