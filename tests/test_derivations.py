@@ -30,7 +30,8 @@ import pytest  # noqa: E402
 from test_doc import changed, fences, other, read  # noqa: E402
 
 TOKEN = re.compile(r"\s*(sum_[a-z]|[0-9.]+|[A-Za-z]+'?(?:_[a-z]+)?\(?|[-+*/^()\[\]=∂])")
-FUNCTIONS = {"exp": math.exp, "log": math.log, "sqrt": math.sqrt, "f": math.tanh}
+FUNCTIONS = {name: getattr(math, name) for name in ("exp", "log", "sqrt", "cos", "sin")}
+FUNCTIONS["f"] = math.tanh
 FUNCTIONS["f'"] = lambda x: 1 - math.tanh(x) ** 2
 OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 OPERATIONS |= {"/": operator.truediv, "^": operator.pow}
@@ -240,7 +241,53 @@ STACK = {"yz": lambda v: np.stack([v["y"], v["z"]])}
 MATRICES = {"a": (2, 4), "u": (4, 3)}, {"y": lambda v: v["a"] @ v["u"]}, (2, 3)
 PRODUCT = world({"i": 2, "p": 2, "k": 4, "j": 3, "q": 3}, *MATRICES)
 
-WORLDS = {  # by page; of rules.md there is one for each block with formulas
+RMSNORM = world(
+    {"n": 3, "c": 4, "j": 4},
+    {"x": 0.1 * normal((3, 4)), "w": 4, "C": np.array(4.0)},
+    {
+        "rrms": lambda v: (np.square(v["x"]).mean(1) + gpt2.LAYERNORM_EPS) ** -0.5,
+        "norm": lambda v: v["x"] * v["rrms"][:, None],
+        "out": lambda v: v["norm"] * v["w"],
+    },
+    (3, 4),
+)
+STEP = 10000.0 ** (-np.arange(0, 6, 2) / 6)
+TURN = {
+    "a'": lambda v: v["a"] * np.cos(v["angle"]) - v["b"] * np.sin(v["angle"]),
+    "b'": lambda v: v["a"] * np.sin(v["angle"]) + v["b"] * np.cos(v["angle"]),
+    "out": lambda v: np.stack([v["a'"], v["b'"]]),
+}
+ROTARY = world(
+    {"t": 4, "i": 3},
+    {"a": (4, 3), "b": (4, 3), "HS": np.array(6.0), "angle": np.outer(np.arange(4), STEP)},
+    TURN,
+    (2, 4, 3),
+)
+SCORE = world(
+    {},
+    {name: () for name in "abcdpq"},
+    {
+        "a'": lambda v: v["a"] * np.cos(v["p"]) - v["b"] * np.sin(v["p"]),
+        "b'": lambda v: v["a"] * np.sin(v["p"]) + v["b"] * np.cos(v["p"]),
+        "c'": lambda v: v["c"] * np.cos(v["q"]) - v["d"] * np.sin(v["q"]),
+        "d'": lambda v: v["c"] * np.sin(v["q"]) + v["d"] * np.cos(v["q"]),
+        "along": lambda v: v["a"] * v["c"] + v["b"] * v["d"],
+        "cross": lambda v: v["a"] * v["d"] - v["b"] * v["c"],
+        "score": lambda v: v["a'"] * v["c'"] + v["b'"] * v["d'"],
+    },
+    (),
+)
+SWIGLU = world(
+    {"n": 2, "h": 3},
+    {"gate": (2, 3), "up": (2, 3)},
+    {
+        "s": lambda v: 1 / (1 + np.exp(-v["gate"])),
+        "out": lambda v: v["gate"] * v["s"] * v["up"],
+    },
+    (2, 3),
+)
+
+WORLDS = {  # by page; or one for each block with formulas
     "rules": [
         *[VECTOR] * 2,
         world(THREE, {"a": 3, "b": 3}, {"y": lambda v: v["a"] + v["b"]}, 3),
@@ -317,14 +364,16 @@ WORLDS = {  # by page; of rules.md there is one for each block with formulas
         },
         (2, 4),
     ),
+    "llama": [RMSNORM, ROTARY, SWIGLU, RMSNORM, ROTARY, SCORE, SWIGLU],
 }
 
 
 def first_wrong(page, text):
     """Return the first formula of a page that is not true, or cannot be read; None if all are."""
+    worlds = WORLDS[page]
     for number, chain in statements(text):
         try:
-            if found := wrong(chain, WORLDS[page][number] if page == "rules" else WORLDS[page]):
+            if found := wrong(chain, worlds[number] if isinstance(worlds, list) else worlds):
                 return found
         except (SyntaxError, LookupError, ValueError, TypeError, ZeroDivisionError) as error:
             return f"{chain}: {error!r}"
