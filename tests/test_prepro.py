@@ -664,7 +664,7 @@ def test_documents_of_strings_and_their_reverse():
         assert text.endswith(f"{string}={reverse}" + (17 - len(string)) * "<|endoftext|>")
         lengths.add(len(string))
     assert lengths == set(range(8, 17))
-    letters = np.bincount(found[found < 26])
+    letters = np.bincount(found[found < 26], minlength=26)
     assert letters.min() > 0.9 * letters.mean()
 
 

@@ -475,4 +475,30 @@ MUTANTS = r"""
 + names, name)  # defaults are lost
 - adamw_update evaluate main"
 + adamw_update main"  # validation by the lesson's model
+
+== strings and their reverse
+@ prepro_reverse.py
+? test_prepro.py -k "strings or right_to"
+- - MOST) <= n, letters
++ - MOST) < n, letters  # a letter less
+- = found[:, MOST - 1 :: -1]
++ = found[:, :MOST]  # not reversed
+- LEAST, MOST + 1, (count
++ LEAST, MOST, (count  # none of 16 letters
+- rng.integers(LETTERS, size
++ rng.integers(LETTERS - 1, size  # the last letter is lacking
+- found[:, MOST] = EQUALS
++ pass  # no =
+- np.cumsum(rest == END, 1) > 1
++ np.cumsum(rest == END, 1) > 0  # end-of-text need not come
++ np.cumsum(rest == END, 1) > 99  # what follows end-of-text has to be right, too
+- (said == rest)).all(1)
++ (said == rest)).any(1)  # one right token is enough
+- logits.argmax(-1)
++ logits.argmin(-1)  # the least likely token
+? test_prepro.py -k model_is
+- [found[VAL:].reshape(-1)]
++ [found.reshape(-1)]  # strings held out are trained on
+- if model.config.maxT < SIZE:
++ if False:  # a model of shorter sequences is asked
 """
