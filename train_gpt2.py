@@ -421,8 +421,8 @@ def clip_gradients(grads, max_norm):
 # rows that fits a core's cache is still there in the second pass; and each core takes a share of
 # the chunks, because NumPy lets other threads run while it computes (doc/threads.md)
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-with contextlib.suppress(OSError, ValueError):  # a container's quota, by its period; or max
-    CORES = min(CORES, math.ceil(np.divide(*np.loadtxt("/sys/fs/cgroup/cpu.max"))))
+with contextlib.suppress(OSError, ValueError), open("/sys/fs/cgroup/cpu.max", "rb") as f:
+    CORES = min(CORES, math.ceil(np.divide(*map(int, f.read().split()))))  # a container's quota
 THREADS = int(os.environ.get("OMP_NUM_THREADS", CORES))  # which PyTorch obeys, too
 POOL, CHUNK = ThreadPoolExecutor(THREADS), 2**18  # numbers of the largest array in a chunk
 

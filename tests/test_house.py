@@ -201,10 +201,10 @@ def test_numbers_of_threads(omp, openblas):
 def test_the_quota_of_a_container_counts_as_cores(text, most):
     """Its file says how many microseconds of how many; "max" is what one without a quota has."""
     code = f"""
-import io, os
-import numpy as np
-read, files = np.loadtxt, {{"/sys/fs/cgroup/cpu.max": {text!r}}}
-np.loadtxt = lambda path: read(io.StringIO(files[path]))
+import builtins, io, os
+there = open
+quota = lambda path, *how: io.BytesIO({text!r}.encode()) if "cpu.max" in str(path) else there(path, *how)
+builtins.open = quota
 os.sched_getaffinity = lambda pid: range(8)
 import train_gpt2
 print(train_gpt2.CORES, train_gpt2.THREADS)
