@@ -203,8 +203,8 @@ def test_the_quota_of_a_container_counts_as_cores(text, most):
     code = f"""
 import builtins, io, os
 there = open
-quota = lambda path, *how: io.BytesIO({text!r}.encode()) if "cpu.max" in str(path) else there(path, *how)
-builtins.open = quota
+quota = io.BytesIO({text!r}.encode())
+builtins.open = lambda path, *how: quota if "cpu.max" in str(path) else there(path, *how)
 os.sched_getaffinity = lambda pid: range(8)
 import train_gpt2
 print(train_gpt2.CORES, train_gpt2.THREADS)
