@@ -267,10 +267,9 @@ def named_config(name, V, maxT, kv_heads=0, tied=True):
         return None
     _, _, L, NH, C = gpt2_config
     H = math.ceil(8 * C / 3 / 32) * 32  # three matrices, in all as large as GPT-2's two
-    config = LlamaConfig(C, H, L, NH, kv_heads or NH, V, maxT, tied)
-    if not llama_files.is_possible(config):
+    if NH % (kv_heads or NH):
         raise UserError(f"--kv-heads {kv_heads}: does not divide the {NH} of queries; lower it")
-    return config
+    return LlamaConfig(C, H, L, NH, kv_heads or NH, V, maxT, tied)
 
 
 LLAMA = {"gpt2_forward": llama_forward, "gpt2_backward": llama_backward}
