@@ -78,7 +78,7 @@ def page_of(folder, *flags, output="step.html", **files):
     """Write a page; what memory it takes is said first -> its path."""
     done = show_step_in(folder, *flags, "-o", output, **files)
     assert (done.returncode, done.stderr) == (0, "")
-    parts = r"\(parameters \d+, .*, weights after the step \d+\)"
+    parts = r"\(program \d+, parameters \d+, .*, weights after the step \d+\)"
     assert re.match(rf"memory: \d+ MB {parts}\n", done.stdout)
     return folder / output
 
