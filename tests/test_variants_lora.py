@@ -257,6 +257,8 @@ def test_adapters_that_do_not_fit(project, name, array, words):
         ("--adapters none", 1, "none: there is no file"),
         ("--out w.bin", 1, "--out w.bin: is --init"),
         ("--out no/a.safetensors", 1, "no such folder"),
+        ("--out data/letters_val.bin", 1, "--out data/letters_val.bin: there is a file of another"),
+        ("--adapters a.safetensors --rank 4", 1, "--adapters has its own; leave them out"),
         ("--init none", 1, "none: there is no file"),
         ("--seq-len 17", 1, "--seq-len 17"),
         ("--lr 1e30", 1, "try a lower --lr"),

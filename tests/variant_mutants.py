@@ -259,8 +259,8 @@ MUTANTS = r"""
 + in adapted[:1] if isinstance  # the first block alone
 - np.array([scale], np.float32)
 + np.array([1.0], np.float32)  # scale not saved
-- args.alpha / args.rank
-+ args.alpha  # scale is alpha
+- (args.alpha or 16) / (args.rank or 8)
++ (args.alpha or 16)  # scale is alpha
 ? test_variants_lora.py -k do_not_fit
 - if not np.array_equal(arrays["model"], sampled(model)):
 + if False:  # adapters of other weights
@@ -279,7 +279,7 @@ MUTANTS = r"""
 ? test_variants_lora.py -k mistakes
 - (args.init, args.adapters) if x]
 + (args.adapters,) if x]  # overwrites the weights
-- formats.check_writable(path, kind, flag)
+- tensor_file.check_writable(args.out, "--out")
 + pass  # learns after training that nothing can be written
 - if not math.isfinite(loss + norm):
 + if False:  # a loss that is not finite goes on

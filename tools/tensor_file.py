@@ -13,6 +13,7 @@ import os
 from collections import namedtuple
 
 from tools.console import UserError
+from tools.formats import check_writable as check_path
 from tools.formats import replacing
 
 import numpy as np
@@ -67,6 +68,17 @@ def read_tensor(tensor):
     if tensor.dtype == "BF16":  # the upper half of a float32
         values = (values.astype(np.uint32) << 16).view(np.float32)
     return values.reshape(tensor.shape)
+
+
+def check_writable(path, flag):
+    """Raise UserError, naming the flag, unless path can be written: it has tensors, or nothing."""
+    check_path(path, b"", flag)
+    if os.path.isfile(path) and os.path.getsize(path):
+        try:
+            read_header(path, "")
+        except UserError:
+            what = "there is a file of another kind, which is not replaced"
+            raise UserError(f"{flag} {path}: {what}; give another name, or move it") from None
 
 
 def write(path, named):

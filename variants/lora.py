@@ -12,8 +12,7 @@ B begins as 0, so that training begins at the model as it was.
     python variants/lora.py --init gpt2_124M.bin --data data/tiny_shakespeare --out mine.safetensors
     python variants/lora.py --init gpt2_124M.bin --adapters mine.safetensors --merge merged.bin
 
-The contract of the layers is that of train_gpt2.py, and so are the letters. The block and the model
-are the lesson's, with these layers in the place of its own.
+Letters and contract are those of train_gpt2.py. Its block and its model call these layers here.
 """
 
 import contextlib
@@ -116,8 +115,7 @@ def adapter_shapes(config, names, rank):
 
 def adapter_views(flat, shapes):
     """Return the adapters by name, as views of a flat vector of all of them, or of gradients."""
-    ends = np.cumsum([math.prod(shape) for shape in shapes.values()])
-    parts = np.split(flat, ends[:-1])
+    parts = np.split(flat, np.cumsum([math.prod(shape) for shape in shapes.values()])[:-1])
     return {name: part.reshape(shapes[name]) for name, part in zip(shapes, parts, strict=True)}
 
 
@@ -194,22 +192,21 @@ def load_adapters(path, config, model):
 # The program
 def make_parser():
     kinds = {"conflict_handler": "resolve", "formatter_class": ArgumentDefaultsHelpFormatter}
-    text = "Finetune GPT-2 by LoRA: frozen weights, and adapters that are learned."
-    parser = Parser(description=text, parents=[gpt2.make_parser()], allow_abbrev=False, **kinds)
+    kinds |= {"parents": [gpt2.make_parser()], "allow_abbrev": False}
+    parser = Parser(description=__doc__.splitlines()[1], **kinds)
     add, file = parser.add_argument, {"type": file_name, "metavar": "FILE"}
     add("--out", **file, default="adapters.safetensors", help="file for the adapters in the end")
     add("--adapters", **file, help="adapters to go on with, or to --merge")
     add("--merge", **file, help="write the weights with --adapters in them there; no training")
-    add("--adapt", nargs="+", choices=LINEAR, default=["qkvw", "attprojw"], help="what is adapted")
-    add("--rank", type=bounded(int, 1, 4096), default=8, help="of the adapters, r")
-    add("--alpha", type=bounded(float, 0), default=16.0, help="scale of the adapters, times r")
+    add("--adapt", nargs="+", choices=LINEAR, metavar="W", help="some of qkvw attprojw fcw fcprojw")
+    add("--rank", type=bounded(int, 1, 4096), help="of new adapters, r (8)")
+    add("--alpha", type=bounded(float, 1e-6), help="scale of new adapters, times r (16)")
     parser.set_defaults(lr=1e-3)
     return parser
 
 
-def check_output(args, kind, flag, path):
-    """Raise UserError unless path can be written, and is none of the files that are read."""
-    formats.check_writable(path, kind, flag)
+def check_other(args, flag, path):
+    """Raise UserError if a file to be written is one of those that are read."""
     if os.path.realpath(path) in [os.path.realpath(x) for x in (args.init, args.adapters) if x]:
         raise UserError(f"{flag} {path}: is --init or --adapters, too; give another name")
 
@@ -218,7 +215,8 @@ def merge_file(args):
     """Write --init with --adapters in it to --merge. Raises UserError."""
     if not args.adapters or not args.init:
         raise UserError("--merge: takes weights and adapters; give --init FILE --adapters FILE")
-    check_output(args, gpt2.WEIGHTS_MAGIC, "--merge", args.merge)
+    formats.check_writable(args.merge, gpt2.WEIGHTS_MAGIC, "--merge")
+    check_other(args, "--merge", args.merge)
     flat, config = formats.load_weights(args.init)
     theta, shapes, scale = load_adapters(args.adapters, config, flat)
     merge(adapted_params(gpt2.named_views(flat, config), adapter_views(theta, shapes), scale))
@@ -235,15 +233,17 @@ def train(args):
     digest, hint = text[0].digest, "prepare the text with the model's, prepro_text.py --tokenizer"
     known = formats.digest_in(args.init) if os.path.isfile(args.init) else 0
     formats.check_one_vocabulary({f"--data {args.data}": digest, args.init: known}, hint)
-    shapes, scale = adapter_shapes(config, args.adapt, args.rank), args.alpha / args.rank
+    shapes = adapter_shapes(config, args.adapt or ["qkvw", "attprojw"], args.rank or 8)
+    scale = (args.alpha or 16) / (args.rank or 8)
     theta = init_adapters(shapes, args.seed)
+    if args.adapters and (args.adapt or args.rank or args.alpha):
+        raise UserError("--adapt, --rank, --alpha: --adapters has its own; leave them out")
     if args.adapters:
         theta, shapes, scale = load_adapters(args.adapters, config, flat)
     vocabulary, end = formats.load_vocabulary(args.data, V) if args.sample_every else ([], 0)
     if not args.no_save:
-        check_output(args, b"", "--out", args.out)
-        if os.path.isfile(args.out) and os.path.getsize(args.out):
-            tensor_file.read_header(args.out, "")  # what are no tensors is not replaced
+        check_other(args, "--out", args.out)
+        tensor_file.check_writable(args.out, "--out")
     grad, m, v = np.zeros((3, len(theta)), np.float32)
     params = adapted_params(gpt2.named_views(flat, config), adapter_views(theta, shapes), scale)
     grads = gradients_of(config, adapter_views(grad, shapes))
