@@ -252,6 +252,7 @@ def write_small(folder):
     """Write small_weights.bin and small_state.bin, which are kept under tests/."""
     folder.mkdir(parents=True, exist_ok=True)
     formats.check_writable(folder / "small_weights.bin", gpt2.WEIGHTS_MAGIC)
+    formats.check_writable(folder / "small_state.bin", STATE)
     flat = np.random.default_rng(1337).standard_normal(gpt2.num_parameters(SMALL), np.float32)
     # no 0 and 1, which can hide a wrong gradient
     for name, view in gpt2.named_views(flat, SMALL).items():

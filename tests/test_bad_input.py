@@ -591,6 +591,7 @@ FILES = [
     ("reference_gpt2.py --export w.bin out", "out: empty", "out: Not a directory; "),
     ("reference_gpt2.py --export w.bin out/new", "out: closed", "out/new: Permission denied; "),
     ("reference_gpt2.py --small out", "out: empty", "out: File exists; "),
+    ("reference_gpt2.py --small out", "out/small_state.bin: html", f"small_state.bin: {REPLACED}"),
     ("reference_gpt2.py --small out", "out: closed", f"out/small_weights.bin: {CLOSED_FOLDER}"),
     *(
         (program, "data: closed", "in data: Permission denied; --name FOLDER/NAME")
