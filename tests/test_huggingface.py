@@ -188,7 +188,8 @@ def test_tokenizer_there_and_back(own, tmp_path, capsys, lacks):
         command("--model", folder, "--weights-only", "--out", out)
     assert "left out: rows 261 to 265 of wte" in capsys.readouterr().out
     assert formats.load_tokenizer(tmp_path / "back_tokenizer.bin") == (vocabulary, 0)
-    assert checkpoints.tokenizer_of(out) == tmp_path / "back_tokenizer.bin"
+    its = checkpoints.Checkpoint(out)
+    assert checkpoints.tokenizer_of(its) == tmp_path / "back_tokenizer.bin"
     assert formats.digest_in(out) == formats.digest_of(vocabulary)
     flat, config = formats.load_weights(out)
     assert config.V == 261 and np.array_equal(gpt2.named_views(flat, config)["wte"], wte)
