@@ -21,6 +21,7 @@ def losses(lesson):
     tokens = np.frombuffer(text.encode(), np.uint8) - ord("\n")
     config = lesson.GPT2Config(maxT=24, V=64, L=2, NH=2, C=32)
     flat = lesson.init_weights(config)
+    flat += 0.02 * np.random.default_rng(1).standard_normal(len(flat), np.float32)  # biases, too
     params = lesson.named_views(flat, config)
     grads, m, v = (lesson.named_views(np.zeros_like(flat), config) for _ in range(3))
     rows = []

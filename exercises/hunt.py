@@ -83,16 +83,27 @@ def hunted_file(level, number):
     return text, [i for i, (a, b) in pairs if a != b]
 
 
+def in_order(level, number):
+    """Return the mistakes of a hunt in the order of their lines."""
+    text = Path(cases.gpt2.__file__).read_text(encoding="utf-8")
+    return sorted(hunted(level, number), key=lambda it: text.index(f"def {it.function}("))
+
+
+def layer_of(mistake):
+    function = mistake.function.rpartition("_")[0] or mistake.function
+    return LAYERS.get(function, function)
+
+
 def make(level, number, folder):
     """Write the copy, and what shows its sickness. SystemExit if it is there, and was changed."""
     text, _ = hunted_file(level, number)
     copy = folder / "train_gpt2.py"
     if copy.exists() and copy.read_text(encoding="utf-8") != text:
         sys.exit(f"hunt.py: {copy}: differs from what this makes; delete it to begin again")
-    for name in "tests", "tools":
-        (folder / name).mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
     (folder / ".gitignore").write_text("*\n", encoding="utf-8")
     for name in TESTED_WITH if level == 1 else ():
+        (folder / name).parent.mkdir(exist_ok=True)
         shutil.copy(PROJECT / name, folder / name)
     shutil.copy(cases.FOLDER / "curve.py", folder)
     healthy = json.dumps(curve.losses(cases.gpt2))
@@ -104,8 +115,7 @@ def listing():
     """Return what hunts there are, lines."""
     layers = {}
     for i, mistake in enumerate(mistakes.HUNTS, 1):
-        function = mistake.function.rpartition("_")[0] or mistake.function
-        layers.setdefault(LAYERS.get(function, function), []).append(str(i))
+        layers.setdefault(layer_of(mistake), []).append(str(i))
     counts = {level: len(OUTSIDE if level == 3 else mistakes.HUNTS) for level in LEVELS}
     lines = [f"level {level}, 1 to {counts[level]}: {what}" for level, what in LEVELS.items()]
     return [lines[0], *(f"{layer:>14}: {' '.join(n)}" for layer, n in layers.items()), *lines[1:]]
@@ -116,9 +126,11 @@ def main():
     parser.error = lambda why: parser.exit(2, f"hunt.py: {why}; --help lists the flags\n")
     parser.add_argument("number", nargs="?", type=int, metavar="N", help="which one")
     parser.add_argument("--level", type=int, choices=LEVELS, default=1, help="default: 1")
-    text = "is it this line of the copy? Without LINE: is the copy well, as it is now?"
-    parser.add_argument("--check", nargs="?", type=int, const=0, metavar="LINE", help=text)
+    text = "is it this line of the copy, as it is now? Without LINE: is the copy well?"
+    parser.add_argument("--check", nargs="?", type=int, const=False, metavar="LINE", help=text)
     args = parser.parse_args()
+    if args.number is None and args.check is not None:
+        parser.error("--check: of which one? give N, too")
     if args.number is None:
         print("\n".join(listing()))
         return 0
@@ -130,20 +142,23 @@ def main():
     again = f"python exercises/hunt.py {number}" + (f" --level {level}" if level > 1 else "")
     if args.check is None:
         make(level, number, folder)
-        print(f"made {folder}: {LEVELS[level]}")
+        where = f", {layer_of(mistakes.HUNTS[number - 1])}" if level == 1 else ""
+        print(f"made {folder}: {LEVELS[level].replace(', which is named', where)}")
         print(f"  cd {folder} && python {'test_gpt2.py --quick' if level == 1 else 'curve.py'}")
         print(f"Found it? {again} --check LINE; mended it? {again} --check")
         return 0
-    if args.check == 0:
-        if not (folder / "train_gpt2.py").exists():
-            sys.exit(f"hunt.py: {folder}: not there; `{again}` makes it")
+    copy = folder / "train_gpt2.py"
+    if not copy.exists():
+        sys.exit(f"hunt.py: {copy}: not there; `{again}` makes it")
+    if args.check is False:
         return subprocess.run([sys.executable, folder / "curve.py"]).returncode
-    _, lines = hunted_file(level, number)
-    if args.check in lines:
-        mistake, *_ = hunted(level, number)
-        what = f", in {mistake.function}: {mistake.name}" if len(lines) == 1 else ", one of the two"
-        print(f"yes, line {args.check}{what}")
-        return 0
+    now = dict(enumerate(copy.read_text(encoding="utf-8").splitlines(), 1))
+    text, lines = hunted_file(level, number)
+    for line, mistake in zip(lines, in_order(level, number), strict=True):
+        if now.get(args.check, "").strip() == text.splitlines()[line - 1].strip():
+            other = "; there is another one" if len(lines) > 1 else ""
+            print(f"yes, line {args.check}, in {mistake.function}: {mistake.name}{other}")
+            return 0
     print(f"no, it is not line {args.check}")
     return 1
 

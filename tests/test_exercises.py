@@ -1170,6 +1170,8 @@ def test_hunting(tmp_path):
     status, text = command(tmp_path, "exercises/hunt.py", 3)
     assert status == 1 and "delete it to begin again" in text and copy.read_text() == "mine"
     copy.unlink()
+    assert command(tmp_path, "exercises/hunt.py", 3, "--check", 1)[0] == 1  # not there
+    assert command(tmp_path, "exercises/hunt.py", 3)[0] == 0
     _, (line,) = hunt.hunted_file(1, 3)
     assert command(tmp_path, "exercises/hunt.py", 3, "--check", line)[0] == 0
     assert command(tmp_path, "exercises/hunt.py", 3, "--check", line + 1)[0] == 1

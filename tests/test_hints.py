@@ -128,6 +128,7 @@ def test_names_of_another_kind(project, run):
     """A text, a model at Hugging Face, and a folder are told what makes a file of them."""
     (project / "a b.txt").write_text("abc")
     (project / "hf").mkdir()
+    (project / "hf" / "config.json").touch()
     for flags, says in {
         ("--data", "a b.txt"): "`python prepro_text.py 'a b.txt' --name 'a b'` makes",
         (

@@ -69,7 +69,7 @@ def missing_flags(data, init):
 
 def check_names(data, init):
     """Raise UserError, with the command that helps, for what is of another kind than is meant."""
-    if init in HF_MODELS or init and os.path.isdir(init):
+    if init in HF_MODELS or init and os.path.exists(os.path.join(init, "config.json")):
         command, file = ["--model", init, "--weights-only"], f"{Path(init).resolve().name}.bin"
         if init in HF_MODELS:
             file = HF_MODELS[init][-1]
