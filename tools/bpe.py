@@ -33,11 +33,13 @@ def count_words(texts):
     In Chinese, say, a word is all between two punctuation marks, and nearly each is another. When
     there are more than MOST_BYTES of distinct words, the rarest so far are left out.
     """
-    words, counts = regex.compile(WORDS), Counter()
+    words, counts, size = regex.compile(WORDS), Counter(), 0
     for text in texts:
         counts.update(match[0] for match in words.finditer(text))
-        if sum(map(len, counts)) > MOST_BYTES:  # letters, of up to four bytes
+        size += len(text)  # no less than its words have
+        if size > 2 * MOST_BYTES:
             counts = most_frequent(counts)
+            size = sum(map(len, counts))
     return most_frequent(counts)
 
 
