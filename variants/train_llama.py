@@ -5,12 +5,12 @@ Llama in NumPy: the lesson with another block, each difference derived by hand.
     python sample_gpt2.py llama.bin --tokenizer data/NAME_tokenizer.bin
 
 Read train_gpt2.py first: the letters, the contract of a layer and all that is imported are there.
-Llama (Touvron et al. 2023) differs in its block. No linear layer has a bias, and:
+Llama (Touvron et al. 2023) differs in its block, and adds no wpe. No layer has a bias, and:
 
     ln1, ln2   RMSNorm, for layernorm: a row is divided by its root mean square
     rotate     rotary positions, for wpe: query and key are turned by angles that grow with t
-    attention  grouped heads: of NH query heads, NH / NKV share a head of keys and values
-    swiglu     for GELU: each hidden channel is a product of two linear layers, one of them bent
+    attention  grouped heads: each of NKV heads of keys and values serves NH / NKV of queries
+    swiglu     for GELU: a hidden channel is gate * sigmoid(gate) * up, of two linear layers
 
     x ──┬── ln1 ──┬── q ── rotate ──┬── attention ── attproj ── + ── mid
         │         ├── k ── rotate ──┤                           │
@@ -55,7 +55,7 @@ def normalize(x):
 def normalize_backward(dnorm, norm, rrms):
     """dnorm and norm (N, C), rrms (N, 1) -> dx (N, C)."""
     # norm_c = x_c * rrms, and d rrms / d x_j = -rrms**3 * x_j / C = -rrms**2 * norm_j / C.
-    # So d norm_c / d x_j = rrms * ([c = j] - norm_c * norm_j / C): layernorm's, but for the mean.
+    # So d norm_c / d x_j = rrms * ([c = j] - norm_c * norm_j / C): layernorm's without its -1 / C.
     # dx_j = sum_c dnorm_c * that = rrms * (dnorm_j - norm_j * mean(norm * dnorm)).
     along_norm = (dnorm * norm).mean(-1, keepdims=True)  # (N, 1)
     return (dnorm - norm * along_norm) * rrms
@@ -100,18 +100,18 @@ def linear_backward(dout, cache, dw):
 
 # ----------------------------------------------------------------------------
 # Rotary positions: channels 2i and 2i + 1 of a head are a point in the plane, which is turned about
-# 0 by t * 10000**(-2i / HS) for token t. The product of a query and a key, turned so, depends on
-# how far they are apart, not on where they stand (Su et al. 2021, 3.2.2)
+# 0 by t * ROTARY_BASE**(-2i / HS) for token t. Turning two points alike keeps their dot product, so
+# a turned query times a turned key depends on how far apart they are alone (Su et al. 2021, 3.2.2)
 def turns_of(start, end, HS, dtype):
     """Return cos and sin of each pair's angle, for tokens start to end, (2, T, HS / 2)."""
-    steps = ROTARY_BASE ** (-np.arange(0, HS, 2) / HS)  # (HS / 2,), from a token on
+    steps = ROTARY_BASE ** (-np.arange(0, HS, 2) / HS)  # (HS / 2,): a pair's angle at token 1
     angles = np.outer(np.arange(start, end), steps)
     return np.stack([np.cos(angles), np.sin(angles)]).astype(dtype)
 
 
 @by_rows
 def rotate(x, *, turns, back=False):
-    """x (heads, B, T, HS), turns (2, T, HS / 2) -> x, each pair of channels turned, or back."""
+    """x (heads, B, T, HS), turns (2, T, HS / 2), an option: by_rows would cut it -> x, turned."""
     cos, sin = turns[0], -turns[1] if back else turns[1]
     a, b = x[..., 0::2], x[..., 1::2]  # (heads, B, T, HS / 2) each
     return np.stack([a * cos - b * sin, a * sin + b * cos], -1).reshape(x.shape)
@@ -119,8 +119,8 @@ def rotate(x, *, turns, back=False):
 
 def rotate_backward(dout, turns):
     """dout (heads, B, T, HS), turns (2, T, HS / 2) -> dx (heads, B, T, HS)."""
-    # out = (a * cos - b * sin, a * sin + b * cos). With dout = (d, e), da = d * cos + e * sin and
-    # db = -d * sin + e * cos: dout turned back, because cos(-angle) = cos, sin(-angle) = -sin.
+    # out = (y, z) = (a * cos - b * sin, a * sin + b * cos). So da = dy * cos + dz * sin, and
+    # db = -dy * sin + dz * cos: (dy, dz) turned back, as cos(-angle) = cos, sin(-angle) = -sin.
     return rotate(dout, turns=turns, back=True)
 
 
@@ -143,10 +143,10 @@ def attention_forward(q, k, v, turns, config, past=None):
     q, k, v = (to_heads(x, B, config.C // config.NH) for x in (q, k, v))
     q, k = rotate(q, turns=turns), rotate(k, turns=turns)
     if past is not None:  # to sample: the keys and values so far; the new ones join them
-        past[..., -turns.shape[1] :, :] = k, v
+        past[..., -turns.shape[1] :, :] = k, v  # past: (2, NKV, B, tokens so far and new, HS)
         out, _ = attend(q, *past.repeat(group, 1))
         return to_rows(out), None
-    k, v = k.repeat(group, 0), v.repeat(group, 0)  # (NH, B, T, HS): a copy for each that shares it
+    k, v = k.repeat(group, 0), v.repeat(group, 0)  # (NH, B, T, HS): head h copies h // group
     out, *atts = attend_in_tiles(q, k, v)
     return to_rows(out), (q, k, v, atts, turns, group)
 
@@ -157,17 +157,17 @@ def attention_backward(dout, cache):
     _, B, T, HS = q.shape
     dout = to_heads(dout, B, HS)
     dq, dk, dv = attend_in_tiles_backward(dout, q, k, v, *atts)
-    # what was copied gets the sum of its copies' gradients
+    # the copies of a head lie side by side: its gradient is the sum of theirs
     dk, dv = (d.reshape(-1, group, B, T, HS).sum(1) for d in (dk, dv))
     dq, dk = rotate_backward(dq, turns), rotate_backward(dk, turns)
     return to_rows(dq), to_rows(dk), to_rows(dv)
 
 
 # ----------------------------------------------------------------------------
-# SwiGLU: gate * sigmoid(gate) is near gate where that is above 0, and near 0 below; it opens or
-# closes the way of up (Shazeer 2020)
+# SwiGLU: gate * sigmoid(gate), a smooth max(gate, 0), times up: gate decides how much of up goes on
+# (Shazeer 2020). The linear layers that make gate and up, and the one after, are in the block
 def sigmoid(x):
-    return 0.5 * (1 + np.tanh(0.5 * x))  # 1 / (1 + exp(-x)), but exp(-x) may overflow
+    return 0.5 * (1 + np.tanh(0.5 * x))  # the same as 1 / (1 + exp(-x)), whose exp may overflow
 
 
 @by_rows
@@ -180,12 +180,12 @@ def swiglu(gate, up):
 def swiglu_backward(dout, gate, up):
     """dout, gate and up (N, H) -> dgate and dup (N, H)."""
     s = sigmoid(gate)
-    slope = s + gate * s * (1 - s)  # of gate * s, a product; d s / d gate = s * (1 - s)
+    slope = s + gate * s * (1 - s)  # d (gate * s) / d gate, because d s / d gate = s * (1 - s)
     return dout * up * slope, dout * gate * s
 
 
 # ----------------------------------------------------------------------------
-# Block
+# Block: as drawn above. qw is (C, C), kw and vw (NKV * HS, C), gatew and upw (H, C), fcprojw (C, H)
 def block_forward(x, p, turns, config, past=None):
     """x (B*T, C), p a block's tensors by name, turns (2, T, HS / 2) -> out (B*T, C)."""
     ln1, ln1_cache = rmsnorm_forward(x, p["ln1w"])
@@ -209,7 +209,7 @@ def block_backward(dout, cache, g):
     ln1_cache, q_cache, k_cache, v_cache, att_cache, attproj_cache = attention_caches
     dswiglu = linear_backward(dout, fcproj_cache, g["fcprojw"])
     dgate, dup = swiglu_backward(dswiglu, gate, up)
-    # ln2 was used twice, ln1 three times: their gradients add up, as those of mid and of x
+    # ln2 was used twice, ln1 three times, x and mid twice: a gradient is the sum over the uses
     dln2 = linear_backward(dup, up_cache, g["upw"])
     dln2 += linear_backward(dgate, gate_cache, g["gatew"])
     dmid = dout + rmsnorm_backward(dln2, ln2_cache, g["ln2w"])
@@ -231,7 +231,7 @@ def llama_forward(params, config, tokens, targets):
         x, block_cache = block_forward(x, {n: params[n][l] for n in IN_BLOCKS}, turns, config)
         block_caches.append(block_cache)
     x, lnf_cache = rmsnorm_forward(x, params["lnfw"])
-    head = params.get("headw", params["wte"])
+    head = params.get("headw", params["wte"])  # a matrix of its own if untied, else wte again
     loss, head_cache = gpt2.head_forward(x, head, targets.reshape(-1))
     return loss, (embedding_cache, block_caches, lnf_cache, head_cache)
 
@@ -239,7 +239,7 @@ def llama_forward(params, config, tokens, targets):
 def llama_backward(dloss, cache, grads):
     """dloss, a number. Fills grads with the gradient of dloss * loss. The cache is used up."""
     embedding_cache, block_caches, lnf_cache, head_cache = cache
-    grads["wte"][:] = 0  # to be added to, where the head does not fill it
+    grads["wte"][:] = 0  # untied, the head fills headw, and the embedding adds to these zeros
     dx = gpt2.head_backward(dloss, head_cache, grads.get("headw", grads["wte"]))
     dx = rmsnorm_backward(dx, lnf_cache, grads["lnfw"])
     for l in reversed(range(len(block_caches))):
@@ -248,7 +248,7 @@ def llama_backward(dloss, cache, grads):
 
 
 def new_tokens_forward(params, config, tokens, past, start):
-    """As in tools/sampling.py; past (L, 2, NKV, B, maxT, HS). The keys there are turned."""
+    """tokens (B, T) -> logits (B, V) of the next. Fills past (L, 2, NKV, B, maxT, HS) at start."""
     (B, T), end = tokens.shape, start + tokens.shape[1]
     x, _ = embedding_forward(tokens, params["wte"])
     turns = turns_of(start, end, config.C // config.NH, x.dtype)
@@ -260,13 +260,13 @@ def new_tokens_forward(params, config, tokens, past, start):
 
 
 # ----------------------------------------------------------------------------
-# The loop is the lesson's, and so is all that it calls, but for this
+# The loop is the lesson's main(). model_with has it, and all it calls, find these names instead
 def named_config(name, V, maxT, kv_heads=0, tied=True):
     """Return the config of dN, as large as GPT-2's dN, or else None. Raises UserError."""
     if not (gpt2_config := gpt2.named_config(name, V, maxT)):
         return None
     _, _, L, NH, C = gpt2_config
-    H = math.ceil(8 * C / 3 / 32) * 32  # three matrices, in all as large as GPT-2's two
+    H = math.ceil(8 * C / 3 / 32) * 32  # 3 * C * H is 2 * C * 4C, GPT-2's; up to a multiple of 32
     if NH % (kv_heads or NH):
         raise UserError(f"--kv-heads {kv_heads}: does not divide the {NH} of queries; lower it")
     return LlamaConfig(C, H, L, NH, kv_heads or NH, V, maxT, tied)
