@@ -45,7 +45,8 @@ def mistake(done, *words, status=1):
 def within(before, after=""):
     """Return what to give as python=: the program between two lines of Python."""
     first = "import os, runpy, sys; del sys.argv[0]"
-    first += "; sys.path[0] = os.path.dirname(sys.argv[0]).removesuffix('tools')"
+    first += "; folder = os.path.dirname(sys.argv[0])"
+    first += "; sys.path[0] = folder.removesuffix('tools').removesuffix('variants')"
     last = "runpy.run_path(sys.argv[0], run_name='__main__')"
     return "-c", f"{first}\nimport train_gpt2\n{before}\n{last}\n{after}"
 
