@@ -10,7 +10,7 @@ Llama (Touvron et al. 2023) differs in its block, and adds no wpe. No layer has 
     ln1, ln2   RMSNorm, for layernorm: a row is divided by its root mean square
     rotate     rotary positions, for wpe: query and key are turned by angles that grow with t
     attention  grouped heads: each of NKV heads of keys and values serves NH / NKV of queries
-    swiglu     for GELU: a hidden channel is gate * sigmoid(gate) * up, of two linear layers
+    swiglu     for GELU: a hidden channel is up times a smooth max(gate, 0), of two linear layers
 
     x ──┬── ln1 ──┬── q ── rotate ──┬── attention ── attproj ── + ── mid
         │         ├── k ── rotate ──┤                           │
