@@ -424,7 +424,7 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 with contextlib.suppress(OSError, ValueError), open("/sys/fs/cgroup/cpu.max", "rb") as f:
     CORES = min(CORES, math.ceil(np.divide(*map(int, f.read().split()))))  # a container's quota
 THREADS = int(os.environ.get("OMP_NUM_THREADS", CORES))  # which PyTorch obeys, too
-POOL, CHUNK = ThreadPoolExecutor(THREADS), 2**18  # numbers of the largest array in a chunk
+POOL, CHUNK = ThreadPoolExecutor(THREADS), 2**17  # numbers of the largest array in a chunk
 
 
 def in_chunks(f, arrays, options):
