@@ -16,7 +16,7 @@ from mkdocs.config import load_config
 from pygments.formatters import HtmlFormatter
 
 PROJECT = Path(__file__).resolve().parent.parent
-FOLDERS = ".", "doc", "exercises", "models", "tools"
+FOLDERS = ".", "doc", "exercises", "experiments", "models", "tools"
 COURSE = (  # in the order of doc/README.md
     "start numpy rules linear softmax head gelu layernorm embedding attention block model adamw "
     "schedule loss gradcheck accumulation sampling threads files step"
@@ -134,6 +134,8 @@ def build(folder):
     nav = [{"GPT-2 in NumPy": "README.md"}, {"The lesson, side by side": "doc/lesson.md"}]
     nav += [{title: [f"doc/{name}.md" for name in names]} for title, names in pages.items()]
     nav += [{"Exercises": "exercises/README.md"}]
+    experiments = sorted(path.name for path in (PROJECT / "experiments").glob("[a-z]*.md"))
+    nav += [{"Experiments": [f"experiments/{name}" for name in ("README.md", *experiments)]}]
     settings = {
         "site_name": "GPT-2 in NumPy", "docs_dir": "docs", "site_dir": "site", "nav": nav,
         "strict": True, "validation": {"omitted_files": "ignore", "anchors": "warn"},

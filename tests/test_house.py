@@ -218,10 +218,13 @@ print(train_gpt2.CORES, train_gpt2.THREADS)
 # The other files
 
 
+FOLDERS = "tools", "variants", "experiments"
+
+
 def module_files():
     """Return our modules, name -> file: programs, tools.NAME, and those of the exercises."""
     found = {path.stem: path for path in [*PROJECT.glob("*.py"), *PROJECT.glob("exercises/*.py")]}
-    folders = [*PROJECT.glob("tools/*.py"), *PROJECT.glob("variants/*.py")]
+    folders = [path for name in FOLDERS for path in PROJECT.glob(f"{name}/*.py")]
     return found | {f"{path.parent.name}.{path.stem}": path for path in folders}
 
 
@@ -285,7 +288,8 @@ PAGES = [*PROJECT.glob("*.md"), *PROJECT.glob("*/*.md")]
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(PROJECT)))
 def test_the_files_that_a_page_names_exist(page):
     text = page.read_text(encoding="utf-8")
-    names = re.findall(r"(?<![\w/])(?:tests|tools|exercises|doc)/[\w./]+\.(?:py|md|bin)\b", text)
+    folders = "tests|tools|variants|exercises|experiments|doc"
+    names = re.findall(rf"(?<![\w/])(?:{folders})/[\w./]+\.(?:py|md|bin)\b", text)
     names += re.findall(r"(?<![\w/])\w+_gpt2\.py\b|(?<![\w/])prepro_\w+\.py\b", text)
     assert not [name for name in names if "NAME" not in name and not (PROJECT / name).exists()]
 

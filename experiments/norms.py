@@ -1,0 +1,112 @@
+"""
+Pre-norm or post-norm, and how large the first weights are: gradients by depth, and short runs.
+
+    python experiments/norms.py                                   # minutes; experiments/yours/
+    python experiments/norms.py --show experiments/norms.json     # draws what is on norms.md
+
+GPT-2's block is pre-norm: a layernorm stands before attention and before the two linear layers, on
+the branch. In the first Transformer it stood behind the sum, on the stream itself: post-norm.
+"""
+
+import os
+import sys
+
+if __name__ == "__main__":
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+import math
+
+import train_gpt2 as gpt2
+from experiments import common
+from variants.model import model_with
+
+import numpy as np
+
+SETTINGS = {
+    "data": "bytes", "L": 12, "NH": 4, "C": 64, "B": 8, "T": 64, "steps": 200, "lr": 1e-3,
+    "scales": ("0.02/sqrt(2L)", "0.02", "0.125"), "seed": 1337,
+}  # fmt: skip
+
+
+def post_forward(x, p, B, NH):
+    """x (B*T, C), p a block's tensors by name -> out (B*T, C). Vaswani et al. 2017, 3.1."""
+    qkv, qkv_cache = gpt2.linear_forward(x, p["qkvw"], p["qkvb"])
+    atty, att_cache = gpt2.attention_forward(qkv, B, NH)
+    attproj, attproj_cache = gpt2.linear_forward(atty, p["attprojw"], p["attprojb"])
+    mid, ln1_cache = gpt2.layernorm_forward(x + attproj, p["ln1w"], p["ln1b"])
+    fc, fc_cache = gpt2.linear_forward(mid, p["fcw"], p["fcb"])
+    gelu, gelu_cache = gpt2.gelu_forward(fc)
+    fcproj, fcproj_cache = gpt2.linear_forward(gelu, p["fcprojw"], p["fcprojb"])
+    out, ln2_cache = gpt2.layernorm_forward(mid + fcproj, p["ln2w"], p["ln2b"])
+    attention_caches = qkv_cache, att_cache, attproj_cache, ln1_cache
+    return out, (*attention_caches, fc_cache, gelu_cache, fcproj_cache, ln2_cache)
+
+
+def post_backward(dout, cache, g):
+    """dout (B*T, C) -> dx (B*T, C). Fills g, the gradients of the block's 12 tensors."""
+    qkv_cache, att_cache, attproj_cache, ln1_cache = cache[:4]
+    fc_cache, gelu_cache, fcproj_cache, ln2_cache = cache[4:]
+    # ln2 read mid + fcproj: its dx is the gradient of fcproj, and one of the two of mid
+    dfcproj = gpt2.layernorm_backward(dout, ln2_cache, g["ln2w"], g["ln2b"])
+    dgelu = gpt2.linear_backward(dfcproj, fcproj_cache, g["fcprojw"], g["fcprojb"])
+    dfc = gpt2.gelu_backward(dgelu, gelu_cache)
+    dmid = dfcproj + gpt2.linear_backward(dfc, fc_cache, g["fcw"], g["fcb"])
+    dattproj = gpt2.layernorm_backward(dmid, ln1_cache, g["ln1w"], g["ln1b"])
+    datty = gpt2.linear_backward(dattproj, attproj_cache, g["attprojw"], g["attprojb"])
+    dqkv = gpt2.attention_backward(datty, att_cache)
+    return dattproj + gpt2.linear_backward(dqkv, qkv_cache, g["qkvw"], g["qkvb"])
+
+
+MODELS = {"pre": gpt2, "post": model_with(block_forward=post_forward, block_backward=post_backward)}
+
+
+def initial(config, scale, seed):
+    """Return parameters by name: a block's matrices of this scale, all else as in the lesson."""
+    params = gpt2.named_views(gpt2.init_weights(config, seed), config)
+    std, _, shrunk = scale.partition("/")
+    for name in gpt2.IN_BLOCKS:
+        if name in gpt2.DECAYING:
+            params[name] *= float(std) / 0.02
+            if gpt2.TENSORS[name][1] == gpt2.PROJECTION and not shrunk:
+                params[name] *= math.sqrt(2 * config.L)  # which the lesson has divided by
+    return params
+
+
+def norms_by_block(model, params, config, x, y):
+    """Return the norm of the gradient of each block's parameters, a list."""
+    grads = {name: np.empty_like(p) for name, p in params.items()}
+    model.gpt2_backward(1.0, model.gpt2_forward(params, config, x, y)[1], grads)
+    return [math.hypot(*(np.linalg.norm(grads[name][l]) for name in gpt2.IN_BLOCKS))
+            for l in range(config.L)]  # fmt: skip
+
+
+def measure(data, L, NH, C, B, T, steps, lr, scales, seed):
+    tokens, _, V = common.load(data)
+    config, runs = gpt2.GPT2Config(T, V, L, NH, C), []
+    for scale in scales:
+        for norm, model in MODELS.items():
+            params = initial(config, scale, seed)
+            by_block = norms_by_block(model, params, config, *gpt2.get_batch(tokens, 0, B, T))
+            run = common.training(params, config, tokens, steps, B, T, model, lr=lr)
+            losses = [round(loss, 4) for loss, _ in run]
+            runs.append({"norm": norm, "scale": scale, "by_block": by_block, "losses": losses})
+            first, last, end = by_block[0], by_block[-1], np.mean(losses[-20:])
+            print(f"{norm:4} {scale:14} gradient {first:.3f} to {last:.3f}, loss {end:.3f}")
+    return {"runs": runs}
+
+
+def draw(measured, settings):
+    figure, (left, right) = common.panels(["gradient at the start, norm", "loss, mean of 10 steps"])
+    for i, run in enumerate(measured["runs"]):
+        style = {"color": f"C{i // 2}", "linestyle": "-" if run["norm"] == "pre" else "--"}
+        left.plot(run["by_block"], label=f"{run['norm']}-norm, {run['scale']}", **style)
+        means = np.convolve(run["losses"], np.ones(10) / 10, "valid")
+        right.plot(np.arange(len(means)) + 9, means, **style)
+    left.set_yscale("log")
+    left.set_xlabel("block, from the embedding to the head")
+    right.set_xlabel("step")
+    left.legend(fontsize=8)
+    return figure
+
+
+if __name__ == "__main__":
+    common.experiment(__doc__, SETTINGS, measure, draw)

@@ -1,0 +1,89 @@
+"""
+experiments/: each program runs, at a small size; what its page claims holds for the stored figures.
+"""
+
+import json
+
+import train_gpt2 as gpt2
+from experiments import norms
+
+import numpy as np
+import pytest
+from helpers import PROJECT, add_data, failed, run, succeeded
+from test_doc import failure, fences
+from variant_checks import check_layer
+
+FOLDER = PROJECT / "experiments"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.md") if path.stem != "README")
+TINY = {  # flags; {data} is a text of helpers.py
+    "norms": "--data {data} --L 2 --C 16 --B 2 --T 8 --steps 30",
+}
+
+
+def stored(name):
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def shape_of(value):
+    """Return the keys of nested dicts, and of a list those of its first element."""
+    if isinstance(value, list):
+        return [shape_of(value[0])] if value else []
+    return {k: shape_of(v) for k, v in value.items()} if isinstance(value, dict) else None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_small_run(name, tmp_path):
+    data = add_data(tmp_path) / "data" / "letters"
+    flags = ["--out", tmp_path, *TINY[name].format(data=data).split()]
+    out = succeeded(run(PROJECT, f"experiments/{name}.py", *flags))
+    assert out.splitlines()[-1].startswith(f"wrote {tmp_path / name}.png ")
+    written = json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8"))
+    assert shape_of(written) == shape_of(stored(name))
+    picture = (tmp_path / f"{name}.png").read_bytes()
+    assert picture.startswith(b"\x89PNG") and len(picture) > 10_000
+    (tmp_path / f"{name}.png").unlink()
+    flags = "--out", tmp_path, "--show", tmp_path / f"{name}.json"
+    succeeded(run(PROJECT, f"experiments/{name}.py", *flags))
+    assert (tmp_path / f"{name}.png").read_bytes() == picture
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_files_of_an_experiment(name):
+    """Short programs; a page with its command, its picture, and what was measured on."""
+    assert (FOLDER / f"{name}.py").read_text(encoding="utf-8").count("\n") <= 120
+    text, record = (FOLDER / f"{name}.md").read_text(encoding="utf-8"), stored(name)
+    assert f"\n    python experiments/{name}.py\n" in text and f"]({name}.png)" in text
+    assert "## Your prediction" in text and "<details><summary>Answers</summary>" in text
+    assert not [line for line in text.splitlines() if len(line) > 100 and line[0] not in "|!"]
+    assert record["date"] in text and f"`{record['commit']}`" in text and "Zen 4" in text
+    assert not record["commit"].endswith("+")  # a file that differed from its commit
+    assert f"| [`{name}.py`]({name}.py) |" in (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert failure(text) is None and len(fences(text)) > 0
+
+
+def test_mistakes(tmp_path):
+    what = "--data", tmp_path / "none", "--out", tmp_path
+    failed(run(PROJECT, "experiments/norms.py", *what), "none_train.bin", "prepro_text.py")
+    failed(run(PROJECT, "experiments/norms.py", "--show", tmp_path / "x.json"), "x.json")
+    failed(run(PROJECT, "experiments/norms.py", "--steps", "few"), "--steps", status=2)
+
+
+# ----------------------------------------------------------------------------
+# Norms
+
+
+def test_gradient_of_the_post_norm_block():
+    config, rng = gpt2.GPT2Config(5, 7, 1, 2, 6), np.random.default_rng(0)
+    shapes = {name: gpt2.tensor_shapes(config)[name][1:] for name in gpt2.IN_BLOCKS}
+    inputs = {"x": rng.standard_normal((10, 6))}
+    inputs |= {name: rng.standard_normal(shape) / 2 for name, shape in shapes.items()}
+
+    def named(arrays):
+        return dict(zip(gpt2.IN_BLOCKS, arrays, strict=True))
+
+    check_layer(
+        "post-norm block",
+        lambda x, *arrays: norms.post_forward(x, named(arrays), 2, config.NH),
+        lambda dout, cache, *grads: norms.post_backward(dout, cache, named(grads)),
+        inputs,
+    )
