@@ -65,14 +65,14 @@ def commit():
     return name.strip() + "+" * bool(changed)
 
 
-def panels(titles, height=4):
-    """Return matplotlib's figure, and its panels side by side. UserError without matplotlib."""
+def panels(titles, rows=1):
+    """Return matplotlib's figure, and its panels, a row after the other. Raises UserError."""
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
         raise UserError("needs matplotlib; `pip install -r requirements-dev.txt`") from None
-    figure = Figure(figsize=(9, height), dpi=120, layout="constrained")
-    axes = figure.subplots(1, len(titles), squeeze=False)[0]
+    figure = Figure(figsize=(9, 1 + 3 * rows), dpi=120, layout="constrained")
+    axes = figure.subplots(rows, len(titles) // rows, squeeze=False).ravel()
     for panel, title in zip(axes, titles, strict=True):
         panel.set_title(title, fontsize=10)
         panel.grid(color="0.9")
