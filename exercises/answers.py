@@ -198,3 +198,23 @@ def lora(dout, cache, dA, dB):
     dA[:] = dlow.T @ x
     through_A = dlow @ A
     return dout @ w + through_A
+
+
+def pairs(words, times):
+    counts = {}
+    for word, count in zip(words, times, strict=True):
+        for pair in zip(word[:-1], word[1:], strict=True):
+            counts[pair] = counts.get(pair, 0) + count
+    best = min(counts, key=lambda pair: (-counts[pair], pair))
+    return counts, best
+
+
+def encode(word, merges):
+    for new, pair in enumerate(merges, 256):
+        merged = []
+        for token in word:
+            merged.append(token)
+            if tuple(merged[-2:]) == pair:
+                merged[-2:] = [new]
+        word = merged
+    return word

@@ -3,9 +3,10 @@ What the exercises are tried on: sizes, inputs, how to call an answer, and what 
 
 How answers are judged is in grade.py; which mistakes are known, in mistakes.py. There is no answer
 here: what is right is a finite difference of the forward pass, and where the lesson's functions are
-called for comparison, they are called.
+called for comparison, they are called. Of tokens, it is what answers.py gives.
 """
 
+import operator
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import answers  # noqa: E402
 import train_gpt2 as gpt2  # noqa: E402
 
 import numpy as np  # noqa: E402
@@ -21,7 +23,8 @@ LESSONS = (
     "product bias softmax crossentropy gelu layernorm embedding attention_head attention block "
     "tied adamw accumulate"
 ).split()
-ORDER = LESSONS + "flash pieces lora".split()  # of variants/
+TOKENS = "pairs encode".split()  # of text, with no gradient: what is right is in answers.py
+ORDER = LESSONS + "flash pieces lora".split() + TOKENS  # those three: of variants/
 FOLDER = Path(__file__).resolve().parent
 
 
@@ -160,6 +163,14 @@ def lora(rng, N, C, OC, R):
     return {name: rng.standard_normal(shape) for name, shape in shapes.items()} | {"scale": 1.3}
 
 
+def pairs(rng, words, times):
+    return {"words": [list(word) for word in words], "times": times}
+
+
+def encode(rng, word, merges):
+    return {"word": list(word), "merges": merges}
+
+
 def adamw(rng, C, **settings):
     config = gpt2.GPT2Config(3, 5, 2, 1, C)
     params, *steps = (random_tensors(rng, config) for _ in range(4))
@@ -182,6 +193,22 @@ ADAMW = sizes(
     "C lr beta1 beta2 eps weight_decay",
     (3, 0.1, 0.9, 0.99, 1e-8, 0.1),
     (2, 0.03, 0.8, 0.95, 0.05, 0.3),
+)
+# Runs of a letter, where places overlap; pairs that are equally frequent; tokens of two and more
+WORDS = sizes(
+    "words times",
+    ([b"banana", b"bandana"], [2, 1]),
+    ([b"aaab", b"bbaa", b"aaaaa"], [2, 1, 3]),
+    ([b"mn", b"ab", b"yz", b"op", b"qr", b"s"], [2, 2, 2, 2, 1, 5]),
+    ([[98, 256, 256, 97], [98, 256, 100, 256, 97]], [2, 1]),
+)
+MERGES = sizes(
+    "word merges",
+    (b"ananabandana", [(97, 110), (98, 256), (256, 97), (257, 258)]),
+    (b"aaabaaaaab", [(97, 97), (97, 98), (256, 257), (256, 258)]),
+    (b"abcabcc", [(98, 99), (97, 98), (97, 256), (258, 258)]),
+    (b"abcbcbc", [(98, 99), (97, 98), (256, 256)]),
+    (b"x", [(120, 121)]),
 )
 EXERCISES = {
     "product": layer(
@@ -238,6 +265,8 @@ EXERCISES = {
         "lora", "lora", sizes("N C OC R", (3, 3, 3, 3), (5, 4, 3, 2), (2, 3, 5, 1)), lora,
         returns=("x",), fills=("A", "B"),
     ),
+    "pairs": Exercise("bpe", "best_pair", "", WORDS, pairs),
+    "encode": Exercise("bpe", "encode", "", MERGES, encode),
 }  # fmt: skip
 
 
@@ -273,7 +302,7 @@ def cast(tree, dtype):
 
 def letters(name, case):
     """Return the sizes of a case by their letters, those that follow from others as well."""
-    found = dict(case)
+    found = {} if name in TOKENS else dict(case)
     if name in ("tied", "accumulate"):  # whose layers are the lesson's
         found = {a: size for a, size in case.items() if a in ("parts", "B", "T", "V")}
     if "NH" in found:
@@ -290,6 +319,16 @@ def parts(name, gradients, inputs):
         split = dqkv.reshape(B, len(dqkv) // B, 3, NH, -1).transpose(2, 3, 0, 1, 4)
         return dict(zip(("dq", "dk", "dv"), split, strict=True))
     return gradients
+
+
+def token_arrays(name, result):
+    """Return what a function of TOKENS returned, as arrays by name. Raises TypeError and others."""
+    if name == "encode":
+        return {"the tokens": np.array([operator.index(token) for token in result], int)}
+    counts, pair = result
+    rows = sorted([operator.index(i) for i in (*ab, n)] for ab, n in counts.items() if n)
+    pair = np.array([operator.index(token) for token in pair], int)
+    return {"counts": np.array(rows, int).reshape(-1, 3), "the pair to merge": pair}
 
 
 def whole(batches):
@@ -383,6 +422,8 @@ def lesson_functions(lesson=gpt2):
     own += (softmax_forward, softmax_backward, crossentropy_forward, crossentropy_backward)
     own = {function.__name__: function for function in (*own, accumulate)}
     own["product_forward"] = lambda x, w: (gpt2.matmul(x, w), (x, w))
+    own["best_pair"] = getattr(lesson, "pairs", answers.pairs)  # as mistakes.py changes them
+    own["encode"] = getattr(lesson, "encode", answers.encode)
     own["bias_forward"] = lambda x, p, b: (x + p + b, ())
     return SimpleNamespace(**(vars(lesson) | own))
 
@@ -419,6 +460,8 @@ def finite_difference(f, x, h=1e-4):
 def truth(name, inputs, dout):
     """Return the right gradients by name: by finite differences, but for AdamW, the lesson's."""
     exercise = EXERCISES[name]
+    if name in TOKENS:
+        return token_arrays(name, getattr(LESSON, exercise.function)(*inputs.values()))
     if name == "adamw":
         return adamw_changes(gpt2, inputs)
     gradients = {}

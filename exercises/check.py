@@ -36,6 +36,7 @@ EVENINGS = (
     {"adamw": 70, "accumulate": 50},
     {"flash": 75},
     {"pieces": 65, "lora": 60},
+    {"pairs": 75, "encode": 25},
 )
 MINUTES = {name: minutes for evening in EVENINGS for name, minutes in evening.items()}
 MARKS = {grade.RIGHT: "done", grade.WRONG: "wrong", grade.EMPTY: "empty"}

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
+import answers
 import cases
 
 # "== function", then for each mistake: what is wrong; a piece of that function that stands in it
@@ -658,6 +659,144 @@ the mean is stored, where the sum should stay
 * it decays, which only the tensors in DECAYING should
 - if name in DECAYING else 0.0
 + if True else 0.0
+
+== pairs
+
+a word counts once, however often the text has it
+- + count
++ + 1
+
+pairs that overlap count once, where "aaa" has "aa" twice
+- for pair in zip(word[:-1], word[1:], strict=True):
++ last = None
+        for pair in zip(word[:-1], word[1:], strict=True):
+            last = None if pair == last else pair
+            if last is None:
+                continue
+
+pairs of the end of one word and the beginning of the next count, too
+- for word, count in zip(words, times, strict=True):
++ text = [token for word, n in zip(words, times) for token in word * n]
+    for word, count in [(text, 1)]:
+
+pairs across words count, too, and a word counts once
+- for word, count in zip(words, times, strict=True):
++ for word, count in [(sum(words, []), 1)]:
+
+a pair counts once in a word, though it stands there several times
+- in zip(word[:-1], word[1:], strict=True)
++ in set(zip(word[:-1], word[1:]))
+
+(a, b) and (b, a) count as one pair
+- counts[pair] = counts.get(pair, 0) + count
++ pair = tuple(sorted(pair)); counts[pair] = counts.get(pair, 0) + count
+
+pairs begin at every second token, where they should at every one
+- zip(word[:-1], word[1:], strict=True)
++ zip(word[::2], word[1::2])
+
+the last pair of each word is left out
+- zip(word[:-1], word[1:], strict=True)
++ zip(word[:-2], word[1:-1])
+
+the first pair of each word is left out
+- zip(word[:-1], word[1:], strict=True)
++ zip(word[1:-1], word[2:])
+
+of equal counts, the pair that was met first is taken, not that of the smaller ids
+- min(counts, key=lambda pair: (-counts[pair], pair))
++ max(counts, key=counts.get)
+
+of equal counts, the pair that was met last is taken, not that of the smaller ids
+- min(counts, key=lambda pair: (-counts[pair], pair))
++ max(reversed(counts), key=counts.get)
+
+of equal counts, the pair of the larger ids is taken, not that of the smaller ones
+- min(counts, key=lambda pair: (-counts[pair], pair))
++ max(counts, key=lambda pair: (counts[pair], pair))
+
+of equal counts, the second ids decide before the first ones
+- (-counts[pair], pair)
++ (-counts[pair], pair[::-1])
+
+the pair that occurs least is taken
+- (-counts[pair], pair)
++ (counts[pair], pair)
+
+== encode
+
+pairs are merged from right to left, where they should be from left to right
+- for token in word:
++ for token in word[::-1]:
+- tuple(merged[-2:]) == pair
++ tuple(merged[:-3:-1]) == pair
+- word = merged
++ word = merged[::-1]
+
+only the first place of each pair is merged
+- tuple(merged[-2:]) == pair
++ tuple(merged[-2:]) == pair and new not in merged
+
+the second token of a pair stays, behind the new one
+- merged[-2:] = [new]
++ merged[-2] = new
+
+the token behind a new one is left out of the next pair
+- merged = []
++ merged, free = [], 0
+- tuple(merged[-2:]) == pair
++ tuple(merged[-2:]) == pair and len(merged) > free + 1
+- merged[-2:] = [new]
++ merged[-2:] = [new]; free = len(merged) + 1
+
+the last token is lost where it is not merged
+- word = merged
++ word = merged if merged[-1:] == [new] else merged[:-1]
+
+the merges are repeated in reverse order
+- in enumerate(merges, 256)
++ in reversed([*enumerate(merges, 256)])
+
+the pair that stands first in the word is merged first, not that of the oldest merge
+- for new, pair in enumerate(merges, 256):
++ for _ in list(word):
+- merged = []
++ merged, done = [], False
+- tuple(merged[-2:]) == pair
++ not done and tuple(merged[-2:]) in merges
+- merged[-2:] = [new]
++ merged[-2:], done = [256 + merges.index(tuple(merged[-2:]))], True
+
+the pair that the word has most often is merged first, not that of the oldest merge
+- for new, pair in enumerate(merges, 256):
++ for _ in list(word):
+        known = [pair for pair in zip(word, word[1:]) if pair in merges]
+        pair = max(known, key=known.count, default=None)
+        new = 256 + merges.index(pair) if pair else None
+
+the longest token that fits is taken, from the left, where merges should be repeated
+- for new, pair in enumerate(merges, 256):
++ spelled, found = [[byte] for byte in range(256)], []
+    for a, b in merges:
+        spelled.append(spelled[a] + spelled[b])
+    while word:
+        fits = [i for i, each in enumerate(spelled) if word[: len(each)] == each]
+        found.append(max(fits, key=lambda i: len(spelled[i])))
+        word = word[len(spelled[found[-1]]) :]
+    return found
+    for new, pair in enumerate(merges, 256):
+
+only bytes are merged, never a token that a merge has made
+- tuple(merged[-2:]) == pair
++ tuple(merged[-2:]) == pair and max(pair) < 256
+
+(b, a) is merged as if it were (a, b)
+- tuple(merged[-2:]) == pair
++ sorted(merged[-2:]) == sorted(pair)
+
+the ids of new tokens are one too large
+- enumerate(merges, 256)
++ enumerate(merges, 257)
 """
 
 
@@ -686,7 +825,8 @@ HUNTS = [mistake for mistake in KNOWN if mistake.hunted]
 
 def source_of(mistake):
     """Return the mistaken function's source; AssertionError unless each edit applies once."""
-    source = inspect.getsource(getattr(cases.gpt2, mistake.function))
+    function = getattr(cases.gpt2, mistake.function, None) or getattr(answers, mistake.function)
+    source = inspect.getsource(function)
     for old, new in mistake.edits:
         assert source.count(old) == 1, f"{mistake.name}: {source.count(old)} times: {old}"
         source = source.replace(old, new)
@@ -726,6 +866,8 @@ WHERE = {
     "flash": ("attend_backward", ""),
     "pieces": ("head_backward", ""),
     "lora": ("linear_backward", "matmul"),
+    "pairs": ("pairs", ""),
+    "encode": ("encode", ""),
 }
 
 
