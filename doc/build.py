@@ -22,7 +22,7 @@ COURSE = (  # in the order of doc/README.md
     "schedule loss gradcheck accumulation sampling threads files step"
 ).split()
 MORE = (
-    "guide recipes see evaluate answers llama flash_attention recompute lora proof speed errors"
+    "guide recipes see evaluate answers llama flash_attention recompute lora bpe proof speed errors"
 ).split()
 FENCE = re.compile(r"(^```.*?^```\n)", re.M | re.S)
 LINK = re.compile(r"(?<=\]\()(?!\w+:)([^)\s#]+)")

@@ -213,7 +213,7 @@ def encode(word, merges):
     for new, pair in enumerate(merges, 256):
         merged = []
         for token in word:
-            merged.append(token)
+            merged = [*merged, token]
             if tuple(merged[-2:]) == pair:
                 merged[-2:] = [new]
         word = merged

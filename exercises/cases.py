@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import answers  # noqa: E402
 import train_gpt2 as gpt2  # noqa: E402
 
+import answers  # noqa: E402
 import numpy as np  # noqa: E402
 
 LESSONS = (
@@ -324,11 +324,11 @@ def parts(name, gradients, inputs):
 def token_arrays(name, result):
     """Return what a function of TOKENS returned, as arrays by name. Raises TypeError and others."""
     if name == "encode":
-        return {"the tokens": np.array([operator.index(token) for token in result], int)}
+        return {"tokens": np.array([operator.index(token) for token in result], int)}
     counts, pair = result
     rows = sorted([operator.index(i) for i in (*ab, n)] for ab, n in counts.items() if n)
     pair = np.array([operator.index(token) for token in pair], int)
-    return {"counts": np.array(rows, int).reshape(-1, 3), "the pair to merge": pair}
+    return {"counts": np.array(rows, int).reshape(-1, 3), "pair": pair}
 
 
 def whole(batches):

@@ -211,8 +211,9 @@ def call(name, functions, inputs, begin=math.nan, strict=False, scale=1):
         try:
             return cases.token_arrays(name, result)
         except (TypeError, ValueError, AttributeError):
-            kind = "a list of tokens" if name == "encode" else "counts, a dict; and a pair (a, b)"
-            raise Stop(f"{exercise.function} should return {kind}") from None
+            wanted = "a list of tokens" if name == "encode" else "counts, a dict; and a pair (a, b)"
+            what = "returns nothing: it " if result is None else ""
+            raise Stop(f"{exercise.function} {what}should return {wanted}") from None
     if name == "adamw":
         return cases.adamw_changes(functions, inputs, strict and unchanged)
     if name == "accumulate":
@@ -578,11 +579,12 @@ def worst(g, tried):
             at = np.unravel_index(off.argmax(), off.shape)
             bad = off > TOLERANCE * np.abs(want).max(initial=1e-3)
             index = f"[{', '.join(str(int(i)) for i in at)}]" if at else ""
+            sizes = named_sizes(case.letters)
             rows = sorted({int(i) for i in np.argwhere(bad)[:, 0]}) if at else []
             few = f", all with first index {rows}" if 0 < len(rows) <= len(want) / 2 else ""
             return (
                 f"{g}{index} is {got[at]:.5g}, it should be {want[at]:.5g}; "
-                f"{int(np.sum(bad))} of {bad.size} elements are wrong{few} ({named_sizes(case.letters)})"
+                f"{int(np.sum(bad))} of {bad.size} elements are wrong{few} ({sizes})"
             )
     return ""
 

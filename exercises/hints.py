@@ -116,15 +116,15 @@ HINTS = {
         "x is used twice, by w and by A: the gradients of a value that goes two ways add up.",
     ),
     "pairs": (
-        "A word of n tokens has n - 1 places where two stand side by side; zip(word, word[1:]) goes "
-        "through them. How much does each place count, if the text has the word `times` times?",
-        "max(counts, key=counts.get) takes the first of equal ones. Python compares tuples from the "
-        "left: what tuple is smallest for the pair that is wanted?",
+        "A word of n tokens has n - 1 places where two stand side by side; zip(word, word[1:]) "
+        "goes through them. How much does each count, if the text has the word several times?",
+        "max(counts, key=counts.get) takes the first of equal ones. Python compares tuples from "
+        "the left: what tuple is smallest for the pair that is wanted?",
     ),
     "encode": (
-        "Two loops: over the merges, in their order; and for each one over the word, from the left. "
-        "Do not change a list while you go through it: put its tokens into a new one.",
-        "What happens to \"aaa\" with the merge (a, a)? Once a token is part of a merge it is gone, "
+        "Two loops: over the merges, in their order; and for each one over the word, from left to "
+        "right. Do not change a list while you go through it: put its tokens into a new one.",
+        'What happens to "aaa" with the merge (a, a)? Once a token is part of a merge it is gone, '
         "and the next place begins behind it.",
         "Look at the end of the word: does its last token arrive, whether it was merged or not?",
     ),

@@ -666,6 +666,10 @@ a word counts once, however often the text has it
 - + count
 + + 1
 
+a pair has the count of the last word that it stands in: the counts are not added up
+- counts.get(pair, 0) + count
++ count
+
 pairs that overlap count once, where "aaa" has "aa" twice
 - for pair in zip(word[:-1], word[1:], strict=True):
 + last = None

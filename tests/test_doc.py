@@ -41,7 +41,7 @@ LAYERS = "embedding layernorm linear attention gelu head block model adamw".spli
 PAGES = (  # in the order of the course, which is that of the exercises
     "start numpy rules linear softmax head gelu layernorm embedding attention block model adamw "
     "schedule gradcheck accumulation sampling threads files step "
-    "flash_attention recompute lora llama"  # of variants/
+    "flash_attention recompute lora bpe llama"  # of variants/, but for bpe
 ).split()
 HEADINGS = [  # of a layer's page, in this order
     "Formula", "By hand", "Your turn", "By stages", "Derivation", "In plain NumPy", "In the file",

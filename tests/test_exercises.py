@@ -829,6 +829,95 @@ LEARNERS = r"""
 4   return dout @ w + scale * dlow @ A
 | dA: low stands where x belongs
 3   dA[:] = dlow.T @ low
+
+== pairs
+1   counts = {}
+2   for word, n in zip(words, times):
+3       for a, b in zip(word, word[1:]):
+4           counts[a, b] = counts.get((a, b), 0) + n
+5   return counts, min(counts, key=lambda pair: (-counts[pair], pair))
+| counts: a word counts once
+4           counts[a, b] = counts.get((a, b), 0) + 1
+| counts, pair: pairs of the end of one word
+2   for word, n in [([i for word, n in zip(words, times) for i in word * n], 1)]:
+| pair: of equal counts, the pair that was met first is taken
+5   return counts, max(counts, key=counts.get)
+| pair: of equal counts, the pair of the larger ids
+5   return counts, sorted(counts, key=lambda pair: (counts[pair], pair))[-1]
+| pair: of equal counts, the pair that was met last
+5   best = None
+5   for pair in counts:
+5       if best is None or counts[pair] >= counts[best]:
+5           best = pair
+5   return counts, best
+| counts: a pair counts once in a word
+3       for a, b in set(zip(word, word[1:])):
+| counts: pairs that overlap count once
+3       import re
+3       text = "".join(map(chr, word))
+3       for a, b in set(zip(word, word[1:])):
+4           counts[a, b] = counts.get((a, b), 0) + n * text.count(chr(a) + chr(b))
+| counts: the last pair of each word is left out
+3       for i in range(len(word) - 2):
+4           pair = word[i], word[i + 1]
+4           counts[pair] = counts.get(pair, 0) + n
+| counts, pair: a pair has the count of the last word
+4           counts[a, b] = n
+| best_pair changes times
+4           counts[a, b] = counts.get((a, b), 0) + n
+5   times.clear()
+5   return counts, max(sorted(counts), key=counts.get)
+| best_pair should return counts, a dict; and a pair
+5   return max(sorted(counts), key=counts.get)
+| best_pair returns nothing
+5   pass
+
+== encode
+1   for new, pair in enumerate(merges, 256):
+2       out, i = [], 0
+3       while i < len(word):
+4           found = tuple(word[i : i + 2]) == pair
+5           out.append(new if found else word[i])
+6           i += 1 + found
+7       word = out
+8   return word
+| tokens: the second token of a pair stays
+6           i += 1
+| tokens: the last token is lost
+3       while i < len(word) - 1:
+| tokens: the merges are repeated in reverse order
+1   for new, pair in reversed(list(enumerate(merges, 256))):
+| tokens: the ids of new tokens are one too large
+1   for new, pair in enumerate(merges, 257):
+| tokens: 0 stands where 256 belongs
+1   for new, pair in enumerate(merges):
+| tokens: only the first place of each pair
+4           found = tuple(word[i : i + 2]) == pair and new not in out
+| tokens: pairs are merged from right to left
+2       out, i = [], len(word) - 1
+3       while i >= 0:
+4           found = tuple(word[max(i - 1, 0) : i + 1]) == pair
+5           out.insert(0, new if found else word[i])
+6           i -= 1 + found
+| tokens: the pair that stands first in the word is merged first
+2       places = [i for i in range(len(word) - 1) if tuple(word[i : i + 2]) in merges]
+3       while places:
+4           i = places[0]
+5           word = word[:i] + [256 + merges.index(tuple(word[i : i + 2]))] + word[i + 2 :]
+6           places = [i for i in range(len(word) - 1) if tuple(word[i : i + 2]) in merges]
+7       pass
+| tokens: only bytes are merged
+4           found = word[i : i + 2] == list(pair) and max(pair) < 256
+| tokens: (b, a) is merged
+4           found = sorted(word[i : i + 2]) == sorted(pair)
+| encode changes word
+7       word[:] = out
+| encode returns nothing
+8   pass
+| encode should return a list of tokens
+8   return " ".join(map(str, word))
+| IndexError: list index out of range (with word=[97, 110
+4           found = (word[i], word[i + 1]) == pair
 """
 
 

@@ -151,6 +151,6 @@ def test_progress():
             pages = 0
     assert all(70 <= sum(evening.values()) <= 150 for evening in check.EVENINGS)
     assert check.progress({"product"}).startswith(
-        "1 of 16, about 10 minutes to the next; 10 to the end of evening 1 of 9"
+        "1 of 18, about 10 minutes to the next; 10 to the end of evening 1 of 10"
     )
     assert "check.py --train" in check.progress(cases.ORDER)
