@@ -20,8 +20,13 @@ from train_gpt2 import HERE
 
 import pytest
 import regex
+from helpers import PROJECT
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+sys.path.insert(0, str(PROJECT / "exercises"))
+
+import answers  # noqa: E402
 
 THIS_FILE = Path(__file__).read_text(encoding="utf-8")
 BYTES = [bytes([byte]) for byte in range(256)]
@@ -114,6 +119,7 @@ def test_is_that_of_plain_bpe(text, data):
     encoding = encoding_of(vocabulary)
     for word, tokens in words.items():
         assert encoding.encode_ordinary(word) == tokens
+        assert answers.encode([*word.encode()], pairs) == tokens  # as the exercise has it
     # and the export finds the merges again
     assert merges(vocabulary, most - 1) == [[plain[a], plain[b]] for a, b in pairs]
 
@@ -128,6 +134,8 @@ def test_counts_after_merges_are_those_counted_anew(text, draw):
         assert +pairs.counts == counts  # without those that aren't positive
         if not counts:
             break
+        best = min(counts, key=lambda pair: (-counts[pair], pair))
+        assert answers.pairs([*words.values()], [times[w] for w in words]) == (counts, best)
         pair = draw.choice(sorted(counts))
         words = {word: joined(tokens, pair, new) for word, tokens in words.items()}
         fresh = pairs.merge(*pair, new)
