@@ -573,6 +573,8 @@ def worst(g, tried):
                 got, want = ({(a, b): n for a, b, n in rows} for rows in (got, want))
                 pair = min(p for p in got | want if got.get(p) != want.get(p))
                 of, got, want = f"counts[{pair}]", got.get(pair, 0), want.get(pair, 0)
+            if g != "counts" and len(got) > 20:
+                got = f"{got[:20]} and so on, {len(got)} tokens"
             return f"{of} is {got}, it should be {want} ({given(case.letters, case.inputs)})"
         if got.shape == want.shape and not close(got, want):
             off = np.nan_to_num(np.abs(got - want), nan=math.inf)

@@ -173,7 +173,8 @@ def main(name, path):
     print(textwrap.fill(f"the lesson: {difference}", 96))
     sizes = {n: size if isinstance(size, int) else len(size) for n, size in sizes.items()}
     sizes = ", ".join(f"{letter}={size}" for letter, size in sizes.items())
-    print("yours takes {}, the lesson's {}".format(*times), f"({sizes})")
+    whose = "a plain answer's" if name in cases.TOKENS else "the lesson's"
+    print("yours takes {}, {} {}".format(next(times), whose, next(times)), f"({sizes})")
 
 
 if __name__ == "__main__":
