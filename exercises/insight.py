@@ -174,7 +174,7 @@ def main(name, path):
     sizes = {n: size if isinstance(size, int) else len(size) for n, size in sizes.items()}
     sizes = ", ".join(f"{letter}={size}" for letter, size in sizes.items())
     whose = "a plain answer's" if name in cases.TOKENS else "the lesson's"
-    print("yours takes {}, {} {}".format(next(times), whose, next(times)), f"({sizes})")
+    print(f"yours takes {next(times)}, {whose} {next(times)} ({sizes})")
 
 
 if __name__ == "__main__":
