@@ -49,8 +49,8 @@ def of_exercise(path):
     """Return the notebook of an exercise: what it asks, a copy of its file, and the grader."""
     name, source = path.stem[3:], path.read_text(encoding="utf-8")
     asked = re.match(r'"""(.*?)"""\n', source, re.S)
-    file = f"%%writefile {name}.py\n{source}"
-    grade = f"!{{sys.executable}} ../../exercises/grade.py {name} {name}.py 8"
+    file = f"%%writefile {path.name}\n{source}"
+    grade = f"!{{sys.executable}} ../../exercises/check.py {name} --folder ."
     cells = [new_markdown_cell(f"# {name}\n\n{asked[1].strip()}"), new_code_cell(SETUP)]
     return new_notebook(cells=[*cells, new_code_cell(file), new_code_cell(grade)])
 

@@ -218,3 +218,36 @@ def encode(word, merges):
                 merged[-2:] = [new]
         word = merged
     return word
+
+
+def rms(dout, cache, dw):
+    norm, rrms, w = cache
+    dw[:] = (dout * norm).sum(0)
+    dnorm = dout * w
+    along_norm = (dnorm * norm).mean(-1, keepdims=True)
+    through_rms = norm * along_norm
+    return (dnorm - through_rms) * rrms
+
+
+def rope(dout, cache):
+    cos, sin = cache
+    dy = dout[..., 0::2]
+    dz = dout[..., 1::2]
+    da = dy * cos + dz * sin
+    db = dz * cos - dy * sin
+    return np.stack([da, db], -1).reshape(dout.shape)
+
+
+def grouped(dout, cache):
+    q, k, v, att, group = cache
+    NH, T, HS = q.shape
+    datt = dout @ v.mT
+    dv = att.mT @ dout
+    row_sum = (datt * att).sum(-1, keepdims=True)
+    dpreatt = att * (datt - row_sum)
+    dscaled = dpreatt / math.sqrt(HS)
+    dq = dscaled @ k
+    dk = dscaled.mT @ q
+    dk = dk.reshape(-1, group, T, HS).sum(1)
+    dv = dv.reshape(-1, group, T, HS).sum(1)
+    return dq, dk, dv

@@ -15,6 +15,7 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import train_gpt2 as gpt2  # noqa: E402
+from variants import train_llama as llama  # noqa: E402
 
 import answers  # noqa: E402
 import numpy as np  # noqa: E402
@@ -24,8 +25,10 @@ LESSONS = (
     "tied adamw accumulate"
 ).split()
 TOKENS = "pairs encode".split()  # of text, with no gradient: what is right is in answers.py
-ORDER = LESSONS + "flash pieces lora".split() + TOKENS  # those three: of variants/
+ORDER = LESSONS + "flash pieces lora".split() + TOKENS + "rms rope grouped".split()
 FOLDER = Path(__file__).resolve().parent
+MINE = FOLDER.parent / "my_exercises"  # a learner's own, which git ignores: check.py --start
+HOME = MINE if MINE.is_dir() else FOLDER  # where answers, variations and hunts are
 
 
 class Exercise(NamedTuple):
@@ -48,18 +51,28 @@ class Exercise(NamedTuple):
     overwrites: tuple = ()
 
 
-PATHS = {name: FOLDER / f"{number:02}_{name}.py" for number, name in enumerate(ORDER, 1)}
+GIVEN = {name: FOLDER / f"{number:02}_{name}.py" for number, name in enumerate(ORDER, 1)}
+PATHS, TEXTS = {}, {}  # of variations: seeds.py
 
 
 def path_of(name):
-    return PATHS[name]
+    """Return a learner's file. Its number may be another one, of before an update."""
+    if name in PATHS:
+        return PATHS[name]
+    return next(HOME.glob(f"[0-9][0-9]_{name}.py"), HOME / GIVEN[name].name)
+
+
+def given_text(name):
+    """Return an exercise's file as it is given."""
+    return TEXTS[name] if name in TEXTS else GIVEN[name].read_text(encoding="utf-8")
 
 
 def again(name):
     """Return how to get an exercise's file as it was given."""
-    if name in ORDER:
-        return "`git checkout` brings it back"
-    return "delete it, and --variant makes it again"
+    if name in PATHS:
+        return "delete it, and --variant makes it again"
+    how = "git checkout" if HOME == FOLDER else f"check.py --reset {name}"
+    return f"`{how}` brings it back"
 
 
 # ----------------------------------------------------------------------------
@@ -171,6 +184,20 @@ def encode(rng, word, merges):
     return {"word": list(word), "merges": merges}
 
 
+def rms(rng, N, C):
+    inputs = layernorm(rng, N, C)
+    return {"x": inputs["x"], "w": inputs["w"]}
+
+
+def rope(rng, NH, T, HS):
+    return {"x": rng.standard_normal((NH, T, HS))}
+
+
+def grouped(rng, NH, NKV, T, HS):
+    shapes = {"q": (NH, T, HS), "k": (NKV, T, HS), "v": (NKV, T, HS)}
+    return {name: rng.standard_normal(shape) for name, shape in shapes.items()}
+
+
 def adamw(rng, C, **settings):
     config = gpt2.GPT2Config(3, 5, 2, 1, C)
     params, *steps = (random_tensors(rng, config) for _ in range(4))
@@ -267,6 +294,15 @@ EXERCISES = {
     ),
     "pairs": Exercise("bpe", "best_pair", "", WORDS, pairs),
     "encode": Exercise("bpe", "encode", "", MERGES, encode),
+    "rms": layer(
+        "llama", "rms", sizes("N C", (4, 4), (3, 5), (1, 6)), rms, returns=("x",), fills=("w",)
+    ),
+    "rope": layer("llama", "rope", sizes("NH T HS", (4, 4, 4), (3, 5, 2), (1, 3, 6)), rope,
+        returns=("x",)),
+    "grouped": layer(
+        "llama", "grouped", sizes("NH NKV T HS", (4, 2, 3, 3), (6, 2, 4, 2), (3, 1, 5, 2)), grouped,
+        returns=("q", "k", "v"),
+    ),
 }  # fmt: skip
 
 
@@ -416,11 +452,31 @@ def lesson_functions(lesson=gpt2):
         dx = lesson.linear_backward(dlow, (x, A), dA, np.empty_like(A[:, 0]))
         return dx + lesson.linear_backward(dout, (x, w), *nowhere[1:])
 
+    def rope_forward(x):
+        turns = llama.turns_of(0, *x.shape[1:], x.dtype)
+        return llama.rotate(x[:, None], turns=turns)[:, 0], tuple(turns)
+
+    def rope_backward(dout, cache):
+        return llama.rotate_backward(dout[:, None], np.stack(cache))[:, 0]
+
+    def grouped_forward(q, k, v):
+        group = len(q) // len(k)
+        k, v = k.repeat(group, 0), v.repeat(group, 0)
+        att = lesson.softmax(q @ k.mT / np.sqrt(q.shape[-1], dtype=q.dtype))
+        return att @ v, (q, k, v, att, group)
+
+    def grouped_backward(dout, cache):
+        group = cache[-1]
+        dq, *copies = (d[0] for d in lesson.attend_backward(*(a[None] for a in (dout, *cache[:4]))))
+        return dq, *(d.reshape(-1, group, *d.shape[1:]).sum(1) for d in copies)
+
     own = (product_backward, bias_backward, attention_head_forward, attention_head_backward)
+    own += (rope_forward, rope_backward, grouped_forward, grouped_backward)
     own += (flash_forward, flash_backward, pieces_forward, pieces_backward)
     own += (lora_forward, lora_backward)
     own += (softmax_forward, softmax_backward, crossentropy_forward, crossentropy_backward)
     own = {function.__name__: function for function in (*own, accumulate)}
+    own["rms_forward"], own["rms_backward"] = llama.rmsnorm_forward, llama.rmsnorm_backward
     own["product_forward"] = lambda x, w: (gpt2.matmul(x, w), (x, w))
     own["best_pair"] = getattr(lesson, "pairs", answers.pairs)  # as mistakes.py changes them
     own["encode"] = getattr(lesson, "encode", answers.encode)

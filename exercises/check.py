@@ -1,14 +1,18 @@
 """
 Says which exercises are solved and which is next, or what is wrong with one of them.
 
+    python exercises/check.py --start            # copy them to my_exercises/, where you solve them
     python exercises/check.py                    # go through all of them
     python exercises/check.py layernorm          # grade one
     python exercises/check.py layernorm --hint   # the first step of its derivation; --hint 2: ...
     python exercises/check.py --train            # train a small GPT-2 with what is solved
     python exercises/check.py --variant 7        # other exercises, whose answers are on no page
+    python exercises/check.py --reset layernorm  # as it was given; yours is kept beside it
+    python exercises/check.py --json             # for a lecturer: points for each gradient
 """
 
 import argparse
+import json
 import os
 import re
 import subprocess
@@ -20,6 +24,7 @@ sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I lea
 
 import cases
 import grade
+import marks
 import seeds
 import training
 from hints import HINTS
@@ -37,6 +42,7 @@ EVENINGS = (
     {"flash": 75},
     {"pieces": 65, "lora": 60},
     {"pairs": 75, "encode": 25},
+    {"rms": 85, "rope": 20, "grouped": 20},
 )
 MINUTES = {name: minutes for evening in EVENINGS for name, minutes in evening.items()}
 MARKS = {grade.RIGHT: "done", grade.WRONG: "wrong", grade.EMPTY: "empty"}
@@ -140,6 +146,8 @@ def check_all(names, seed):
         print(f"\n{progress(graded.keys() - set(left))}")
         if len(left) == len(names):
             print("where to begin, if all of this is new: doc/start.md, ten minutes")
+            if cases.HOME == cases.FOLDER:
+                print("first: check.py --start, which copies them to a folder of your own")
     else:
         print(f"\n{len(names) - len(left)} of {len(names)} of variant {seed}")
     if not left:
@@ -168,25 +176,84 @@ def show_hint(name, number, seed=None):
         print(f"that was the last one; doc/{cases.EXERCISES[name].page}.md has the derivation")
 
 
+def start():
+    """Copy the exercises that are not yet there into a folder of the learner's own."""
+    cases.MINE.mkdir(exist_ok=True)
+    cases.HOME = cases.MINE
+    new = [name for name in cases.ORDER if not cases.path_of(name).exists()]
+    for name in new:
+        cases.path_of(name).write_text(cases.given_text(name), encoding="utf-8")
+    there = len(cases.ORDER) - len(new)
+    print(f"{relative(cases.MINE)}: {len(new)} exercises copied, {there} were there, and stay")
+    first = f"{relative(cases.path_of(cases.ORDER[0]))}, with doc/rules.md; then "
+    print(f"next: {'' if there else first}check.py")
+
+
+def reset(name):
+    """Write an exercise as it was given; what the learner has is kept beside it."""
+    path, text = cases.path_of(name), cases.given_text(name)
+    if path == cases.GIVEN.get(name):
+        sys.exit(f"check.py: {relative(path)} is no copy of yours; git checkout {relative(path)}")
+    said = ""
+    if path.exists() and path.read_text(encoding="utf-8", errors="replace") != text:
+        numbers = ["", *range(2, 1000)]
+        olds = (path.with_name(f"{path.name}.old{number}") for number in numbers)
+        old = next(old for old in olds if not old.exists())
+        path.rename(old)
+        said = f"; yours is {relative(old)}"
+    path.write_text(text, encoding="utf-8")
+    print(f"{relative(path)}: as it was given{said}")
+
+
 def main():
     parser = argparse.ArgumentParser(description="Grade the exercises.")
     parser.error = lambda why: parser.exit(2, f"check.py: {why}; --help lists the flags\n")
     parser.add_argument("name", nargs="?", metavar="NAME", help=" ".join(cases.ORDER))
     parser.add_argument("--variant", type=int, metavar="SEED", help="this seed's set of others")
-    parser.add_argument("--hint", nargs="?", type=int, const=1, metavar="N", help="show step N")
-    parser.add_argument("--train", action="store_true", help="train a model with what is solved")
+    modes = parser.add_mutually_exclusive_group()
+    modes.add_argument("--hint", nargs="?", type=int, const=1, metavar="N", help="show step N")
+    modes.add_argument("--train", action="store_true", help="train a model with what is solved")
+    modes.add_argument("--start", action="store_true", help="copy them to my_exercises/")
+    text = "as it was given; yours is kept beside it"
+    modes.add_argument("--reset", dest="reset_name", metavar="NAME", help=text)
+    text = "where the answers are; default: my_exercises if it is there, or else exercises"
+    parser.add_argument("--folder", type=Path, metavar="DIR", help=text)
+    text = "mark apart from the answers' own process; points for each gradient"
+    modes.add_argument("--json", action="store_true", help=text)
+    text = "of --json's arrays; default: drawn anew"
+    parser.add_argument("--seed", type=int, metavar="N", help=text)
     args = parser.parse_args()
     sys.stdout.reconfigure(errors="replace")
     names, seed = cases.ORDER, args.variant
+    if args.folder:
+        if not args.folder.is_dir():
+            parser.error(f"{args.folder} is no folder")
+        cases.HOME = args.folder.resolve()
+    if args.start:
+        if args.name or args.folder or seed is not None:
+            parser.error("--start stands alone: it copies all of them to my_exercises")
+        return start()
+    if args.seed is not None and (args.seed < 0 or not args.json):
+        parser.error("--seed: a number from 0 on, for --json")
     if seed is not None:
         if seed < 0:
             parser.error(f"{seed} is below 0")
         names = seeds.use(seed)
-        seeds.make(seed)
-    if args.name and args.name not in names:
-        parser.error(f"{args.name} is not one of {', '.join(names)}")
+        if not args.json:  # which writes nothing to a folder that was handed in
+            seeds.make(seed)
+    for name in filter(None, (args.name, args.reset_name)):
+        if name not in names:
+            parser.error(f"{name} is not one of {', '.join(names)}")
+    if args.reset_name:
+        return reset(args.reset_name)
+    if args.json:
+        if cases.HOME == cases.FOLDER and seed is None:
+            parser.error("--json marks copies: --start makes them, --folder says where they are")
+        found = marks.document([args.name] if args.name else names, args.seed)
+        print(json.dumps(found, indent=1))
+        return grade.RIGHT if found["points"] == found["of"] else grade.WRONG
     if args.train:
-        if args.name or args.hint is not None or seed is not None:
+        if args.name or seed is not None:
             parser.error("--train stands alone: it takes all that is solved")
         return train()
     if args.hint is not None:
@@ -201,3 +268,5 @@ if __name__ == "__main__":
         sys.exit(main())
     except KeyboardInterrupt:
         sys.exit(130)
+    except OSError as error:
+        sys.exit(f"check.py: {error.filename}: {error.strerror}; check that file or folder")

@@ -47,6 +47,8 @@ def alike(ours, healthy):
 
 def main():
     here = Path(__file__).resolve().parent
+    if not (here / "healthy.json").exists():
+        sys.exit("curve.py: only a hunt's copy of this can be run; python exercises/hunt.py --help")
     sys.path.insert(0, str(here))
     ours, healthy = (
         losses(importlib.import_module("train_gpt2")),

@@ -16,7 +16,6 @@ import re
 import sys
 import threading
 import time
-import traceback
 import types
 import warnings
 from pathlib import Path
@@ -29,6 +28,7 @@ import mistakes_by_rule
 import numpy as np
 import seeds
 from cases import EXERCISES
+from child import one_line, where
 
 RIGHT, WRONG, EMPTY = range(3)
 END = "end of report"  # its last line: an answer may end Python itself
@@ -67,6 +67,7 @@ class Case(NamedTuple):
     letters: dict
     want: dict
     got: dict | None
+    dout: object = None
 
 
 # ----------------------------------------------------------------------------
@@ -88,20 +89,6 @@ class Prints(io.TextIOBase):
             *whole, self.partial = (self.partial + text).split("\n")
             self.lines += [whence + line[:200] for line in whole]
         return len(text)
-
-
-def one_line(error):
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
-
-
-def where(error, path):
-    """Return "file, line n" for an error in a learner's file."""
-    if isinstance(error, SyntaxError) and error.filename == str(path):
-        return f"{path.name}, line {error.lineno}"
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
-    return f"{path.name}, line {lines[-1]}" if lines else path.name
 
 
 def guarded(path, f, *args):
@@ -188,19 +175,20 @@ def returned(name, result):
     return {f"d{which}": array for which, array in zip(names, results, strict=True)}
 
 
-def dout_of(out):
-    rng = np.random.default_rng(2)
+def dout_of(out, rng=None):
+    """Return a gradient of out: always the same one, or drawn from rng."""
     if np.ndim(out) == 0:
-        return 1.7  # not 1, so that it shows if dloss is left out
+        return 1.7 if rng is None else 1.2 + rng.random()  # not 1, or a dloss left out is not seen
+    rng = rng or np.random.default_rng(2)
     return rng.standard_normal(np.shape(out)).astype(out.dtype)
 
 
-def call(name, functions, inputs, begin=math.nan, strict=False, scale=1):
+def call(name, functions, inputs, begin=math.nan, strict=False, scale=1, dout=None):
     """
     Run a pair of functions -> gradients by name, arrays to be filled holding begin before.
 
-    scale: that of dout. strict: Stop if the forward pass is not the one that was given, or the
-    backward pass is not pure.
+    dout: dout_of(out) if None. scale: its factor. strict: Stop if the forward pass is not the one
+    that was given, or the backward pass is not pure.
     """
     exercise = EXERCISES[name]
     before, inputs = inputs, cases.cast(inputs, None)
@@ -239,7 +227,8 @@ def call(name, functions, inputs, begin=math.nan, strict=False, scale=1):
     out, cache = forward(*inputs.values())
     if strict and not close(np.asarray(out), np.asarray(cases.loss_of(name, inputs))):
         raise Stop(f"{exercise.forward} is not as it was given; {cases.again(name)}")
-    dout, everything = scale * dout_of(out), {"cache": cache, **inputs}
+    dout = scale * (dout_of(out) if dout is None else cases.cast(dout, out.dtype))
+    everything = {"cache": cache, **inputs}
     kept = cases.cast(cache, None)
 
     def was_there(array):
@@ -716,16 +705,20 @@ def known_results(name, i):
 @functools.cache
 def prepared(name, i):
     """Return case i of an exercise, with what is right in it."""
-    exercise = EXERCISES[name]
-    inputs = exercise.inputs(np.random.default_rng(i + 1), **exercise.shapes[i])
-    letters, dout = cases.letters(name, exercise.shapes[i]), 1.0
-    if exercise.forward:
-        dout = dout_of(cases.loss_of(name, inputs))
+    return prepare(name, EXERCISES[name].shapes[i], np.random.default_rng(i + 1))
+
+
+def prepare(name, sizes, rng, rng_of_dout=None):
+    """Return a case of an exercise, with what is right in it."""
+    inputs = EXERCISES[name].inputs(rng, **sizes)
+    letters, dout = cases.letters(name, sizes), 1.0
+    if EXERCISES[name].forward:
+        dout = dout_of(cases.loss_of(name, inputs), rng_of_dout)
         letters |= {"dloss": dout} if np.ndim(dout) == 0 else {}
     want = cases.truth(name, inputs, dout)
     if name == "accumulate":
         want = {"the returned loss": np.array(cases.loss_of(name, inputs))} | want
-    return Case(inputs, letters, want, None)
+    return Case(inputs, letters, want, None, dout)
 
 
 def check_dtypes(name, module, path, case):
@@ -817,4 +810,6 @@ def main(name, path, seconds=SECONDS):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit("grade.py: only check.py starts this; python exercises/check.py --help")
     main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])

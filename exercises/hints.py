@@ -128,4 +128,24 @@ HINTS = {
         "and the next place begins behind it.",
         "Look at the end of the word: does its last token arrive, whether it was merged or not?",
     ),
+    "rms": (
+        "Begin at the end: out = norm * w gives dnorm and dw, as in layernorm.",
+        "norm_i = x_i * rrms. x_j changes norm_i directly (if i = j), and through rrms. Derive "
+        "rrms with respect to x_j; x_j * rrms is norm_j.",
+        "d rrms / dx_j = -rrms^2 * norm_j / C. Multiply dnorm_i with both ways, and sum over i: "
+        "one of the sums is a mean over the row.",
+    ),
+    "rope": (
+        "A turn is a product with the matrix (cos, -sin; sin, cos). What is the gradient of what "
+        "was multiplied with a matrix?",
+        "a is in both numbers of the turned point: da is a sum of two terms. So is db.",
+        "Transposed, the matrix turns back. Put the two channels of a pair side by side again.",
+    ),
+    "grouped": (
+        "As if nothing had been copied, it is exercise 8 with an axis in front, which @ and .mT "
+        "leave alone. That gives a gradient for each copy.",
+        "A value that is copied gets the sum of the gradients of its copies.",
+        "repeat(group, 0) puts the copies of a head side by side: which reshape gives them an axis "
+        "of their own?",
+    ),
 }

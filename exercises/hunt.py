@@ -2,8 +2,8 @@
 Find the bug: a copy of train_gpt2.py with a mistake in it, without its comments.
 
     python exercises/hunt.py                  # what there is
-    python exercises/hunt.py 7                # make exercises/hunt_1_07/: level 1, number 7
-    python exercises/hunt.py 7 --level 2      # make exercises/hunt_2_07/
+    python exercises/hunt.py 7                # make my_exercises/hunt_1_07/: level 1
+    python exercises/hunt.py 7 --level 2      # make my_exercises/hunt_2_07/
     python exercises/hunt.py 7 --check 95     # is it line 95 of its train_gpt2.py?
     python exercises/hunt.py 7 --check        # does the copy learn as it should, as it is now?
 """
@@ -138,7 +138,7 @@ def main():
     total = len(OUTSIDE if level == 3 else mistakes.HUNTS)
     if not 1 <= number <= total:
         parser.error(f"{number} is not from 1 to {total}")
-    folder = cases.FOLDER / f"hunt_{level}_{number:02}"
+    folder = cases.HOME / f"hunt_{level}_{number:02}"
     again = f"python exercises/hunt.py {number}" + (f" --level {level}" if level > 1 else "")
     if args.check is None:
         make(level, number, folder)

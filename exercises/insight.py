@@ -113,6 +113,21 @@ INSIGHTS = {
         "it reads tokens that are there already. tiktoken, which makes them of a text, does not go "
         "through all merges: it does the oldest that the word has a pair of, until there is none.",
     ),
+    "rms": (
+        {"N": 256, "C": 64},
+        "layernorm takes two means for each row. variants/train_llama.py has your lines: the other "
+        "mean is left out, and a model learns as well.",
+    ),
+    "rope": (
+        {"NH": 8, "T": 64, "HS": 32},
+        "it has no turn, but adds wpe. In variants/train_llama.py, rotate_backward is rotate once "
+        "more, with -sin for sin; cosines and sines are computed once for all blocks.",
+    ),
+    "grouped": (
+        {"NH": 8, "NKV": 2, "T": 64, "HS": 32},
+        "attend_backward knows nothing of copies. attention_backward of variants/train_llama.py "
+        "adds them up behind it, in one line.",
+    ),
 }
 
 
@@ -178,4 +193,6 @@ def main(name, path):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit("insight.py: only check.py starts this; python exercises/check.py --help")
     main(*sys.argv[1:])

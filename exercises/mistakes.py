@@ -872,6 +872,9 @@ WHERE = {
     "lora": ("linear_backward", "matmul"),
     "pairs": ("pairs", ""),
     "encode": ("encode", ""),
+    "rms": ("", ""),  # by rule alone
+    "rope": ("", ""),
+    "grouped": ("attend_backward", ""),
 }
 
 

@@ -34,6 +34,7 @@ FIRST = {
         ("only the first batch counts", "batches = batches[:1]"),
         ("only the last batch counts", "batches = batches[-1:]"),
     ],
+    "rope": [("it is turned on, where it should be turned back", "cache = cache[0], -cache[1]")],
 }
 LATE = r"[A-Za-z] stands where 1 |1 - \w+ stands| too much$"  # what is said if nothing else fits
 WORDS = {
@@ -55,6 +56,7 @@ WORDS = {
     "seen": "the mask",
     "dadded": "the gradient of what is added",
     "through_A": "what comes through A",
+    "through_rms": "the term through the root mean square",
 }
 
 # A piece of an answer; what it becomes; what is wrong. _a and so on stand for any expression.
@@ -125,6 +127,11 @@ _a.mean(-1, keepdims=True) | _a.mean()           | the mean is over all rows, no
 _a.mean(-1, keepdims=True) | _a.mean(0, keepdims=True) | the mean is over the wrong axis
 _a.mean(-1, keepdims=True) | _a.mean(-1)         | keepdims=True is forgotten
 _a.sum(-1, keepdims=True) | _a.sum(-1)          | keepdims=True is forgotten
+_a.sum(1)            | _a[:, 0]             | only the first copy of a head counts
+_a.sum(1)            | _a[:, -1]            | only the last copy of a head counts
+_a.reshape(_b, _c, _d, _e).sum(1) | _a.reshape(_c, _b, _d, _e).sum(0) | a head's copies are adjacent
+_a - through_rms | _a - _a.mean(-1, keepdims=True) - through_rms | the mean of _a is subtracted, too
+np.stack(_a, -1).reshape(_b) | np.concatenate(_a, -1) | channels of a pair are adjacent
 _a in _b             | True                 | the condition `_a in _b` is left out
 _a in _b             | False                | the condition `_a in _b` never holds
 _a in _b             | _a not in _b         | the condition `_a in _b` is the wrong way round
@@ -306,7 +313,8 @@ def by_rule(name):
 AXES = {
     "product": "N OC", "bias": "B T C", "softmax": "N S", "gelu": "N C", "layernorm": "N C",
     "embedding": "B T C | N C", "attention_head": "T HS", "attention": "B T NH HS",
-    "block": "B T C", "flash": "T HS", "lora": "N OC",
+    "block": "B T C", "flash": "T HS", "lora": "N OC", "rms": "N C", "rope": "NH T HS",
+    "grouped": "NH T HS",
 }  # fmt: skip
 NOUNS = {"B": "sequence", "T": "position", "N": "row", "NH": "head", "C": "channel"}
 NOUNS |= {"OC": "channel", "S": "element", "HS": "channel"}

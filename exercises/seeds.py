@@ -116,7 +116,7 @@ VARIANTS = {
 
 
 def folder_of(seed):
-    return cases.FOLDER / f"variant_{seed}"
+    return cases.HOME / f"variant_{seed}"
 
 
 def drawn(seed):
@@ -145,7 +145,8 @@ def use(seed, names=None):
     names = names or drawn(seed)
     for name in names:
         module = types.ModuleType(name)
-        exec(compile(text_of(name, seed), name, "exec"), vars(module))
+        cases.TEXTS[name] = text_of(name, seed)
+        exec(compile(cases.TEXTS[name], name, "exec"), vars(module))
         forward = VARIANTS[name].forward
         setattr(cases.LESSON, forward, getattr(module, forward))
         cases.EXERCISES[name] = VARIANTS[name]

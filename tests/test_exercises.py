@@ -29,6 +29,8 @@ import hunt  # noqa: E402
 import mistakes  # noqa: E402
 from hints import HINTS  # noqa: E402
 
+cases.HOME = FOLDER  # not a folder of one's own, made by --start
+
 
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch):
@@ -918,6 +920,72 @@ LEARNERS = r"""
 8   return " ".join(map(str, word))
 | IndexError: list index out of range (with word=[97, 110
 4           found = (word[i], word[i + 1]) == pair
+
+== rms
+1   dw[:] = (dout * norm).sum(0)
+2   d = dout * w
+3   return (d - norm * (d * norm).mean(1, keepdims=True)) * rrms
+| dx: the mean of dnorm is subtracted, too
+3   return (d - d.mean(1, keepdims=True) - norm * (d * norm).mean(1, keepdims=True)) * rrms
+| dx: in dnorm, the factor w is left out
+2   d = dout
+| the term through the root mean square is missing
+3   return d * rrms
+| in the term through the root mean square, a factor of 1/C is missing
+3   return (d - norm * (d * norm).sum(1, keepdims=True)) * rrms
+| the sign of the term through the root mean square is wrong
+3   return (d + norm * (d * norm).mean(1, keepdims=True)) * rrms
+| dw: left unfilled
+1   dw = (dout * norm).sum(0)
+| dw: the factor norm is left out
+1   dw[:] = dout.sum(0)
+| keepdims=True is forgotten
+3   return (d - norm * (d * norm).mean(1)) * rrms
+| it is divided by rrms
+3   return (d - norm * (d * norm).mean(1, keepdims=True)) / rrms
+| the factor rrms is left out
+3   return d - norm * (d * norm).mean(1, keepdims=True)
+
+== rope
+1   y, z = dout[..., ::2], dout[..., 1::2]
+2   dx = np.empty_like(dout)
+3   dx[..., ::2] = y * cos + z * sin
+4   dx[..., 1::2] = z * cos - y * sin
+5   return dx
+| dx: it is turned on, where it should be turned back
+3   dx[..., ::2] = y * cos - z * sin
+4   dx[..., 1::2] = z * cos + y * sin
+| in da, the sign of dz * sin is wrong
+3   dx[..., ::2] = y * cos - z * sin
+| the term dz * sin of da is missing
+3   dx[..., ::2] = y * cos
+| channels of a pair are adjacent
+5   return np.concatenate([dx[..., ::2], dx[..., 1::2]], -1)
+| rope_backward calls rope_forward
+5   return rope_forward(dout)[0]
+| in da, sin stands where cos belongs
+3   dx[..., ::2] = y * sin + z * sin
+
+== grouped
+1   T, HS = q.shape[1:]
+2   d = att * (dout @ v.mT - (att * (dout @ v.mT)).sum(-1, keepdims=True)) / math.sqrt(HS)
+3   dk, dv = ((a.mT @ b).reshape(-1, group, T, HS) for a, b in ((d, q), (att, dout)))
+4   return d @ k, dk.sum(1), dv.sum(1)
+| dk, dv: only the first copy of a head counts
+4   return d @ k, dk[:, 0], dv[:, 0]
+| dk, dv: a head's copies are adjacent
+3   dk, dv = ((a.mT @ b).reshape(group, -1, T, HS) for a, b in ((d, q), (att, dout)))
+4   return d @ k, dk.sum(0), dv.sum(0)
+| dk, dv: a mean, where a sum belongs
+4   return d @ k, dk.mean(1), dv.mean(1)
+| dk: a mean, where a sum belongs
+4   return d @ k, dk.mean(1), dv.sum(1)
+| dk and dv are swapped
+4   return d @ k, dv.sum(1), dk.sum(1)
+| dq, dk: the softmax is left out
+2   d = (dout @ v.mT) / math.sqrt(HS)
+| the division by math.sqrt(HS) is left out
+2   d = att * (dout @ v.mT - (att * (dout @ v.mT)).sum(-1, keepdims=True))
 """
 
 

@@ -2,6 +2,7 @@
 The notebook: it runs from its first cell to its last, and what is stored of it is small.
 """
 
+import copy
 import importlib.util
 import re
 import shutil
@@ -49,7 +50,7 @@ def test_what_is_stored():
 
 
 def test_pages_and_exercises_as_notebooks(tmp_path):
-    """All are made; a page runs, with its numbers, and an exercise is graded."""
+    """All are made; a page runs, with its numbers, and each exercise; a solved one is done."""
     spec = importlib.util.spec_from_file_location("notebooks", PROJECT / "doc" / "notebooks.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -57,13 +58,40 @@ def test_pages_and_exercises_as_notebooks(tmp_path):
     shutil.copytree(PROJECT / "exercises", folder / "exercises")
     made = {path.stem: path for path in module.write(folder / "build" / "notebooks")}
     assert {"start", "attention", "exercise_06_layernorm"} < set(made) and len(made) > 30
-    outs = []
-    for name in "embedding", "exercise_01_product":
-        notebook = nbformat.read(made[name], 4)
+    notebooks = {name: nbformat.read(path, 4) for name, path in made.items()}
+    names = [name for name in made if name.startswith("exercise_")]
+    solved = copy.deepcopy(notebooks[names[0]])
+    for cell in solved.cells:
+        answer = "dw[:] = x.T @ dout\n    return dout @ w.T"
+        cell.source = cell.source.replace("raise NotImplementedError", answer)
+    for notebook in notebooks.values():
         nbformat.validate(notebook)
-        where = {"metadata": {"path": str(made[name].parent)}}
-        nbclient.NotebookClient(notebook, timeout=300, resources=where).execute()
-        outs.append(output_of(notebook))
+    # a process for each would take a minute
+    cells = [cell for name in names for cell in notebooks[name].cells] + solved.cells
+    notebooks["exercises"] = nbformat.v4.new_notebook(cells=cells)
+    outs = []
+    for name in "embedding", "exercises":
+        where = {"metadata": {"path": str(folder / "build" / "notebooks")}}
+        nbclient.NotebookClient(notebooks[name], timeout=300, resources=where).execute()
+        outs.append(output_of(notebooks[name]))
     shown = re.findall(r"^\[.*\]$", (PROJECT / "doc" / "embedding.md").read_text("utf-8"), re.M)
     assert shown and all(line in outs[0] for line in shown[:3])
-    assert "not begun" in outs[1]
+    found = re.findall(r"^(\w+): (empty|done) \((\w+).py", outs[1], re.M)
+    assert [file for _, _, file in found] == [
+        name.removeprefix("exercise_") for name in names + names[:1]
+    ]
+    assert [how for _, how, _ in found] == ["empty"] * len(names) + ["done"]
+
+
+def test_how_it_may_be_used():
+    cited = (PROJECT / "CITATION.cff").read_text("utf-8")
+    assert set(re.findall(r"^([\w-]+):", cited, re.M)) >= {
+        "cff-version",
+        "message",
+        "title",
+        "authors",
+    }
+    for page in "README.md", "doc/README.md", "exercises/README.md":
+        assert re.search(
+            r"may be used in slides.*CITATION\.cff", (PROJECT / page).read_text("utf-8"), re.S
+        )
