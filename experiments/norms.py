@@ -1,11 +1,10 @@
 """
 Pre-norm or post-norm, and how large the first weights are: gradients by depth, and short runs.
 
-    python experiments/norms.py                                   # minutes; experiments/yours/
-    python experiments/norms.py --show experiments/norms.json     # draws what is on norms.md
+    python experiments/norms.py     # minutes; writes to experiments/yours/
 
-GPT-2's block is pre-norm: a layernorm stands before attention and before the two linear layers, on
-the branch. In the first Transformer it stood behind the sum, on the stream itself: post-norm.
+GPT-2's block is pre-norm: a layernorm stands before attention, one before the two linear layers.
+In the first Transformer they stand behind the sums, on the stream itself: post-norm.
 """
 
 import os
@@ -63,20 +62,29 @@ def initial(config, scale, seed):
     """Return parameters by name: a block's matrices of this scale, all else as in the lesson."""
     params = gpt2.named_views(gpt2.init_weights(config, seed), config)
     std, _, shrunk = scale.partition("/")
-    for name in gpt2.IN_BLOCKS:
-        if name in gpt2.DECAYING:
-            params[name] *= float(std) / 0.02
-            if gpt2.TENSORS[name][1] == gpt2.PROJECTION and not shrunk:
-                params[name] *= math.sqrt(2 * config.L)  # which the lesson has divided by
+    for name in set(gpt2.IN_BLOCKS) & set(gpt2.DECAYING):
+        undo = gpt2.TENSORS[name][1] == gpt2.PROJECTION and not shrunk  # the lesson's division
+        params[name] *= float(std) / 0.02 * (math.sqrt(2 * config.L) if undo else 1)
     return params
 
 
-def norms_by_block(model, params, config, x, y):
-    """Return the norm of the gradient of each block's parameters, a list."""
+def by_depth(model, params, config, x, y):
+    """Return of each block the size of its input x, the norm of dx, and that of its gradients."""
+    sizes, norms = [], []  # size: the root of the mean square
+
+    def forward(x, p, B, NH):
+        sizes.append(math.sqrt(np.square(x).mean()))
+        return model.block_forward(x, p, B, NH)
+
+    def backward(dout, cache, g):
+        norms.insert(0, float(np.linalg.norm(dx := model.block_backward(dout, cache, g))))
+        return dx
+
+    watched = model_with(block_forward=forward, block_backward=backward)
     grads = {name: np.empty_like(p) for name, p in params.items()}
-    model.gpt2_backward(1.0, model.gpt2_forward(params, config, x, y)[1], grads)
-    return [math.hypot(*(np.linalg.norm(grads[name][l]) for name in gpt2.IN_BLOCKS))
-            for l in range(config.L)]  # fmt: skip
+    watched.gpt2_backward(1.0, watched.gpt2_forward(params, config, x, y)[1], grads)
+    by_name = [np.linalg.norm(grads[name].reshape(config.L, -1), axis=1) for name in gpt2.IN_BLOCKS]
+    return {"x": sizes, "dx": norms, "parameters": np.linalg.norm(by_name, axis=0).tolist()}
 
 
 def measure(data, L, NH, C, B, T, steps, lr, scales, seed):
@@ -85,26 +93,26 @@ def measure(data, L, NH, C, B, T, steps, lr, scales, seed):
     for scale in scales:
         for norm, model in MODELS.items():
             params = initial(config, scale, seed)
-            by_block = norms_by_block(model, params, config, *gpt2.get_batch(tokens, 0, B, T))
+            start = by_depth(model, params, config, *gpt2.get_batch(tokens, 0, B, T))
             run = common.training(params, config, tokens, steps, B, T, model, lr=lr)
             losses = [round(loss, 4) for loss, _ in run]
-            runs.append({"norm": norm, "scale": scale, "by_block": by_block, "losses": losses})
-            first, last, end = by_block[0], by_block[-1], np.mean(losses[-20:])
-            print(f"{norm:4} {scale:14} gradient {first:.3f} to {last:.3f}, loss {end:.3f}")
+            runs.append({"norm": norm, "scale": scale, "start": start, "losses": losses})
+            products = np.multiply(start["x"], start["dx"]).round(4)
+            print(f"{norm}-norm, {scale}: loss {np.mean(losses[-20:]):.3f}, products", *products)
     return {"runs": runs}
 
 
 def draw(measured, settings):
-    figure, (left, right) = common.panels(["gradient at the start, norm", "loss, mean of 10 steps"])
+    titles = "size of x", "norm of dx", "norm of the parameters' gradient", "loss, mean of 10 steps"
+    figure, axes = common.panels(titles, rows=2)
     for i, run in enumerate(measured["runs"]):
         style = {"color": f"C{i // 2}", "linestyle": "-" if run["norm"] == "pre" else "--"}
-        left.plot(run["by_block"], label=f"{run['norm']}-norm, {run['scale']}", **style)
-        means = np.convolve(run["losses"], np.ones(10) / 10, "valid")
-        right.plot(np.arange(len(means)) + 9, means, **style)
-    left.set_yscale("log")
-    left.set_xlabel("block, from the embedding to the head")
-    right.set_xlabel("step")
-    left.legend(fontsize=8)
+        for panel, values in zip(axes, run["start"].values(), strict=False):
+            panel.plot(values, label=f"{run['norm']}-norm, {run['scale']}", **style)
+            panel.set(yscale="log", xlabel="block, from embedding to head")
+        axes[3].plot(np.convolve(run["losses"], np.ones(10) / 10, "valid"), **style)
+    axes[3].set_xlabel("step, the first of the ten")
+    axes[0].legend(fontsize=8)
     return figure
 
 
