@@ -59,7 +59,7 @@ def commit():
     git = ["git", "-C", str(HERE)]
     try:
         name = subprocess.check_output([*git, "rev-parse", "--short", "HEAD"], text=True)
-        changed = subprocess.check_output([*git, "status", "--porcelain", "-uno", "--", "*.py"])
+        changed = subprocess.check_output([*git, "status", "--porcelain", "-uno", ":/*.py"])
     except (OSError, subprocess.CalledProcessError):
         return None
     return name.strip() + "+" * bool(changed)
@@ -110,13 +110,12 @@ def main(about, settings, measure, draw):
         record = json.loads(args.show.read_text(encoding="utf-8"))
     else:
         settings, began = {key: getattr(args, key) for key in settings}, time.perf_counter()
-        measured = measure(**settings)
         record = {
             "date": datetime.date.today().isoformat(), "commit": commit(),
             "processor": f"{processor()}, {gpt2.THREADS} threads",
             "versions": f"Python {platform.python_version()}, NumPy {np.__version__}",
-            "seconds": round(time.perf_counter() - began), "settings": settings,
-            "measured": measured,
+            "settings": settings, "measured": measure(**settings),
+            "seconds": round(time.perf_counter() - began),
         }  # fmt: skip
         text = json.dumps(record, indent=1, default=float)
         text = re.sub(r"\[[^][{}]*\]", lambda found: " ".join(found[0].split()), text)
