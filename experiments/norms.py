@@ -2,9 +2,6 @@
 Pre-norm or post-norm, and how large the first weights are: gradients by depth, and short runs.
 
     python experiments/norms.py     # minutes; writes to experiments/yours/
-
-GPT-2's block is pre-norm: a layernorm stands before attention, one before the two linear layers.
-In the first Transformer they stand behind the sums, on the stream itself: post-norm.
 """
 
 import os
@@ -12,6 +9,7 @@ import sys
 
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+import itertools
 import math
 
 import train_gpt2 as gpt2
@@ -21,9 +19,10 @@ from variants.model import model_with
 import numpy as np
 
 SETTINGS = {
-    "data": "bytes", "L": 12, "NH": 4, "C": 64, "B": 8, "T": 64, "steps": 200, "lr": 1e-3,
-    "scales": ("0.02/sqrt(2L)", "0.02", "0.125"), "seed": 1337,
+    "scales": ("0.02/sqrt(2L)", "0.02", "0.125"), "L": 12, "NH": 4, "C": 64, "B": 8, "T": 64,
+    "steps": 200, "lr": 1e-3, "seed": 1337, "data": "bytes",
 }  # fmt: skip
+FIGURES = "size of x", "norm of dx", "norm of the parameters' gradient", "rows alike"
 
 
 def post_forward(x, p, B, NH):
@@ -36,8 +35,8 @@ def post_forward(x, p, B, NH):
     gelu, gelu_cache = gpt2.gelu_forward(fc)
     fcproj, fcproj_cache = gpt2.linear_forward(gelu, p["fcprojw"], p["fcprojb"])
     out, ln2_cache = gpt2.layernorm_forward(mid + fcproj, p["ln2w"], p["ln2b"])
-    attention_caches = qkv_cache, att_cache, attproj_cache, ln1_cache
-    return out, (*attention_caches, fc_cache, gelu_cache, fcproj_cache, ln2_cache)
+    caches = qkv_cache, att_cache, attproj_cache, ln1_cache, fc_cache, gelu_cache, fcproj_cache
+    return out, (*caches, ln2_cache)
 
 
 def post_backward(dout, cache, g):
@@ -69,11 +68,13 @@ def initial(config, scale, seed):
 
 
 def by_depth(model, params, config, x, y):
-    """Return of each block the size of its input x, the norm of dx, and that of its gradients."""
-    sizes, norms = [], []  # size: the root of the mean square
+    """Return figures of each block, lists by name; size is the root of the mean square."""
+    sizes, norms, alike = [], [], []
 
     def forward(x, p, B, NH):
         sizes.append(math.sqrt(np.square(x).mean()))
+        directions = x / np.linalg.norm(x, axis=1, keepdims=True)
+        alike.append(float(np.square(directions.mean(0)).sum()))  # the mean cosine of two rows
         return model.block_forward(x, p, B, NH)
 
     def backward(dout, cache, g):
@@ -84,34 +85,33 @@ def by_depth(model, params, config, x, y):
     grads = {name: np.empty_like(p) for name, p in params.items()}
     watched.gpt2_backward(1.0, watched.gpt2_forward(params, config, x, y)[1], grads)
     by_name = [np.linalg.norm(grads[name].reshape(config.L, -1), axis=1) for name in gpt2.IN_BLOCKS]
-    return {"x": sizes, "dx": norms, "parameters": np.linalg.norm(by_name, axis=0).tolist()}
+    figures = sizes, norms, np.linalg.norm(by_name, axis=0).tolist(), alike
+    return dict(zip(FIGURES, figures, strict=True))
 
 
 def measure(data, L, NH, C, B, T, steps, lr, scales, seed):
     tokens, _, V = common.load(data)
-    config, runs = gpt2.GPT2Config(T, V, L, NH, C), []
-    for scale in scales:
-        for norm, model in MODELS.items():
-            params = initial(config, scale, seed)
-            start = by_depth(model, params, config, *gpt2.get_batch(tokens, 0, B, T))
-            run = common.training(params, config, tokens, steps, B, T, model, lr=lr)
-            losses = [round(loss, 4) for loss, _ in run]
-            runs.append({"norm": norm, "scale": scale, "start": start, "losses": losses})
-            products = np.multiply(start["x"], start["dx"]).round(4)
-            print(f"{norm}-norm, {scale}: loss {np.mean(losses[-20:]):.3f}, products", *products)
+    config, runs, batch = gpt2.GPT2Config(T, V, L, NH, C), [], gpt2.get_batch(tokens, 0, B, T)
+    for scale, norm in itertools.product(scales, MODELS):
+        model, params = MODELS[norm], initial(config, scale, seed)
+        start = by_depth(model, params, config, *batch)
+        run = common.training(params, config, tokens, steps, B, T, model, lr=lr)
+        losses = [round(loss, 4) for loss, _ in run]
+        end = by_depth(model, params, config, *batch)
+        runs.append({"norm": norm, "scale": scale, "start": start, "losses": losses, "end": end})
+        alike = end["rows alike"][-1]
+        print(f"{norm}-norm, {scale}: loss {np.mean(losses[-20:]):.3f}, rows alike {alike:.2f}")
     return {"runs": runs}
 
 
 def draw(measured, settings):
-    titles = "size of x", "norm of dx", "norm of the parameters' gradient", "loss, mean of 10 steps"
-    figure, axes = common.panels(titles, rows=2)
+    figure, axes = common.panels([*FIGURES[:3], "loss by step, mean of ten"], rows=2)
     for i, run in enumerate(measured["runs"]):
         style = {"color": f"C{i // 2}", "linestyle": "-" if run["norm"] == "pre" else "--"}
-        for panel, values in zip(axes, run["start"].values(), strict=False):
-            panel.plot(values, label=f"{run['norm']}-norm, {run['scale']}", **style)
+        for panel, name in zip(axes, FIGURES[:3], strict=False):
+            panel.plot(run["start"][name], label=f"{run['norm']}-norm, {run['scale']}", **style)
             panel.set(yscale="log", xlabel="block, from embedding to head")
         axes[3].plot(np.convolve(run["losses"], np.ones(10) / 10, "valid"), **style)
-    axes[3].set_xlabel("step, the first of the ten")
     axes[0].legend(fontsize=8)
     return figure
 
