@@ -101,7 +101,7 @@ def main(about, settings, measure, draw):
         many = {"nargs": "+"} if isinstance(value, tuple) else {}
         how = {"type": type(value[0] if many else value), "default": value, **many}
         text = " ".join(map(str, value)) if many else value
-        parser.add_argument(f"--{key}", help=f"(default: {text})", **how)
+        parser.add_argument(f"--{key.replace('_', '-')}", help=f"(default: {text})", **how)
     args = parser.parse_args()
     panels([""])  # or minutes of measuring would be lost without matplotlib
     args.out.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,8 @@ FOLDER = PROJECT / "experiments"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.md") if path.stem != "README")
 TINY = {  # flags; {data} is a text of helpers.py
     "norms": "--data {data} --L 2 --C 16 --B 2 --T 8 --steps 30",
+    "rates": "--data {data} --L 1 --C 16 --B 2 --T 8 --steps 25 --rates 1e-3 1e-1",
+    "scaling": "--data {data} --L 1 2 --C 32 64 --B 2 --T 8 --steps 32 --val-batches 2",
 }
 
 
@@ -48,8 +50,9 @@ def test_a_small_run(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_files_of_an_experiment(name):
-    """Short programs; a page with its command, its picture, and what was measured on."""
+def test_the_files_of_an_experiment(name, monkeypatch):
+    """Short programs; a page with its command, its picture, and what was measured on; it runs."""
+    monkeypatch.chdir(PROJECT)
     assert (FOLDER / f"{name}.py").read_text(encoding="utf-8").count("\n") <= 120
     text, record = (FOLDER / f"{name}.md").read_text(encoding="utf-8"), stored(name)
     assert f"\n    python experiments/{name}.py\n" in text and f"]({name}.png)" in text
