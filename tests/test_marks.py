@@ -106,9 +106,10 @@ def judged(tmp_path, name, body, seed=0):
     return marks.judged(name, path, np.random.default_rng(seed))
 
 
-@pytest.mark.parametrize("how, body", CHEATS, ids=lambda text: text.partition(":")[0][:40])
+@pytest.mark.parametrize("how, body", CHEATS, ids=[how.partition(":")[0] for how, _ in CHEATS])
 def test_no_cheat_gets_a_point(how, body, tmp_path, monkeypatch):
-    monkeypatch.setattr(marks, "SECONDS", 3)
+    if how.startswith("a loop"):
+        monkeypatch.setattr(marks, "SECONDS", 3)
     passed, why = judged(tmp_path, "layernorm", body)
     assert list(passed) == ["dx", "dw", "db", "contract"] and not any(passed.values())
     assert how.partition(": ")[2] in (why or "")
