@@ -74,7 +74,8 @@ class Counted(np.ndarray):
         else:  # a number for each of out; of a sum, for each that is added up; so with np.add.at
             numbers = {"__call__": result, "reduce": inputs[0], "at": inputs[-1]}[method]
             meter.others[layer] += np.size(numbers)
-        meter.bytes[layer] += sum(a.nbytes for a in (*inputs, result) if isinstance(a, np.ndarray))
+        moved = inputs[1:] if method == "at" else (*inputs, result)
+        meter.bytes[layer] += sum(a.nbytes for a in moved if isinstance(a, np.ndarray))
         return out[0] if out else result.view(Counted) if isinstance(result, np.ndarray) else result
 
 

@@ -5,7 +5,7 @@ experiments/: each program runs, at a small size; what its page claims holds for
 import json
 
 import train_gpt2 as gpt2
-from experiments import norms
+from experiments import flops, meter, norms
 
 import numpy as np
 import pytest
@@ -16,6 +16,8 @@ from variant_checks import check_layer
 FOLDER = PROJECT / "experiments"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.md") if path.stem != "README")
 TINY = {  # flags; {data} is a text of helpers.py
+    "flops": "--L 1 --NH 2 --C 16 --V 50 --rounds 1 --roof 64",
+    "noise": "--data {data} --L 1 --NH 1 --C 16 --B 2 --T 8 --steps 3 --seeds 2 --drawn 20",
     "norms": "--data {data} --L 2 --C 16 --B 2 --T 8 --steps 30",
     "rates": "--data {data} --L 1 --C 16 --B 2 --T 8 --steps 25 --rates 1e-3 1e-1",
     "scaling": "--data {data} --L 1 2 --C 32 64 --B 2 --T 8 --steps 32 --val-batches 2",
@@ -69,6 +71,25 @@ def test_mistakes(tmp_path):
     failed(run(PROJECT, "experiments/norms.py", *what), "none_train.bin", "prepro_text.py")
     failed(run(PROJECT, "experiments/norms.py", "--show", tmp_path / "x.json"), "x.json")
     failed(run(PROJECT, "experiments/norms.py", "--steps", "few"), "--steps", status=2)
+
+
+# ----------------------------------------------------------------------------
+# Where the time goes
+
+
+def test_operations_are_counted_as_the_formula_says():
+    config, (x, y) = (
+        gpt2.GPT2Config(300, 11, 2, 2, 8),
+        np.random.default_rng(0).integers(11, size=(2, 2, 300)),
+    )
+    state = [gpt2.init_weights(config), *np.zeros((3, gpt2.num_parameters(config)), np.float32)]
+    counted = meter.count(state, config, x, y)
+    assert counted.products == flops.formula(config, 2, 300)
+    numbers = 2 * 300 * 8
+    assert counted.others["sums"] == config.L * 4 * numbers  # x + attproj, mid + fcproj; backward
+    assert counted.others["embedding"] == 3 * numbers
+    assert set(counted.others) == set(meter.LAYERS) == set(counted.bytes)
+    assert not np.array_equal(state[0], gpt2.init_weights(config))  # AdamW has moved them
 
 
 # ----------------------------------------------------------------------------
