@@ -43,10 +43,10 @@ def documents(count, rng):
 
 
 def count_right(model, held_out):
-    """Return how many of the documents held_out, (count, SIZE), a sample_gpt2.Model gets right."""
+    """Return how many of the documents held_out, (count, SIZE), a sampling.Model gets right."""
     start, rest = np.split(held_out, [MOST + 1], 1)
     pick = lambda logits: logits.argmax(-1)  # noqa: E731
-    texts = sampling.generate(model.params, model.config, start, pick, model.forward)
+    texts = sampling.generate(model.params, model.config, start, pick, model.new_tokens_forward)
     said = np.stack([next(texts) for _ in range(MOST + 1)], 1)
     ended = np.cumsum(rest == END, 1) > 1  # behind the first end-of-text
     return int((ended | (said == rest)).all(1).sum())

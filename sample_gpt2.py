@@ -5,7 +5,7 @@ Generate text from a checkpoint, shown as it comes:
     python sample_gpt2.py run.bin --prompt "ROMEO:" --samples 8 --temperature 0.8 --top-p 0.95
     python sample_gpt2.py run.bin --interactive        # asks for prompts, one after the other
     python sample_gpt2.py run.bin --chat You: Bot:     # answers, and keeps what was said
-    python sample_gpt2.py llama.bin                    # of variants/train_llama.py, or of llama2.c
+    python sample_gpt2.py llama.bin                    # a Llama, a file or a folder
 
 Standard output is the text alone: the prompt and its continuation, which ends early where the model
 draws end-of-text; between samples, a line "---". The model sees maxT tokens at most (GPT-2: 1024):
@@ -13,11 +13,10 @@ when there are more, the older half is forgotten. The same seed gives the same t
 """
 
 import contextlib
+import importlib
 import os
 import signal
 import sys
-from collections import namedtuple
-from functools import partial
 
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I leaves it out
@@ -37,15 +36,12 @@ from tools.console import (
     text_decoder,
     with_escapes,
 )
-from variants import llama_files, train_llama
 
 import numpy as np
 
 # Samples go through the model together, which reads a weight once for all of them: so many at most,
 # and no more than have so many tokens of prompts
 TOGETHER, TOGETHER_TOKENS = 16, 4096
-# encode: text -> ids; forward: as sampling.new_tokens_forward
-Model = namedtuple("Model", "params config vocabulary end_of_text encode forward about")
 OUT = "out.bin"  # what a run leaves, in the folder it was started in
 
 
@@ -105,7 +101,7 @@ def generate(model, start, texts, pick, count):
     They go through the model together, count tokens long at most.
     """
     tokens = np.tile(np.array(start), (len(texts), 1))
-    steps = sampling.generate(model.params, model.config, tokens, pick, model.forward)
+    steps = sampling.generate(model.params, model.config, tokens, pick, model.new_tokens_forward)
     for _ in range(count):
         if all(text.ended for text in texts):
             return
@@ -167,10 +163,17 @@ def parse_args(argv):
     return args
 
 
-def open_model(args):
-    """Return what the flags name, a Model. Raises UserError."""
-    if llama_files.is_weights(args.weights):
-        return open_llama(args)
+def open_model(args, whose="--prompt"):
+    """
+    Return what the flags name, a sampling.Model; whose the text is that it encodes. UserError.
+
+    What else than GPT-2 can be opened, this program does not know: each open_*.py of variants/ has
+    an open_model(args, whose), which returns None for what it does not take.
+    """
+    for path in sorted((gpt2.HERE / "variants").glob("open_*.py")):
+        other = importlib.import_module(f"variants.{path.stem}")
+        if model := other.open_model(args, whose):
+            return model
     step, digest, own, tokenizer = None, 0, None, args.tokenizer
     if os.path.isdir(args.weights):  # as reference_gpt2.py --export writes it
         with contextlib.redirect_stdout(sys.stderr):
@@ -192,22 +195,10 @@ def open_model(args):
     formats.check_one_vocabulary(digests, "give the one it was trained with, --tokenizer FILE")
     trained = "" if step is None else f", step {step}"
     about = f"{one_line(name)}: {len(flat):,} parameters{trained}"
-    encode = partial(encoding.encode, vocabulary=vocabulary, end_of_text=end_of_text)
-    params, forward = gpt2.named_views(flat, config), sampling.new_tokens_forward
-    return Model(params, config, vocabulary, end_of_text, encode, forward, about)
-
-
-def open_llama(args):
-    """Return the same of a Llama, whose tokenizer is one of ours, or llama2.c's."""
-    flat, config = llama_files.load_weights(args.weights)
-    checkpoints.check_finite(args.weights, flat)
-    path = args.tokenizer or checkpoints.own_tokenizer(args.weights)
-    if not args.tokenizer and not path.exists():
-        path = checkpoints.tokenizer_that_fits(args.weights, config.V)
-    found = llama_files.open_tokenizer(path, config.V)
-    params, about = llama_files.named_views(flat, config), f"{len(flat):,} parameters"
-    about = f"{one_line(Path(args.weights).name)}: {about}"
-    return Model(params, config, *found, train_llama.new_tokens_forward, about)
+    encode = encoding.encoder(vocabulary, end_of_text, whose)
+    forwards = gpt2.gpt2_forward, sampling.new_tokens_forward
+    params = gpt2.named_views(flat, config)
+    return sampling.Model(params, config, vocabulary, end_of_text, encode, *forwards, about)
 
 
 def start_of(args, model, prompt, turns):

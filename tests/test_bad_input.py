@@ -272,7 +272,7 @@ READERS = [
     (f"{PLOT} loss.png", "log.csv", "not a training log; ", LOG),
     *((p, "llama.bin", NO_LLAMA, LLAMA_FILE) for p in (LLAMA, f"{CONVERT} llama.bin x")),
     (SAMPLE, X_TOKENIZER, "not a tokenizer file, ours or llama2.c's, of 13 tokens; ", ""),
-    (f"{CONVERT} llama x.bin", "llama/model.safetensors", DAMAGED, ""),
+    *((x, "llama/model.safetensors", DAMAGED, "") for x in (SAMPLE[:-4], f"{CONVERT} llama x.bin")),
     (f"{CONVERT} llama x.bin", "llama/config.json", "not JSON with settings: .*; get it again", ""),
 ]
 FOREIGN = [
@@ -374,6 +374,8 @@ FILES = [
       for x in ("w.bin", X_TRAIN)),
     (f"{LLAMA} --out none/x.bin", "", "--out none/x.bin: can't be written; give another place"),
     (f"{SAMPLE} --prompt x", "", "--prompt: this model's tokens lack 'x'; leave it out"),
+    (f"{EVALUATE} --weights llama.bin --text text.txt --tokenizer data/x_tokenizer.bin",
+     "text.txt: says x", "text.txt: this model's tokens lack 'x'; leave it out"),
     (f"{SAMPLE} --tokenizer none", "", f"none: {NOTHING}give another --tokenizer"),
     (f"{SAMPLE} --tokenizer data/y_tokenizer.bin", "", "has 14 tokens, the weights know 13; give"),
     (f"{CONVERT} llama.bin data", "", "data: has .*, which is of no export; give a new folder"),
@@ -731,6 +733,7 @@ LEGAL = [
     ("reference_gpt2.py --export w.bin new", "", ""),
     *((program, "", "") for program in ("test_gpt2.py", f"{PLOT} loss.png")),
     *((f"{EVALUATE} --data data/x {x}", "", "") for x in ("--stride 16", "--weights llama.bin")),
+    ("sample_gpt2.py --weights llama", "", "llama: [0-9]+ parameters\n"),
     *((program, "", "") for program in (f"{TEXT} --bytes", "prepro_pythondocs.py")),
     *((f"{LLAMA} {flags}", "", "") for flags in ("", "--sample-every 1", "--out llama.bin")),
     (f"{LLAMA} --init d1 --untied --kv-heads 1", "", ""),

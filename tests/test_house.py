@@ -236,7 +236,7 @@ def imports_of(source, modules):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-        elif isinstance(node, ast.Constant) and str(node.value).startswith("tools."):
+        elif isinstance(node, ast.Constant) and str(node.value).startswith(("tools.", "variants.")):
             names.add(node.value)
     return names & set(modules)
 
@@ -257,6 +257,20 @@ def test_imports_run_one_way(graph):
     list(graphlib.TopologicalSorter(graph).static_order())
     with pytest.raises(graphlib.CycleError):  # as it would be with this import
         list(graphlib.TopologicalSorter(graph | {"train_gpt2": {"tools.train"}}).static_order())
+
+
+def test_variants_stand_above_what_they_vary(graph):
+    """
+    Nothing below imports them, but for the layers that the engine takes by a flag; what opens other
+    models than GPT-2 is found by its file's name.
+    """
+    above = {name for name in graph if name.startswith(("variants.", "experiments."))}
+    layers = {f"variants.{name}" for name in ("model", "flash_attention", "recompute")}
+    taken = {name: graph[name] & above for name in graph.keys() - above if graph[name] & above}
+    assert taken == {"tools.numpy_engine": layers}
+    for name in layers:  # and these import no engine, nor a program
+        assert graph[name] <= layers | {"train_gpt2", "tools.console"}
+    assert {"tools.sampling", "variants.train_llama"} <= graph["variants.open_llama"]
 
 
 def test_the_reference_imports_no_engine(graph):

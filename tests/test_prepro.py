@@ -12,6 +12,7 @@ import sys
 import tarfile
 import threading
 import time
+import types
 from pathlib import Path
 
 import prepro_pythondocs
@@ -21,7 +22,7 @@ import prepro_tinyshakespeare
 import prepro_tinystories
 import train_gpt2 as gpt2
 from tools import encoding as encodings
-from tools import prepare, token_files
+from tools import prepare, sampling, token_files
 from tools.console import Unavailable, UserError
 from tools.encoding import text_pieces
 from tools.formats import load_tokenizer, load_tokens
@@ -30,7 +31,7 @@ from train_gpt2 import HERE
 
 import numpy as np
 import pytest
-from helpers import failed, make_project, run, start, succeeded
+from helpers import PROJECT, failed, make_project, run, start, succeeded, write_tokens
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from running import within
@@ -653,19 +654,24 @@ def test_workers_end_with_their_parent(with_tokenizer):
 # Strings and their reverse
 
 
-def test_documents_of_strings_and_their_reverse():
+def test_documents_of_strings_and_their_reverse(monkeypatch):
     found = prepro_reverse.documents(3000, np.random.default_rng(1))
     assert found.shape == (3000, 34) and len(set(map(bytes, found))) == 3000
-    lengths = set()
+    lengths = []
     for row in found.tolist():
         text = b"".join(prepro_reverse.VOCABULARY[token] for token in row).decode()
         string, reverse = text.replace("<|endoftext|>", "").split("=")
-        assert reverse == string[::-1] and string.isalpha() and row[16] == 26
+        assert reverse == string[::-1] and string.isalpha() and string.islower() and row[16] == 26
         assert text.endswith(f"{string}={reverse}" + (17 - len(string)) * "<|endoftext|>")
-        lengths.add(len(string))
-    assert lengths == set(range(8, 17))
+        lengths.append(len(string))
+    assert set(lengths) == set(range(8, 17))
+    counts = np.bincount(lengths)[8:]
+    assert counts.min() > 0.7 * counts.mean()
     letters = np.bincount(found[found < 26], minlength=26)
     assert letters.min() > 0.9 * letters.mean()
+    assert abs(np.diff(lengths)).mean() > 2  # in random order: those held out are like others
+    monkeypatch.setattr(prepro_reverse, "LETTERS", 1)  # there are nine strings of "a"
+    assert len(prepro_reverse.documents(300, np.random.default_rng(1))) == 9
 
 
 @pytest.mark.parametrize("behind", [0, 1])
@@ -680,25 +686,57 @@ def test_only_what_is_right_to_its_end_counts(behind):
             says[i, place] = 5 + (found[i, place] == 5)
 
     def forward(params, config, tokens, past, start):
-        return np.eye(28)[says[:, start + tokens.shape[1]]]
+        given = np.append(found[:, :17], says[:, 17:], 1)  # behind "=" its own, right or wrong
+        end = start + tokens.shape[1]
+        assert np.array_equal(tokens, given[:, start:end])
+        return np.eye(28)[says[:, end]]
 
-    model = [{"wte": np.zeros(1)}, gpt2.GPT2Config(34, 28, 1, 1, 1), None, 27, None, forward, ""]
-    model = prepro_reverse.sample_gpt2.Model(*model)
-    assert prepro_reverse.count_right(model, found) == (50 if behind else 47)
+    config, names = gpt2.GPT2Config(34, 28, 1, 1, 1), dict.fromkeys(sampling.Model._fields)
+    names |= {"params": {"wte": np.zeros(1)}, "config": config, "new_tokens_forward": forward}
+    assert prepro_reverse.count_right(sampling.Model(**names), found) == (50 if behind else 47)
+
+
+def test_what_a_check_prints(tmp_path, monkeypatch, capsys):
+    """Of the strings held out, all of them, and of no other file."""
+    found, asked = prepro_reverse.documents(40, np.random.default_rng(3)), []
+    for split, rows in ("train", found[25:]), ("val", found[:25]):
+        write_tokens(tmp_path / f"r_{split}.bin", rows.reshape(-1), 28)
+    model = types.SimpleNamespace(config=gpt2.GPT2Config(34, 28, 1, 1, 1))
+    monkeypatch.setattr(prepro_reverse.sample_gpt2, "open_model", lambda args: model)
+    monkeypatch.setattr(prepro_reverse, "count_right", lambda *args: asked.append(args) or 6)
+    prepro_reverse.check("x.bin", tmp_path / "r")
+    assert capsys.readouterr().out == "x.bin: 6 of 25 strings right, 24.0%\n"
+    assert asked[0][0] is model and np.array_equal(asked[0][1], found[:25])
+    moved = found.copy()
+    moved[1] = np.roll(moved[1], 1)
+    for other in moved.reshape(-1), np.append(found.reshape(-1), 0):
+        write_tokens(tmp_path / "r_val.bin", other, 28)
+        with pytest.raises(UserError, match="r_val.bin: has no strings held out; `python prepro_r"):
+            prepro_reverse.check("x.bin", tmp_path / "r")
 
 
 def test_a_model_is_checked(tmp_path):
     project = make_project(tmp_path / "project")
     out = succeeded(run(project, "prepro_reverse.py", "--name", "r"))
-    train, val = (
-        load_tokens(project / f"data/r_{x}.bin")[0].reshape(-1, 34) for x in ("train", "val")
-    )
+    files = [project / f"data/r_{x}.bin" for x in ("train", "val")]
+    train, val = (load_tokens(file)[0].reshape(-1, 34) for file in files)
     assert len(val) == 1000 and len(train) > 199_990
     assert not set(map(bytes, val)) & set(map(bytes, train))
+    assert (val[:, 16] == 26).all() and (train[:, 16] == 26).all()
+    tokenizer = load_tokenizer(project / "data/r_tokenizer.bin")
+    assert tokenizer == (prepro_reverse.VOCABULARY, 27)
+    before = [file.read_bytes() for file in files]
+    succeeded(run(project, "prepro_reverse.py", "--name", "r"))  # the same are held out again
+    assert before == [file.read_bytes() for file in files]
     command = re.search(r"to train on it: python (train_gpt2.py .*)\n", out)[1]
-    succeeded(run(project, *command.split(), "--steps", 1, "--val-batches", 1))
-    out = succeeded(run(project, "prepro_reverse.py", "--name", "r", "--check", "out.bin"))
-    assert out == "out.bin: 0 of 1,000 strings right, 0.0%\n"
-    succeeded(run(project, *command.split(), "--steps", 0, "--seq-len", 20, "--val-batches", 1))
+    assert command.partition(" --init ")[2] in (PROJECT / "doc/guide.md").read_text("utf-8")
+    command = command.split()[1:]
+    few = "--steps", 1, "--val-batches", 1, "--out", "out.bin"
+    for program in "train_gpt2.py", "variants/train_llama.py":
+        succeeded(run(project, program, *command, *few))
+        out = succeeded(run(project, "prepro_reverse.py", "--name", "r", "--check", "out.bin"))
+        assert out == "out.bin: 0 of 1,000 strings right, 0.0%\n"
+        (project / "out.bin").unlink()
+    succeeded(run(project, "train_gpt2.py", *command, *few, "--seq-len", 20))
     done = run(project, "prepro_reverse.py", "--name", "r", "--check", "out.bin")
     assert "takes 20 tokens, a document has 34; train it with --seq-len 34" in failed(done)

@@ -220,7 +220,7 @@ def test_the_model_that_comes_with_the_project(capsys):
     assert path.stat().st_size == 1024 + 4 * gpt2.num_parameters(config) < 5e6
     vocabulary, end = gpt2.load_tokenizer(path.with_name("shakespeare_tokenizer.bin"))
     text = "KING HENRY:\nWhat say you, my good lord? Is this the man that kill'd my father?\n"
-    x = np.array([[end, *encoding.encode(text, vocabulary, end)]])
+    x = np.array([[end, *encoding.encoder(vocabulary, end, "--prompt")(text)]])
     loss, _ = gpt2.gpt2_forward(gpt2.named_views(flat, config), config, x[:, :-1], x[:, 1:])
     assert loss < 5 < math.log(config.V) - 2
 
@@ -245,7 +245,7 @@ def test_characters_are_never_cut():
 def test_a_character_that_is_not_at_its_end(monkeypatch):
     """Half of it was drawn last: it is shown as what it is, no letter."""
     monkeypatch.setattr(sampling, "generate", lambda *_: iter([[0], [1]]))
-    names = sample.Model(*sample.Model._fields)
+    names = sampling.Model(*sampling.Model._fields)
     text = sample.Text("a", [b"b", "é".encode()[:1], b"<end>"], 2)
     shown = [text.shown for _ in sample.generate(names, [2], [text], None, 2)]
     assert shown == ["ab", "ab", "ab\ufffd"]
@@ -267,8 +267,9 @@ def test_a_token_is_out_before_the_next_is_drawn(run, monkeypatch):
 
 def test_tokens_of_several_letters():
     vocabulary = [*BYTES[:-1], b"ab", b"abc", b"<end>"]
-    assert encoding.encode("abcab abd", vocabulary, 258) == [257, 256, 32, 256, ord("d")]
-    assert encoding.encode("<end>", vocabulary, 258) == list(b"<end>")  # text, as any other
+    encode = encoding.encoder(vocabulary, 258, "--prompt")
+    assert encode("abcab abd") == [257, 256, 32, 256, ord("d")]
+    assert encode("<end>") == list(b"<end>")  # text, as any other
 
 
 # ----------------------------------------------------------------------------
@@ -319,9 +320,9 @@ def test_vocabulary_that_lacks_letters(run):
     assert run("--prompt", "cab", "--tokens", 6, vocabulary=LETTERS) == f"cab{text}\n"
     for prompt, letter in ("aé", "é"), ("a<end>", "<"):
         with pytest.raises(UserError, match=f"--prompt: this model's tokens lack '{letter}'"):
-            encoding.encode(prompt, LETTERS, len(LETTERS) - 1)
+            encoding.encoder(LETTERS, len(LETTERS) - 1, "--prompt")(prompt)
     with pytest.raises(UserError, match="lack 'b'"):  # it is the name of the end of text
-        encoding.encode("ab", [b"a", b"b"], end_of_text=1)
+        encoding.encoder([b"a", b"b"], 1, "--prompt")("ab")
 
 
 # ----------------------------------------------------------------------------

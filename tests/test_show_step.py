@@ -225,7 +225,7 @@ def test_text(folder, text):
     data = data_of(page_of(folder, "--text", text))
     texts = [token["token"] for token in data["tokens"]]
     assert texts[0] == "<|endoftext|>"
-    ids = [CONFIG.V - 1, *encoding.encode(text, VOCABULARY, CONFIG.V - 1)]
+    ids = [CONFIG.V - 1, *encoding.encoder(VOCABULARY, CONFIG.V - 1, "--prompt")(text)]
     assert b"".join(VOCABULARY[i] for i in ids[1:]).decode() == text
     flat, _ = formats.load_weights(folder / "w.bin")
     check_step(data, flat, np.array([ids[:-1]]), np.array([ids[1:]]))

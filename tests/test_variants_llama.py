@@ -12,7 +12,7 @@ import train_gpt2 as gpt2
 from test_gpt2 import finite_difference
 from tools import sampling
 from tools.console import UserError
-from variants import convert_llama, llama_files
+from variants import convert_llama, llama_files, open_llama
 from variants import train_llama as llama
 from variants.llama_files import LlamaConfig
 from variants.model import model_with
@@ -222,6 +222,18 @@ def test_initial_weights():
             assert abs(p.mean()) < 5 * std / math.sqrt(p.size), name
 
 
+@pytest.mark.parametrize("x, y", [(-1, 0), (11, 0), (0, -100), (0, 11)])
+@pytest.mark.parametrize("T", [1, 7, 8])
+def test_tokens_that_a_model_does_not_know_are_refused(x, y, T):
+    """-1 would be taken for the last token; V is 11, maxT 7."""
+    config = CONFIGS["tied"]
+    _, params = random_weights(config)
+    llama.llama_forward(params, config, *np.array([[[10] * 7], [[0] * 7]]))
+    x, y = (np.array([[0] * (T - 1) + [last if T < 8 else 0]]) for last in (x, y))
+    with pytest.raises(ValueError, match="tokens from 0 to V - 1, and maxT of them at most"):
+        llama.llama_forward(params, config, x, y)
+
+
 # ----------------------------------------------------------------------------
 # Kept keys
 
@@ -237,7 +249,7 @@ def test_kept_keys_give_what_the_whole_forward_gives(which):
         return logits.argmax(-1)
 
     tokens = np.array([[3, 1], [0, 6]])
-    texts = sampling.generate(params, config, tokens, pick, llama.new_tokens_forward)
+    texts = sampling.generate(params, config, tokens, pick, open_llama.new_tokens_forward)
     for _ in range(9):
         new = next(texts)
         if tokens.shape[1] > config.maxT:
@@ -251,10 +263,10 @@ def test_kept_keys_give_what_the_whole_forward_gives(which):
 def test_only_new_tokens_go_through_the_model(monkeypatch):
     config, rows, layer = CONFIGS["grouped"], [], llama.embedding_forward
     count = lambda tokens, wte: rows.append(tokens.size) or layer(tokens, wte)  # noqa: E731
-    monkeypatch.setattr(llama, "embedding_forward", count)
+    monkeypatch.setattr(open_llama, "embedding_forward", count)
     flat, params = random_weights(config)
     pick = lambda logits: logits.argmax(-1)  # noqa: E731
-    texts = sampling.generate(params, config, [[1, 2, 3]], pick, llama.new_tokens_forward)
+    texts = sampling.generate(params, config, [[1, 2, 3]], pick, open_llama.new_tokens_forward)
     for _ in range(6):
         next(texts)
     assert rows == [3, 1, 1, 1, 1, 3]
@@ -434,8 +446,8 @@ def test_conversions_keep_every_number(trained):
     assert (folder / "one.bin").read_bytes() == (folder / "llama.bin").read_bytes()
     flags = "--version", 0, "--tokenizer", "data/letters_tokenizer.bin"
     succeeded(run(folder, "variants/convert_llama.py", "llama.bin", "c.bin", *flags))
-    texts = []
-    for weights, own in ("llama.bin", "data/letters_tokenizer.bin"), ("c.bin", "c_tokenizer.bin"):
+    texts, ours = [], "data/letters_tokenizer.bin"
+    for weights, own in ("llama.bin", ours), ("hf", ours), ("c.bin", "c_tokenizer.bin"):
         flags = "--tokenizer", own, "--temperature", 0, "--tokens", 40
         texts.append(run(folder, "sample_gpt2.py", weights, *flags).stdout)
-    assert texts[0] == texts[1] and len(texts[0]) > 20
+    assert texts[0] == texts[1] == texts[2] and len(texts[0]) > 20

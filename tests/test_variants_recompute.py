@@ -24,6 +24,16 @@ def engine_of(flat, config=CONFIG, **flags):
     return NumpyEngine(args, flat, config)
 
 
+def test_the_heads_cache_is_used_up():
+    rng, head = np.random.default_rng(0), recompute.head_used_up()
+    x, wte, targets = rng.standard_normal((6, 4)), rng.standard_normal((7, 4)), np.arange(6)
+    found = []
+    for forward, backward in (gpt2.head_forward, gpt2.head_backward), head.values():
+        (loss, cache), dwte = forward(x, wte, targets), np.full_like(wte, np.nan)
+        found.append((loss, backward(0.5, cache, dwte), dwte))
+    assert cache == [] and all(map(np.array_equal, *found))
+
+
 @pytest.mark.parametrize("flash", [False, True])
 def test_gradients_are_the_same_to_the_bit(flash):
     flat, _ = random_params(CONFIG)
@@ -68,24 +78,28 @@ def test_ten_steps_are_pytorchs(flash):
     assert_same_steps(engine_steps(engine, xys), theirs)
 
 
-def peak(**flags):
-    """Return the most bytes of arrays in a gradient's computation: 4 blocks, 384 rows, V = 999."""
-    config = gpt2.GPT2Config(384, 999, 4, 2, 32)
+def peak(validate=0, **flags):
+    """Return the most bytes of arrays in a gradient's computation: 4 blocks, 384 rows, V = 3999."""
+    config = gpt2.GPT2Config(384, 3999, 4, 2, 32)
     engine = engine_of(gpt2.init_weights(config), config, **flags)
     x = np.random.default_rng(0).integers(config.V, size=(1, 384))
     tracemalloc.start()
-    engine.gradient([(x, x)])
+    engine.evaluate([(x, x)] * validate) if validate else engine.gradient([(x, x)])
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     return most
 
 
 def test_memory():
-    """Three blocks' caches less, and the logits of 64 rows, not of 384."""
+    """
+    Beside the logits there are no blocks' caches, nor what a block's backward pass takes, which
+    begins without them; then logits of 64 rows, not of 384. Of a validation, one batch at a time.
+    """
     plain, blocks, head = peak(), peak(recompute=True), peak(recompute=True, head_rows=64)
-    row = 4 * 384
-    assert plain - blocks > 2.9 * row * 15 * 32  # of the 16 arrays of a block, its input stays
-    assert blocks - head > 0.8 * row * 999  # measured: 0.83 = 320 / 384
+    row, cache, working = 4 * 384, 16 * 32 + 2 * 256, 24 * 32
+    assert plain - blocks > 0.9 * row * (4 * cache + working - 4 * 32)
+    assert blocks - head > 0.9 * row * (3999 - cache - working)
+    assert peak(validate=3) < 1.01 * peak(validate=1)
 
 
 def test_memory_of_the_head():

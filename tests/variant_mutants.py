@@ -107,6 +107,10 @@ MUTANTS = r"""
 + block_backward(dout, block_cache, g); return dout  # dx is dout
 - "block_backward": backward}
 + "block_backward": block_backward}  # the given backward pass
+- cache.clear()
++ pass  # the logits stay
+- gpt2.head_backward(dloss, own, dwte)
++ gpt2.head_backward(1.0, own, dwte)  # dloss is lost
 - for start in range(0, N, rows)]
 + for start in range(0, N - N % rows or N, rows)]  # the last, shorter piece
 - slice(start, start + rows)
@@ -181,6 +185,10 @@ MUTANTS = r"""
 + if False:  # no --recompute
 - if args.head_rows:
 + if False:  # no --head-rows
+- layers |= recompute.head_used_up()
++ pass  # the lesson's head, whose logits stay
+- else float(loss))$            del cache
++ else float(loss))  # a validation has two batches' caches
 - model = model_with(**layers)
 + model = model_with()  # --flash is lost with --recompute
 @ tools/memory.py
@@ -189,8 +197,10 @@ MUTANTS = r"""
 + block = 12 * C  # four arrays of a block forgotten
 - else NH * keys)
 + else NH * T)  # all of (T, T)
-- L * C + block if recompute
-+ L * block if recompute  # recomputing saves nothing
+- (L * C, block + working) if recompute
++ (L * block, block + working) if recompute  # recomputing saves nothing
+- max(N * newest, logits) if gone
++ N * newest + logits if gone  # the logits stay
 - "moments": num_parameters * 2
 + "moments": num_parameters  # v forgotten
 @ variants/lora.py
@@ -402,6 +412,21 @@ MUTANTS = r"""
 - "attprojw": ("L C C", PROJECTION)
 + "attprojw": ("L C C", MATRIX)  # attprojw begins as large as others
 
+== llama's ids
+@ variants/train_llama.py
+? test_variants_llama.py -k refused
+- if not 0 <= ids.min()
++ if not -1 <= ids.min()  # -1 is taken for the last token
+- ids.max() < config.V
++ ids.max() <= config.V  # a token too many
+- np.stack((tokens, targets))
++ tokens  # targets not checked
++ targets  # tokens not checked
+- tokens.shape[1] > config.maxT:
++ False:  # any length
++ tokens.shape[1] >= config.maxT:  # maxT tokens are refused
++ tokens.shape[0] > config.maxT:  # sequences counted, not tokens
+
 == llama's kept keys
 @ variants/train_llama.py
 ? test_variants_llama.py -k kept
@@ -410,6 +435,7 @@ MUTANTS = r"""
 + past[..., -turns.shape[1] :, :] = v, k  # k and v swapped
 - *past.repeat(group, 1)
 + *np.tile(past, (1, group, 1, 1, 1))  # heads in another order
+@ variants/open_llama.py
 - turns_of(start, end, config
 + turns_of(0, T, config  # positions begin anew
 - past[l][..., :end, :])
@@ -479,26 +505,90 @@ MUTANTS = r"""
 == strings and their reverse
 @ prepro_reverse.py
 ? test_prepro.py -k "strings or right_to"
-- - MOST) <= n, letters
-+ - MOST) < n, letters  # a letter less
-- = found[:, MOST - 1 :: -1]
-+ = found[:, :MOST]  # not reversed
-- LEAST, MOST + 1, (count
-+ LEAST, MOST, (count  # none of 16 letters
+- string.ascii_lowercase
++ string.ascii_uppercase  # capitals
+- b"=", b"<|endoftext|>"]
++ b"<|endoftext|>", b"="]  # = and end-of-text swapped
+- LEAST, MOST = 8, 16
++ LEAST, MOST = 7, 16  # seven letters, too
++ LEAST, MOST = 8, 15  # 15 at most
+- SIZE = 2 * MOST + 2
++ SIZE = 2 * MOST + 3  # a token more
 - rng.integers(LETTERS, size
 + rng.integers(LETTERS - 1, size  # the last letter is lacking
++ rng.integers(1, LETTERS, size  # the first letter is lacking
++ rng.integers(LETTERS + 1, size  # = among the letters
+- LEAST, MOST + 1, (count
++ LEAST, MOST, (count  # none of 16 letters
++ LEAST + 1, MOST + 1, (count  # none of eight letters
+- MOST + 1, (count, 1))
++ MOST + 1, (1, 1))  # one length for all
+- - MOST) <= n, letters
++ - MOST) < n, letters  # a letter less
++ - MOST) <= n + 1, letters  # a letter more
++ - MOST + 1) <= n, letters  # a token too early
+- <= n, letters, END)
++ <= n, letters, EQUALS)  # = around a document
 - found[:, MOST] = EQUALS
 + pass  # no =
++ found[:, MOST] = END  # end-of-text for =
+- = found[:, MOST - 1 :: -1]
++ = found[:, :MOST]  # not reversed
++ = np.roll(found[:, MOST - 1 :: -1], 1, 1)  # reversed, and turned by one
+- rng.permutation(np.unique(found, axis=0))
++ np.unique(found, axis=0)  # in order: all that is held out begins alike
++ rng.permutation(found)  # a string twice
+- logits.argmax(-1)
++ logits.argmin(-1)  # the least likely token
++ logits[:1].argmax(-1).repeat(len(logits))  # what the first string has next, for all
+- pick = lambda logits: logits.argmax(-1)
++ pick = sampling.picker([np.random.default_rng(0)] * len(start))  # drawn, not the likeliest
+- texts = sampling.generate(model.params, model.config, start
++ texts = lambda n: sampling.generate(model.params, model.config, held_out[:, :n]
+- next(texts) for _ in range
++ next(texts(MOST + 1 + i)) for i in range  # what is right is given, not what was said
 - np.cumsum(rest == END, 1) > 1
 + np.cumsum(rest == END, 1) > 0  # end-of-text need not come
 + np.cumsum(rest == END, 1) > 99  # what follows end-of-text has to be right, too
+- (ended | (said == rest))
++ (ended & (said == rest))  # what is before end-of-text does not count
++ (ended | (said != rest))  # what is wrong counts
 - (said == rest)).all(1)
 + (said == rest)).any(1)  # one right token is enough
-- logits.argmax(-1)
-+ logits.argmin(-1)  # the least likely token
++ (said == rest)).all(0)  # places are counted, not strings
+- all(1).sum())
++ all(1).mean())  # a mean for a count
+? test_prepro.py -k check_prints
+- val = f"{prefix}_val.bin"
++ val = f"{prefix}_train.bin"  # strings of the training are asked
+- != EQUALS).any()
++ != EQUALS).all()  # one = in its place is enough
+- or len(tokens) % SIZE or
++ or  # a piece of a document is left over
+- .reshape(count, SIZE)
++ .reshape(SIZE, count).T  # documents mixed
+- {right / count:.1%}
++ {right / SIZE:.1%}  # a part of another count
+- of {count:,} strings
++ of {len(tokens):,} strings  # tokens counted, not strings
 ? test_prepro.py -k model_is
-- [found[VAL:].reshape(-1)]
-+ [found.reshape(-1)]  # strings held out are trained on
+- TRAIN, VAL = 200_000, 1000
++ TRAIN, VAL = 200_000, 100  # fewer are held out
 - if model.config.maxT < SIZE:
 + if False:  # a model of shorter sequences is asked
++ if model.config.maxT <= SIZE:  # a model of just a document is refused
+- np.random.default_rng(0))
++ np.random.default_rng())  # others are held out each time
+- [found[VAL:].reshape(-1)]
++ [found.reshape(-1)]  # strings held out are trained on
++ [found[VAL:].T.reshape(-1)]  # documents to be trained on mixed
+- [found[:VAL].reshape(-1)]
++ [found[-VAL:].reshape(-1)]  # the last strings of the training are held out
++ [found[:VAL].T.reshape(-1)]  # documents held out mixed
+- VOCABULARY, END, splits)
++ VOCABULARY, EQUALS, splits)  # = is end-of-text
+- 64 --seq-len 34
++ 64 --seq-len 33  # sequences that are no documents
+- --init d2 --steps 800
++ --init d1 --steps 800  # another model than the guide's
 """

@@ -132,11 +132,6 @@ def encoder(vocabulary, end_of_text, whose):
     return encode
 
 
-def encode(text, vocabulary, end_of_text):
-    """Return the tokens of a prompt. UserError for a character that the vocabulary lacks."""
-    return encoder(vocabulary, end_of_text, "--prompt")(text)
-
-
 # ----------------------------------------------------------------------------
 # Text files
 

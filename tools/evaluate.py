@@ -19,7 +19,6 @@ from tools import encoding, formats, token_files
 from tools.console import Parser, UserError, bounded, file_name, run_program
 from tools.log import bars
 from tools.numpy_engine import row_losses
-from variants import llama_files, train_llama
 
 import numpy as np
 
@@ -238,19 +237,9 @@ def parse_args(argv):
     return args
 
 
-def open_model(args):
-    """Return sample_gpt2.py's Model, with the forward pass of training. Raises UserError."""
-    model = sample_gpt2.open_model(args)
-    if llama_files.is_weights(args.weights):
-        return model._replace(forward=train_llama.llama_forward)
-    text = args.text or args.lambada or args.hellaswag
-    encode = encoding.encoder(model.vocabulary, model.end_of_text, text)
-    return model._replace(forward=gpt2.gpt2_forward, encode=encode)
-
-
 def main(argv=None):
     args = parse_args(argv)
-    model = open_model(args)
+    model = sample_gpt2.open_model(args, args.text or args.lambada or args.hellaswag)
     gpt2.keep_freed_memory()
     print(model.about)
     if args.lambada or args.hellaswag:

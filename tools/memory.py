@@ -25,14 +25,16 @@ def memory_needed(config, num_parameters, B, T, grad_accum=1, **how):
     _, V, L, NH, C = config
     N, keys = B * T, min(T, T / 2 + 64)  # keys of a query, on average, because of tiles of 128
     block = 16 * C + (C + NH if flash else NH * keys)  # numbers of a block's caches, a row
-    blocks = L * C + block if recompute else L * block
     working = 24 * C  # of a block's backward pass: gradients, and what their layers compute
     logits = V * min(N, head_rows or N)
+    kept, newest = (L * C, block + working) if recompute else (L * block, working)
+    gone = recompute or head_rows  # the logits, before the blocks' backward passes
+    most = max(N * newest, logits) if gone else N * newest + logits
     numbers = {
         "parameters": num_parameters,
         "gradients": num_parameters * (1 if grad_accum == 1 else 2),
         "moments": num_parameters * 2,
-        "activations": int(N * (blocks + working)) + logits,
+        "activations": int(N * kept + most),
     }
     return {"program": PROGRAM} | {name: 4 * count for name, count in numbers.items()}
 

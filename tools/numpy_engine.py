@@ -67,6 +67,7 @@ def model_of(args):
     if args.recompute:
         model = model_with(**layers)
         layers |= recompute.recomputing(model.block_forward, model.block_backward)
+        layers |= recompute.head_used_up()
     if args.head_rows:
         layers |= recompute.head_in_pieces(args.head_rows)
     return model_with(**layers)
@@ -133,6 +134,7 @@ class NumpyEngine:
         for x, y, *mask in batches:
             loss, cache = self.model.gpt2_forward(self.params, self.config, x, y)
             losses.append(masked_loss(cache, *mask, 1)[0] if mask else float(loss))
+            del cache
             total += int(mask[0].sum()) if mask else 1
         return sum(losses) / max(1, total)
 

@@ -6,11 +6,19 @@ are kept, and only new tokens go through the model: this is train_gpt2.generate(
 that repeats (doc/sampling.md). Temperature, top-k and top-p change which token is drawn.
 """
 
+from collections import namedtuple
+
 import train_gpt2 as gpt2
 from tools.console import NotFinite
 from train_gpt2 import IN_BLOCKS, attend, embedding_forward, gelu, layernorm_forward, softmax
 
 import numpy as np
+
+# What programs take that sample from a model, or evaluate it. encode: text -> ids; forward: as the
+# lesson's gpt2_forward; new_tokens_forward: as below; about: a line that says what it is
+Model = namedtuple(
+    "Model", "params config vocabulary end_of_text encode forward new_tokens_forward about"
+)
 
 # ----------------------------------------------------------------------------
 # Choosing
@@ -113,7 +121,7 @@ def generate(params, config, tokens, pick, new_tokens_forward=new_tokens_forward
     """
     Yield the next token of each of B texts, tokens (B, T), again and again, by pick(logits).
 
-    Another model than GPT-2 brings its own new_tokens_forward.
+    Another model than GPT-2 brings its own new_tokens_forward (Model).
     """
     tokens, start, maxT = np.asarray(tokens), 0, config.maxT
     heads, HS = getattr(config, "NKV", config.NH), config.C // config.NH  # NKV: Llama's

@@ -53,11 +53,12 @@ def attend(q, k, v):
     """q, k, v (NH, B, T, HS) -> out like q, and logsum (NH, B, T, 1): log(sum_j exp(preatt_j))."""
     every, outs, logsums = tiles(q.shape[2]), [], []
     for i, tile in enumerate(every):
-        most, total, mixed = -math.inf, 0.0, 0.0  # of the keys so far
+        # of the keys so far: their maximum and sum, (NH, B, t, 1), and the numerator, like q[tile]
+        most, total, mixed = -math.inf, 0.0, 0.0
         for j, seen in enumerate(every[: i + 1]):
             preatt = scores(q[tile], k[seen], j == i)
             more = np.maximum(most, preatt.max(-1, keepdims=True))  # (NH, B, t, 1)
-            weights = np.exp(preatt - more)
+            weights = np.exp(preatt - more)  # (NH, B, t, s), s being the keys of this tile
             # What was added up so far had exp(preatt - most); it gets exp(preatt - more), too
             shrink = np.exp(most - more)
             total = total * shrink + weights.sum(-1, keepdims=True)
@@ -80,7 +81,7 @@ def attend_backward(dout, q, k, v, out, logsum):
         for j, seen in enumerate(every[: i + 1]):
             # exp(preatt) / sum = exp(preatt - log(sum)): att once more, of this tile
             att = np.exp(scores(q[tile], k[seen], j == i) - logsum[tile])
-            datt = dout[tile] @ v[seen].mT
+            datt = dout[tile] @ v[seen].mT  # (NH, B, t, s), like att and dpreatt
             dpreatt = att * (datt - mean[tile]) / math.sqrt(q.shape[-1])
             dq[tile] += dpreatt @ k[seen]
             dk[seen] += dpreatt.mT @ q[tile]

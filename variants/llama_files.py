@@ -150,13 +150,13 @@ def load_tokenizer(path, V):
     return tokens, scores
 
 
-def encode(text, tokens, scores):
+def encode(text, tokens, scores, whose="--prompt"):
     """
     Return the ids of a text as llama2.c finds them, behind the token that begins one, and a space.
 
     Each letter is a token, or else its bytes are; then the pair whose joint token has the highest
-    score is joined, again and again (Sennrich et al. 2016, 3.2, with scores). UserError if the
-    tokens lack a letter.
+    score is joined, again and again (Sennrich et al. 2016, 3.2, with scores). UserError, which says
+    whose text it is, if the tokens lack a letter.
     """
     ids = {token: i for i, token in enumerate(tokens)}  # of a byte's two, the one that has a score
     found = []
@@ -164,7 +164,7 @@ def encode(text, tokens, scores):
         data = letter.encode()
         found += [ids[data]] if data in ids else [byte + FIRST_BYTE for byte in data]
         if found[-1] >= len(tokens) or data not in ids and tokens[found[-1]] != data[-1:]:
-            raise UserError(f"--prompt: this model's tokens lack {letter!r}; leave it out")
+            raise UserError(f"{whose}: this model's tokens lack {letter!r}; leave it out")
     while True:
         joint = [ids.get(tokens[a] + tokens[b], -1) for a, b in itertools.pairwise(found)]
         best = max(range(len(joint)), key=lambda i: (joint[i] >= 0, scores[joint[i]]), default=None)
@@ -173,18 +173,23 @@ def encode(text, tokens, scores):
         found[best : best + 2] = [joint[best]]
 
 
-def open_tokenizer(path, V):
-    """Read a tokenizer, ours or llama2.c's -> vocabulary, end-of-text, text -> ids. UserError."""
+def open_tokenizer(path, V, whose):
+    """
+    Read a tokenizer, ours or llama2.c's -> vocabulary, end-of-text, text -> ids. UserError.
+
+    The function from a text to its ids says whose text it is that has a letter which no token has.
+    """
     if not os.path.isfile(path):
         raise UserError(f"{path}: there is no file of this name; give another --tokenizer")
     if np.fromfile(path, "<i4", 1).tolist() != [gpt2.TOKENIZER_MAGIC]:
         vocabulary, scores = load_tokenizer(path, V)
-        return vocabulary, BEGIN, partial(encode, tokens=vocabulary, scores=scores)
+        how = {"tokens": vocabulary, "scores": scores, "whose": whose}
+        return vocabulary, BEGIN, partial(encode, **how)
     vocabulary, end = formats.load_tokenizer(path)
     if len(vocabulary) != V:
         what = f"{path}: has {len(vocabulary):,} tokens, the weights know {V:,}"
         raise UserError(f"{what}; give the one that they were trained with, --tokenizer FILE")
-    return vocabulary, end, partial(encoding.encode, vocabulary=vocabulary, end_of_text=end)
+    return vocabulary, end, encoding.encoder(vocabulary, end, whose)
 
 
 def exchanged(ids, end_of_text):

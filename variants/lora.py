@@ -3,11 +3,11 @@ LoRA: finetuning a large model by small matrices (Hu et al. 2021; doc/lora.md).
 
 AdamW takes four numbers for each parameter: itself, its gradient, m and v. Here the model's weights
 are frozen, so that they take one. Beside a linear layer's w, an adapter is learned: the product of
-B (OC, r) and A (r, C), which for a small rank r have far fewer numbers than w (OC, C):
+B (OC, R) and A (R, C), which for a small rank R have far fewer numbers than w (OC, C):
 
     out = x @ w.T + b + scale * (x @ A.T) @ B.T,     as if w were w + scale * B @ A
 
-B begins as 0, so that training begins at the model as it was.
+B begins as 0: training begins at the model as it was. (In train(), B is sequences in a batch.)
 
     python variants/lora.py --init gpt2_124M.bin --data data/tiny_shakespeare --out mine.safetensors
     python variants/lora.py --init gpt2_124M.bin --adapters mine.safetensors --merge merged.bin
@@ -39,25 +39,25 @@ import numpy as np
 LINEAR = {"qkvw": 1, "attprojw": 1, "fcw": 1, "fcprojw": 4}  # can be adapted; of x: channels / C
 ADAMW = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}  # the lesson's
 
-# In the place of a weight: w (OC, C), frozen; A (r, C) and B (OC, r), learned; scale, a number
+# In the place of a weight: w (OC, C), frozen; A (R, C) and B (OC, R), learned; scale, a number
 Adapted = namedtuple("Adapted", "w A B scale")
 
 
 # ----------------------------------------------------------------------------
 # Linear: where there is an adapter, two small weights whose product is added to the frozen one
 def adapted_linear_forward(x, adapted, b):
-    """x (N, C), adapted: w (OC, C), A (r, C) and B (OC, r); b (OC,) -> out (N, OC)."""
+    """x (N, C), adapted: w (OC, C), A (R, C) and B (OC, R); b (OC,) -> out (N, OC)."""
     w, A, B, scale = adapted
-    low = matmul(x, A.T)  # (N, r)
+    low = matmul(x, A.T)  # (N, R)
     return matmul(x, w.T) + b + scale * matmul(low, B.T), (x, low, adapted)
 
 
 def adapted_linear_backward(dout, cache, dA, dB):
-    """dout (N, OC) -> dx (N, C). Fills dA (r, C) and dB (OC, r)."""
+    """dout (N, OC) -> dx (N, C). Fills dA (R, C) and dB (OC, R)."""
     x, low, (w, A, B, scale) = cache
     dadded = scale * dout  # the gradient of low @ B.T, a product as in linear_backward
     matmul(dadded.T, low, out=dB)
-    dlow = matmul(dadded, B)  # (N, r)
+    dlow = matmul(dadded, B)  # (N, R)
     matmul(dlow.T, x, out=dA)
     return matmul(dout, w) + matmul(dlow, A)  # x was used twice, by w and by A
 
@@ -105,7 +105,7 @@ MODEL = model_with(**{layer.__name__: layer for layer in LAYERS})
 # ----------------------------------------------------------------------------
 # Adapters: one vector of all numbers, and views of it by name, as the lesson has its parameters
 def adapter_shapes(config, names, rank):
-    """Return the shapes of the adapters of these tensors, "qkvw.A": (L, r, C) and so on."""
+    """Return the shapes of the adapters of these tensors, "qkvw.A": (L, R, C) and so on."""
     shapes = {}
     for name in names:
         L, OC, C = gpt2.tensor_shapes(config)[name]
@@ -199,8 +199,8 @@ def make_parser():
     add("--adapters", **file, help="adapters to go on with, or to --merge")
     add("--merge", **file, help="write the weights with --adapters in them there; no training")
     add("--adapt", nargs="+", choices=LINEAR, metavar="W", help="some of qkvw attprojw fcw fcprojw")
-    add("--rank", type=bounded(int, 1, 4096), help="of new adapters, r (8)")
-    add("--alpha", type=bounded(float, 1e-6), help="scale of new adapters, times r (16)")
+    add("--rank", type=bounded(int, 1, 4096), help="of new adapters, R (8)")
+    add("--alpha", type=bounded(float, 1e-6), help="scale of new adapters, times R (16)")
     parser.set_defaults(lr=1e-3)
     return parser
 

@@ -4,7 +4,8 @@ Memory for time: what a backward pass needs is computed once more, and not kept 
 The caches of a block are about 16 arrays (N, C), and the weights of attention; the head's are the
 logits, (N, V). A block's caches follow from its input. So here a block keeps that alone, and its
 backward pass begins with another forward pass: L inputs and the caches of one block are in memory,
-not those of L blocks. The head does the same for some rows at a time (doc/recompute.md).
+not those of L blocks. The head's logits are gone by then; in pieces, all of them never exist at
+once (doc/recompute.md).
 
     python tools/train.py --recompute --head-rows 256    # long runs that use it
 
@@ -33,6 +34,23 @@ def recomputing(block_forward, block_backward):
         return block_backward(dout, block_cache, g)
 
     return {"block_forward": forward, "block_backward": backward}
+
+
+def head_used_up():
+    """Return the lesson's head, whose logits are gone when the blocks' backward passes begin."""
+
+    def forward(x, wte, targets):
+        """x (N, C), wte (V, C), targets (N,) -> loss, the mean of -log(probability of target)."""
+        loss, cache = gpt2.head_forward(x, wte, targets)
+        return loss, [*cache]
+
+    def backward(dloss, cache, dwte):
+        """dloss, a number -> dx (N, C). Fills dwte (V, C). Empties the cache, which others keep."""
+        own = tuple(cache)
+        cache.clear()
+        return gpt2.head_backward(dloss, own, dwte)
+
+    return {"head_forward": forward, "head_backward": backward}
 
 
 def head_in_pieces(rows):

@@ -10,7 +10,7 @@ Llama (Touvron et al. 2023) differs in its block, and adds no wpe. No layer has 
     ln1, ln2   RMSNorm, for layernorm: a row is divided by its root mean square
     rotate     rotary positions, for wpe: query and key are turned by angles that grow with t
     attention  grouped heads: each of NKV heads of keys and values serves NH / NKV of queries
-    swiglu     for GELU: a hidden channel is up times a smooth max(gate, 0), of two linear layers
+    swiglu     for GELU: two linear layers, gate and up; out is up times a smooth max(gate, 0)
 
     x ──┬── ln1 ──┬── q ── rotate ──┬── attention ── attproj ── + ── mid
         │         ├── k ── rotate ──┤                           │
@@ -105,7 +105,7 @@ def linear_backward(dout, cache, dw):
 def turns_of(start, end, HS, dtype):
     """Return cos and sin of each pair's angle, for tokens start to end, (2, T, HS / 2)."""
     steps = ROTARY_BASE ** (-np.arange(0, HS, 2) / HS)  # (HS / 2,): a pair's angle at token 1
-    angles = np.outer(np.arange(start, end), steps)
+    angles = np.outer(np.arange(start, end), steps)  # (T, HS / 2)
     return np.stack([np.cos(angles), np.sin(angles)]).astype(dtype)
 
 
@@ -114,7 +114,8 @@ def rotate(x, *, turns, back=False):
     """x (heads, B, T, HS), turns (2, T, HS / 2), an option: by_rows would cut it -> x, turned."""
     cos, sin = turns[0], -turns[1] if back else turns[1]
     a, b = x[..., 0::2], x[..., 1::2]  # (heads, B, T, HS / 2) each
-    return np.stack([a * cos - b * sin, a * sin + b * cos], -1).reshape(x.shape)
+    pairs = np.stack([a * cos - b * sin, a * sin + b * cos], -1)  # (heads, B, T, HS / 2, 2)
+    return pairs.reshape(x.shape)  # the two of a pair are neighbors again
 
 
 def rotate_backward(dout, turns):
@@ -138,12 +139,17 @@ def to_rows(x):
 
 
 def attention_forward(q, k, v, turns, config, past=None):
-    """q (B*T, C), k and v (B*T, NKV * HS), turns (2, T, HS / 2) -> out (B*T, C)."""
+    """
+    q (B*T, C), k and v (B*T, NKV * HS), turns (2, T, HS / 2) -> out (B*T, C).
+
+    To sample, past (2, NKV, B, S, HS) has turned keys, and values, of the tokens before these, and
+    place for theirs, S in all; then there is no cache. To train, past is None.
+    """
     B, group = len(q) // turns.shape[1], config.NH // config.NKV
     q, k, v = (to_heads(x, B, config.C // config.NH) for x in (q, k, v))
     q, k = rotate(q, turns=turns), rotate(k, turns=turns)
-    if past is not None:  # to sample: the keys and values so far; the new ones join them
-        past[..., -turns.shape[1] :, :] = k, v  # past: (2, NKV, B, tokens so far and new, HS)
+    if past is not None:
+        past[..., -turns.shape[1] :, :] = k, v
         out, _ = attend(q, *past.repeat(group, 1))
         return to_rows(out), None
     k, v = k.repeat(group, 0), v.repeat(group, 0)  # (NH, B, T, HS): head h copies h // group
@@ -172,7 +178,7 @@ def sigmoid(x):
 
 @by_rows
 def swiglu(gate, up):
-    """gate and up (N, H) -> out (N, H)."""
+    """gate and up (N, H) -> out (N, H). The block keeps both for the backward pass."""
     return gate * sigmoid(gate) * up
 
 
@@ -187,7 +193,7 @@ def swiglu_backward(dout, gate, up):
 # ----------------------------------------------------------------------------
 # Block: as drawn above. qw is (C, C), kw and vw (NKV * HS, C), gatew and upw (H, C), fcprojw (C, H)
 def block_forward(x, p, turns, config, past=None):
-    """x (B*T, C), p a block's tensors by name, turns (2, T, HS / 2) -> out (B*T, C)."""
+    """x (B*T, C), p a block's tensors by name, turns and past as in attention -> out (B*T, C)."""
     ln1, ln1_cache = rmsnorm_forward(x, p["ln1w"])
     q, q_cache = linear_forward(ln1, p["qw"])
     k, k_cache = linear_forward(ln1, p["kw"])
@@ -224,7 +230,10 @@ def block_backward(dout, cache, g):
 # ----------------------------------------------------------------------------
 # Model: embedding, blocks, a last RMSNorm, head
 def llama_forward(params, config, tokens, targets):
-    """tokens and targets (B, T) -> loss. In between, x is (B*T, C)."""
+    """tokens and targets (B, T) -> loss. In between, x is (B*T, C). Raises ValueError."""
+    ids = np.stack((tokens, targets))  # as in gpt2_forward
+    if not 0 <= ids.min() <= ids.max() < config.V or tokens.shape[1] > config.maxT:
+        raise ValueError(f"{config} takes tokens from 0 to V - 1, and maxT of them at most")
     x, embedding_cache = embedding_forward(tokens, params["wte"])
     turns, block_caches = turns_of(0, tokens.shape[1], config.C // config.NH, x.dtype), []
     for l in range(config.L):
@@ -245,18 +254,6 @@ def llama_backward(dloss, cache, grads):
     for l in reversed(range(len(block_caches))):
         dx = block_backward(dx, block_caches[l], {n: grads[n][l] for n in IN_BLOCKS})
     embedding_backward(dx, embedding_cache, grads["wte"])
-
-
-def new_tokens_forward(params, config, tokens, past, start):
-    """tokens (B, T) -> logits (B, V) of the next. Fills past (L, 2, NKV, B, maxT, HS) at start."""
-    (B, T), end = tokens.shape, start + tokens.shape[1]
-    x, _ = embedding_forward(tokens, params["wte"])
-    turns = turns_of(start, end, config.C // config.NH, x.dtype)
-    for l in range(config.L):
-        p = {name: params[name][l] for name in IN_BLOCKS}
-        x, _ = block_forward(x, p, turns, config, past[l][..., :end, :])
-    newest, _ = rmsnorm_forward(x.reshape(B, T, -1)[:, -1], params["lnfw"])
-    return matmul(newest, params.get("headw", params["wte"]).T)  # (B, V)
 
 
 # ----------------------------------------------------------------------------
