@@ -357,6 +357,7 @@ FILES = [
     (f"{REVERSE} --check w.bin", "", "reverse_val.bin: has no strings held out; `python pr"),
     (f"{REVERSE} --check w.bin --name x", "", "x_val.bin: has no strings held out; `pyth"),
     # Llama
+    (f"{LLAMA} --init llama", "", "llama: .*, but a folder; .*convert_llama.py llama llama.bin"),
     (LLAMA, "llama.bin: field 1 2", "llama.bin: version 2 of llama2.c's weights, and only 0 and"),
     *(
         (LLAMA, f"llama.bin: {how}", "llama.bin: (has [0-9,]+ bytes, )?.*not a weight file of lla")

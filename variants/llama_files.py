@@ -88,6 +88,11 @@ def is_weights(path):
 
 def load_weights(path):
     """Read a file, version 0 or 1 -> all parameters, a flat float32 vector; config. UserError."""
+    if os.path.isdir(path):
+        hint = (
+            f"of Hugging Face's, `python variants/convert_llama.py {path} llama.bin` makes a file"
+        )
+        raise UserError(f"{path}: there is no file of this name, but a folder; {hint}")
     if not os.path.isfile(path):  # a pipe would keep us waiting
         raise UserError(f"{path}: there is no file of this name; {HINT}")
     version, start, config = read_header(path)
