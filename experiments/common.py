@@ -34,6 +34,11 @@ def load(name):
     return train, val, V
 
 
+def fresh(config, seed):
+    """Return the lesson's random weights by name."""
+    return gpt2.named_views(gpt2.init_weights(config, seed), config)
+
+
 def training(params, config, tokens, steps, B, T, model=gpt2, clip=0.0, **rate):
     """
     Train params, in place: yield the loss and the gradient's norm of each step, before its update.

@@ -59,10 +59,9 @@ MODELS = {"pre": gpt2, "post": model_with(block_forward=post_forward, block_back
 
 def initial(config, scale, seed):
     """Return parameters by name: a block's matrices of this scale, all else as in the lesson."""
-    params = gpt2.named_views(gpt2.init_weights(config, seed), config)
-    std, _, shrunk = scale.partition("/")
+    params, (std, *divided) = common.fresh(config, seed), scale.split("/")
     for name in set(gpt2.IN_BLOCKS) & set(gpt2.DECAYING):
-        undo = gpt2.TENSORS[name][1] == gpt2.PROJECTION and not shrunk  # the lesson's division
+        undo = gpt2.TENSORS[name][1] == gpt2.PROJECTION and not divided  # by the lesson
         params[name] *= float(std) / 0.02 * (math.sqrt(2 * config.L) if undo else 1)
     return params
 
@@ -84,23 +83,23 @@ def by_depth(model, params, config, x, y):
     watched = model_with(block_forward=forward, block_backward=backward)
     grads = {name: np.empty_like(p) for name, p in params.items()}
     watched.gpt2_backward(1.0, watched.gpt2_forward(params, config, x, y)[1], grads)
-    by_name = [np.linalg.norm(grads[name].reshape(config.L, -1), axis=1) for name in gpt2.IN_BLOCKS]
-    figures = sizes, norms, np.linalg.norm(by_name, axis=0).tolist(), alike
-    return dict(zip(FIGURES, figures, strict=True))
+    by_block = np.hstack([grads[name].reshape(config.L, -1) for name in gpt2.IN_BLOCKS])
+    of_block = np.linalg.norm(by_block, axis=1).tolist()
+    return dict(zip(FIGURES, (sizes, norms, of_block, alike), strict=True))
 
 
 def measure(data, L, NH, C, B, T, steps, lr, scales, seed):
     tokens, _, V = common.load(data)
     config, runs, batch = gpt2.GPT2Config(T, V, L, NH, C), [], gpt2.get_batch(tokens, 0, B, T)
-    for scale, norm in itertools.product(scales, MODELS):
-        model, params = MODELS[norm], initial(config, scale, seed)
+    for scale, (norm, model) in itertools.product(scales, MODELS.items()):
+        params = initial(config, scale, seed)
         start = by_depth(model, params, config, *batch)
         run = common.training(params, config, tokens, steps, B, T, model, lr=lr)
         losses = [round(loss, 4) for loss, _ in run]
         end = by_depth(model, params, config, *batch)
         runs.append({"norm": norm, "scale": scale, "start": start, "losses": losses, "end": end})
-        alike = end["rows alike"][-1]
-        print(f"{norm}-norm, {scale}: loss {np.mean(losses[-20:]):.3f}, rows alike {alike:.2f}")
+        alike = f"rows alike {end[FIGURES[3]][-1]:.2f}"
+        print(f"{norm}-norm, {scale}: loss {np.mean(losses[-20:]):.3f}, {alike}", flush=True)
     return {"runs": runs}
 
 
@@ -109,10 +108,11 @@ def draw(measured, settings):
     for i, run in enumerate(measured["runs"]):
         style = {"color": f"C{i // 2}", "linestyle": "-" if run["norm"] == "pre" else "--"}
         for panel, name in zip(axes, FIGURES[:3], strict=False):
-            panel.plot(run["start"][name], label=f"{run['norm']}-norm, {run['scale']}", **style)
+            panel.plot(run["start"][name], **style)
             panel.set(yscale="log", xlabel="block, from embedding to head")
+        style["label"] = f"{run['norm']}-norm, {run['scale']}"
         axes[3].plot(np.convolve(run["losses"], np.ones(10) / 10, "valid"), **style)
-    axes[0].legend(fontsize=8)
+    axes[3].legend(fontsize=8, loc="upper right")
     return figure
 
 

@@ -20,9 +20,9 @@ from experiments import common
 import numpy as np
 
 SETTINGS = {
-    "data": "bytes", "L": 4, "NH": 4, "C": 64, "B": 8, "T": 64, "steps": 200, "warmup": 40,
-    "clip": 1.0, "seed": 1337,
-    "rates": (1e-4, 3e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2, 0.1, 0.5),
+    "rates": (1e-4, 3e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2, 0.1, 0.5), "warmup": 30,
+    "clip": 1.0, "L": 2, "NH": 4, "C": 64, "B": 8, "T": 64, "steps": 150, "seed": 1337,
+    "data": "bytes",
 }  # fmt: skip
 LAST = 20  # steps that the loss of a run is the mean of
 
@@ -43,7 +43,7 @@ def measure(data, L, NH, C, B, T, steps, warmup, clip, seed, rates):
     for rate in rates:
         print(f"{rate:<8g}", end="", flush=True)
         for way, how in ways.items():
-            params = gpt2.named_views(gpt2.init_weights(config, seed), config)
+            params = common.fresh(config, seed)
             run = common.training(params, config, tokens, steps, B, T, lr=rate, **how)
             losses, norms = np.array(list(run)).T.round(4).tolist()
             runs.append({"way": way, "rate": rate, "losses": losses, "norms": norms})

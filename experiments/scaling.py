@@ -17,8 +17,8 @@ from experiments import common
 import numpy as np
 
 SETTINGS = {
-    "data": "bytes", "L": (2, 2, 4, 6), "C": (32, 64, 96, 128), "HS": 32, "B": 16, "T": 128,
-    "steps": 320, "warmup": 20, "lr": 3e-3, "val_batches": 16, "seed": 1337,
+    "L": (2, 2, 3, 4), "C": (32, 64, 80, 96), "HS": 16, "B": 8, "T": 64, "steps": 800,
+    "warmup": 40, "lr": 3e-3, "val_batches": 32, "seed": 1337, "data": "bytes",
 }  # fmt: skip
 POINTS = 5  # of a run: after its last step, half of its steps, a quarter, ...
 
@@ -41,12 +41,12 @@ def line(x, loss, at, floor=0.0):
     return floor + np.exp(b - a * np.log(at))
 
 
-def measure(data, L, C, HS, B, T, steps, warmup, lr, val_batches, seed):
+def measure(L, C, HS, B, T, steps, warmup, lr, val_batches, seed, data):
     train, val, V = common.load(data)
     at, runs = {steps >> i for i in range(POINTS)}, []
     for layers, channels in zip(L, C, strict=True):
         config = gpt2.GPT2Config(T, V, layers, channels // HS, channels)
-        params = gpt2.named_views(gpt2.init_weights(config, seed), config)
+        params = common.fresh(config, seed)
         rate = {"lr": lr, "warmup": warmup, "clip": 1.0}
         tokens, losses = [], []
         for step, _ in enumerate(common.training(params, config, train, steps + 1, B, T, **rate)):

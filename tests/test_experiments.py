@@ -39,7 +39,7 @@ def shape_of(value):
 def test_a_small_run(name, tmp_path):
     data = add_data(tmp_path) / "data" / "letters"
     flags = ["--out", tmp_path, *TINY[name].format(data=data).split()]
-    out = succeeded(run(PROJECT, f"experiments/{name}.py", *flags))
+    out = succeeded(run(PROJECT, f"experiments/{name}.py", *flags, timeout=300))
     assert out.splitlines()[-1].startswith(f"wrote {tmp_path / name}.png ")
     written = json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8"))
     assert shape_of(written) == shape_of(stored(name))
@@ -47,7 +47,7 @@ def test_a_small_run(name, tmp_path):
     assert picture.startswith(b"\x89PNG") and len(picture) > 10_000
     (tmp_path / f"{name}.png").unlink()
     flags = "--out", tmp_path, "--show", tmp_path / f"{name}.json"
-    succeeded(run(PROJECT, f"experiments/{name}.py", *flags))
+    succeeded(run(PROJECT, f"experiments/{name}.py", *flags, timeout=300))
     assert (tmp_path / f"{name}.png").read_bytes() == picture
 
 
@@ -67,10 +67,13 @@ def test_the_files_of_an_experiment(name, monkeypatch):
 
 
 def test_mistakes(tmp_path):
-    what = "--data", tmp_path / "none", "--out", tmp_path
-    failed(run(PROJECT, "experiments/norms.py", *what), "none_train.bin", "prepro_text.py")
-    failed(run(PROJECT, "experiments/norms.py", "--show", tmp_path / "x.json"), "x.json")
-    failed(run(PROJECT, "experiments/norms.py", "--steps", "few"), "--steps", status=2)
+    for flags, words, status in (
+        (["--data", tmp_path / "none", "--out", tmp_path], ["none_train.bin", "prepro_text.py"], 1),
+        (["--show", tmp_path / "none.json", "--out", tmp_path], ["none.json"], 1),
+        (["--steps", "few"], ["--steps"], 2),
+    ):
+        done = run(PROJECT, "experiments/norms.py", *flags, timeout=300)
+        failed(done, *words, status=status)
 
 
 # ----------------------------------------------------------------------------
@@ -111,3 +114,16 @@ def test_gradient_of_the_post_norm_block():
         lambda dout, cache, *grads: norms.post_backward(dout, cache, named(grads)),
         inputs,
     )
+
+
+def test_size_times_gradient_is_the_same_at_every_depth():
+    """But where post-norm's branches are large. Its rows become alike, and it learns no more."""
+    runs = {(each["norm"], each["scale"]): each for each in stored("norms")["measured"]["runs"]}
+    assert len(runs) == 6
+    for key, each in runs.items():
+        products = np.multiply(each["start"]["size of x"], each["start"]["norm of dx"])[1:]
+        assert (products.max() / products.min() < 1.095) == (key != ("post", "0.125"))
+        loss, alike = np.mean(each["losses"][-20:]), each["end"]["rows alike"][-1]
+        assert (loss > 3.3, alike > 0.98) == (key[0] == "post",) * 2
+    first, *_, last = runs["pre", "0.02"]["start"]["norm of the parameters' gradient"]
+    assert first / last == pytest.approx(3.4, abs=0.05)
