@@ -1,7 +1,7 @@
 """
 Where the time goes: the operations of a training step by layer, and its seconds.
 
-    python experiments/flops.py                                   # minutes; experiments/yours/
+    python experiments/flops.py                                   # seconds; experiments/yours/
     python experiments/flops.py --show experiments/flops.json     # draws what is on flops.md
 
 The operations of matrix products by formula, and all of them by a count while the lesson runs.
@@ -21,8 +21,8 @@ from experiments.meter import LAYERS, LINEAR, Meter, count
 import numpy as np
 
 SETTINGS = {
-    "L": 12, "NH": 12, "C": 768, "V": 50257, "sizes": ("4x64", "1x1024"), "rounds": 7,
-    "roof": 2048,
+    "L": 4, "NH": 4, "C": 256, "V": 8192, "sizes": ("4x64", "1x1024"), "rounds": 9,
+    "roof": 1024,
 }  # fmt: skip
 
 
@@ -38,7 +38,7 @@ def formula(config, B, T):
 def roofs(n):
     """Return the operations a second of a large product, and the bytes a second of copying."""
     a, b, c = np.ones((3, n, n), np.float32)
-    big, into = (np.array_split(np.ones(8 * n * n, np.float32), gpt2.THREADS) for _ in range(2))
+    big, into = (np.array_split(np.ones(32 * n * n, np.float32), gpt2.THREADS) for _ in range(2))
     took = []
     for _ in range(5):
         began = time.perf_counter()
@@ -47,7 +47,7 @@ def roofs(n):
         list(gpt2.POOL.map(np.copyto, into, big))
         took.append((middle - began, time.perf_counter() - middle))
     product, copying = np.median(took, 0)
-    return {"operations": 2 * n**3 / product, "bytes": 2 * 4 * 8 * n * n / copying}
+    return {"operations": 2 * n**3 / product, "bytes": 2 * 4 * 32 * n * n / copying}
 
 
 def step(B, T, config, rounds):
