@@ -36,16 +36,16 @@ def formula(config, B, T):
 
 
 def roofs(n):
-    """Return the operations a second of a large product, and the bytes a second of copying."""
+    """Return operations a second of a large product, and bytes a second of copying, for a core."""
     a, b, c = np.ones((3, n, n), np.float32)
     big, into = (np.array_split(np.ones(32 * n * n, np.float32), gpt2.THREADS) for _ in range(2))
     took = []
     for _ in range(5):
-        began = time.perf_counter()
+        began = time.process_time()
         gpt2.matmul(a, b, out=c)
-        middle = time.perf_counter()
+        middle = time.process_time()
         list(gpt2.POOL.map(np.copyto, into, big))
-        took.append((middle - began, time.perf_counter() - middle))
+        took.append((middle - began, time.process_time() - middle))
     product, copying = np.median(took, 0)
     return {"operations": 2 * n**3 / product, "bytes": 2 * 4 * 32 * n * n / copying}
 
@@ -94,7 +94,7 @@ def measure(L, NH, C, V, sizes, rounds, roof):
 
 def draw(measured, settings):
     titles = [f"B x T = {size}: share of a step" for size in measured["sizes"]]
-    titles += ["10⁹ operations a second", "the same, by operations a byte"]
+    titles += ["10⁹ operations a second of a core", "the same, by operations a byte"]
     figure, (*shares, speed, roofline) = common.panels(titles, rows=2 - len(titles) % 2)
     places = np.arange(len(LAYERS))
     for i, (size, run) in enumerate(measured["sizes"].items()):

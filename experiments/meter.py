@@ -1,6 +1,7 @@
 """
 What each layer of the lesson takes of a training step: seconds, operations, bytes.
 
+Seconds are those of the processor, of all cores together, so that other programs disturb little.
 An operation is a sum, a product, a root, an exponential and so on, of floating point numbers.
 """
 
@@ -39,9 +40,9 @@ class Meter:
                 w = args[1] if name == "linear_forward" else args[1][1]
                 own = LINEAR[w.shape[0] / w.shape[1]]
             self.stack.append([own, 0.0])
-            began = time.perf_counter()
+            began = time.process_time()
             result = function(*args, **options)
-            took = time.perf_counter() - began
+            took = time.process_time() - began
             self.seconds[own] += took - self.stack.pop()[1]
             if self.stack:
                 self.stack[-1][1] += took
