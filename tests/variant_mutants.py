@@ -199,10 +199,12 @@ MUTANTS = r"""
 + else NH * T)  # all of (T, T)
 - (L * C, block + working) if recompute
 + (L * block, block + working) if recompute  # recomputing saves nothing
-- max(N * newest, logits) if gone
-+ N * newest + logits if gone  # the logits stay
 - "moments": num_parameters * 2
 + "moments": num_parameters  # v forgotten
+? test_variants_recompute.py -k "test_memory and not said"
+- max(N * newest, logits) if gone
++ N * newest + logits if gone  # the logits stay
+? test_variants_recompute.py -k said
 @ variants/lora.py
 - L * frozen * config.C
 + L * frozen  # the inputs of frozen layers counted
