@@ -15,6 +15,7 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import train_gpt2 as gpt2  # noqa: E402
+from tools.console import run_program  # noqa: E402, F401, for check.py and hunt.py
 from variants import train_llama as llama  # noqa: E402
 
 import answers  # noqa: E402

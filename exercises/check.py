@@ -193,7 +193,7 @@ def reset(name):
     """Write an exercise as it was given; what the learner has is kept beside it."""
     path, text = cases.path_of(name), cases.given_text(name)
     if path == cases.GIVEN.get(name):
-        sys.exit(f"check.py: {relative(path)} is no copy of yours; git checkout {relative(path)}")
+        sys.exit(f"{relative(path)} is no copy of yours; git checkout {relative(path)}")
     said = ""
     if path.exists() and path.read_text(encoding="utf-8", errors="replace") != text:
         numbers = ["", *range(2, 1000)]
@@ -223,7 +223,6 @@ def main():
     text = "of --json's arrays; default: drawn anew"
     parser.add_argument("--seed", type=int, metavar="N", help=text)
     args = parser.parse_args()
-    sys.stdout.reconfigure(errors="replace")
     names, seed = cases.ORDER, args.variant
     if args.folder:
         if not args.folder.is_dir():
@@ -264,9 +263,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except OSError as error:
-        sys.exit(f"check.py: {error.filename}: {error.strerror}; check that file or folder")
+    cases.run_program(lambda: sys.exit(main()))

@@ -99,7 +99,7 @@ def make(level, number, folder):
     text, _ = hunted_file(level, number)
     copy = folder / "train_gpt2.py"
     if copy.exists() and copy.read_text(encoding="utf-8") != text:
-        sys.exit(f"hunt.py: {copy}: differs from what this makes; delete it to begin again")
+        sys.exit(f"{copy}: differs from what this makes; delete it to begin again")
     folder.mkdir(exist_ok=True)
     (folder / ".gitignore").write_text("*\n", encoding="utf-8")
     for name in TESTED_WITH if level == 1 else ():
@@ -149,7 +149,7 @@ def main():
         return 0
     copy = folder / "train_gpt2.py"
     if not copy.exists():
-        sys.exit(f"hunt.py: {copy}: not there; `{again}` makes it")
+        sys.exit(f"{copy}: not there; `{again}` makes it")
     if args.check is False:
         return subprocess.run([sys.executable, folder / "curve.py"]).returncode
     now = dict(enumerate(copy.read_text(encoding="utf-8").splitlines(), 1))
@@ -164,9 +164,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except OSError as error:
-        sys.exit(f"hunt.py: {error.filename}: {error.strerror}; check that file or folder")
+    cases.run_program(lambda: sys.exit(main()))

@@ -8,7 +8,6 @@ list of their mistakes, and nobody has written down their answers (but for the t
 
 import random
 import re
-import sys
 import types
 
 import cases
@@ -157,12 +156,9 @@ def use(seed, names=None):
 def make(seed):
     """Write those files of a seed's set that are not there."""
     folder = folder_of(seed)
-    try:
-        folder.mkdir(exist_ok=True)
-        (folder / ".gitignore").write_text("*\n", encoding="utf-8")
-        for name in drawn(seed):
-            path = folder / f"{name}.py"
-            if not path.exists():
-                path.write_text(text_of(name, seed), encoding="utf-8")
-    except OSError as error:
-        sys.exit(f"check.py: {error.filename}: {error.strerror}; check that file or folder")
+    folder.mkdir(exist_ok=True)
+    (folder / ".gitignore").write_text("*\n", encoding="utf-8")
+    for name in drawn(seed):
+        path = folder / f"{name}.py"
+        if not path.exists():
+            path.write_text(text_of(name, seed), encoding="utf-8")
