@@ -82,7 +82,7 @@ def embedding_forward(tokens, wte):
 
 
 def embedding_backward(dout, tokens, dwte):
-    """dout (B*T, C). Adds to dwte (V, C)."""
+    """dout (B*T, C). Adds to dwte (V, C), which the head has filled, or which is zeros."""
     np.add.at(dwte, tokens.reshape(-1), dout)
 
 
@@ -101,7 +101,7 @@ def linear_backward(dout, cache, dw):
 # ----------------------------------------------------------------------------
 # Rotary positions: channels 2i and 2i + 1 of a head are a point in the plane, which is turned about
 # 0 by t * ROTARY_BASE**(-2i / HS) for token t. Turning two points alike keeps their dot product, so
-# a turned query times a turned key depends on how far apart they are alone (Su et al. 2021, 3.2.2)
+# a turned query times a turned key depends only on how far apart they are (Su et al. 2021, 3.2.2)
 def turns_of(start, end, HS, dtype):
     """Return cos and sin of each pair's angle, for tokens start to end, (2, T, HS / 2)."""
     steps = ROTARY_BASE ** (-np.arange(0, HS, 2) / HS)  # (HS / 2,): a pair's angle at token 1
