@@ -14,7 +14,7 @@ from pathlib import Path
 
 import train_gpt2 as gpt2
 from tools.benchmark import processor
-from tools.console import Parser, UserError, run_program
+from tools.console import Parser, UserError, bounded, run_program
 from tools.formats import replacing
 from tools.token_files import prefix_of
 
@@ -104,7 +104,9 @@ def main(about, settings, measure, draw):
     parser.add_argument("--out", metavar="FOLDER", type=Path, default=HERE / "yours", help=text)
     for key, value in settings.items():
         many = {"nargs": "+"} if isinstance(value, tuple) else {}
-        how = {"type": type(value[0] if many else value), "default": value, **many}
+        kind = type(value[0] if many else value)
+        kind = bounded(int, 0 if key in ("seed", "warmup") else 1) if kind is int else kind
+        how = {"type": kind, "default": value, **many}
         text = " ".join(map(str, value)) if many else value
         parser.add_argument(f"--{key.replace('_', '-')}", help=f"(default: {text})", **how)
     args = parser.parse_args()

@@ -16,7 +16,7 @@ import time
 
 import train_gpt2 as gpt2
 from experiments import common
-from experiments.meter import LAYERS, LINEAR, Meter, count
+from experiments.meter import LAYERS, LINEAR, Meter, config_of, count
 
 import numpy as np
 
@@ -86,8 +86,8 @@ def measure(L, NH, C, V, sizes, rounds, roof):
     gpt2.keep_freed_memory()
     found = {"roofs": roofs(roof), "sizes": {}}
     for size in sizes:
-        B, T = map(int, size.split("x"))
-        found["sizes"][size] = step(B, T, gpt2.GPT2Config(T, V, L, NH, C), rounds)
+        B, T, config = config_of(size, L, NH, C, V)
+        found["sizes"][size] = step(B, T, config, rounds)
         print(f"B x T = {size}\n{table(found['sizes'][size])}")
     return found
 

@@ -5,12 +5,14 @@ Seconds are those of the processor, of all cores together, so that other program
 An operation is a sum, a product, a root, an exponential and so on, of floating point numbers.
 """
 
+import re
 import sys
 import time
 from collections import Counter
 from unittest import mock
 
 import train_gpt2 as gpt2
+from tools.console import UserError
 
 import numpy as np
 
@@ -18,6 +20,16 @@ LINEAR = {3: "qkv", 1: "attproj", 4: "fc", 0.25: "fcproj"}  # by OC / C
 LAYERS = "qkv attention attproj fc gelu fcproj layernorm sums embedding head adamw".split()
 PARTS = "embedding layernorm linear attention gelu block head gpt2".split()
 WATCHED = ["adamw_update", *(f"{p}_{way}" for p in PARTS for way in ("forward", "backward"))]
+
+
+def config_of(size, L, NH, C, V):
+    """Return B and T of a size like "4x64", and the config for it. Raises UserError."""
+    if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", size):
+        raise UserError(f"--sizes {size}: give sequences and tokens, as in 4x64")
+    if min(L, NH, C, V) < 1 or C % NH:
+        raise UserError(f"--L {L} --NH {NH} --C {C} --V {V}: give sizes from 1, C a multiple of NH")
+    B, T = map(int, size.split("x"))
+    return B, T, gpt2.GPT2Config(T, V, L, NH, C)
 
 
 class Meter:

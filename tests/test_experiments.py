@@ -67,10 +67,14 @@ def test_the_files_of_an_experiment(name, monkeypatch):
 
 
 def test_mistakes(tmp_path):
+    for size, words in ("4y64", "as in 4x64"), ("2x8 --NH 3", "C a multiple of NH"):
+        flags = f"--roof 8 --out {tmp_path} --sizes {size}".split()
+        failed(run(PROJECT, "experiments/flops.py", *flags, timeout=300), words)
     for flags, words, status in (
         (["--data", tmp_path / "none", "--out", tmp_path], ["none_train.bin", "prepro_text.py"], 1),
         (["--show", tmp_path / "none.json", "--out", tmp_path], ["none.json"], 1),
         (["--steps", "few"], ["--steps"], 2),
+        (["--steps", "0"], ["0 is not a number from 1"], 2),
     ):
         done = run(PROJECT, "experiments/norms.py", *flags, timeout=300)
         failed(done, *words, status=status)
