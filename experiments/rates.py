@@ -64,14 +64,15 @@ def draw(measured, settings):
     left.axhline(known, color="0.5", linestyle=":", label="frequencies of bytes")
     left.set_xscale("log")
     left.set_xlabel("learning rate")
-    left.set_ylim(top=1.05 * math.log(measured["V"]))  # above it is worse than guessing
+    low = 0.9 * min(min(run["losses"]) for run in measured["runs"])
+    left.set_ylim(low, 1.05 * math.log(measured["V"]))  # above it is worse than guessing
     left.legend(fontsize=8)
     plain = [run for run in measured["runs"] if run["way"] == "nothing"]
     for i, run in enumerate(plain):
         right.plot(run["losses"], label=f"{run['rate']:g}", linewidth=1, color=f"C{i}")
     right.axhline(known, color="0.5", linestyle=":")
     right.set_xlabel("step")
-    right.set_ylim(0.8 * min(min(run["losses"]) for run in plain), 1.5 * math.log(measured["V"]))
+    right.set_ylim(low, 1.5 * math.log(measured["V"]))
     right.legend(fontsize=8, ncols=2, title="rate")
     return figure
 

@@ -75,12 +75,13 @@ def draw(measured, settings):
     for floor, style in (0.0, "-"), (1.0, "--"):
         a = fit(sizes, ends, floor)[0]
         left.plot(wide, line(sizes, ends, wide, floor), color="0.5", linestyle=style,
-                  label=f"{floor:g} + (c/N)^{a:.2f}", zorder=0)  # fmt: skip
+                  label=f"{floor:g} + (c/N)^{a:.3f}", zorder=0)  # fmt: skip
     for panel, label in (left, "parameters in blocks, N"), (right, "tokens"):
         panel.set_xscale("log")
         panel.set_yscale("log")
         panel.set_xlabel(label)
         panel.yaxis.set_minor_formatter("{x:g}")
+        panel.xaxis.set_minor_formatter("")
         panel.legend(fontsize=8)
     return figure
 

@@ -5,7 +5,7 @@ experiments/: each program runs, at a small size; what its page claims holds for
 import json
 
 import train_gpt2 as gpt2
-from experiments import flops, meter, norms
+from experiments import flops, meter, norms, rates, scaling
 
 import numpy as np
 import pytest
@@ -131,3 +131,39 @@ def test_size_times_gradient_is_the_same_at_every_depth():
         assert (loss > 3.3, alike > 0.98) == (key[0] == "post",) * 2
     first, *_, last = runs["pre", "0.02"]["start"]["norm of the parameters' gradient"]
     assert first / last == pytest.approx(3.4, abs=0.05)
+
+
+# ----------------------------------------------------------------------------
+# Rates, scaling
+
+
+def test_the_edge_is_near_the_best_rate_and_clipping_moves_it():
+    measured = stored("rates")["measured"]
+    ends = {
+        way: {
+            each["rate"]: rates.end_of(each["losses"], 150)
+            for each in measured["runs"]
+            if each["way"] == way
+        }
+        for way in measured["ways"]
+    }
+    plain, clipped = ends["nothing"], ends["clipping"]
+    assert min(plain, key=plain.get) == 1e-3 and min(clipped, key=clipped.get) == 2e-3
+    assert all(
+        abs(plain[rate] - measured["frequencies"]) < 0.25 for rate in plain if 4e-3 <= rate <= 0.1
+    )
+    assert all(clipped[rate] < plain[rate] for rate in plain if rate <= 8e-3)
+    assert all(5.55 < end[0.5] < 100 for end in ends.values())
+
+
+def test_a_fitted_line_and_what_it_was_fitted_to():
+    sizes = np.array([1e4, 1e5, 1e6])
+    assert scaling.fit(sizes, 2 + (50 / sizes) ** 0.3, 2.0)[0] == pytest.approx(0.3)
+    assert scaling.line(sizes, 1.5 * sizes**-0.1, 1e9) == pytest.approx(1.5 * 1e9**-0.1)
+    measured = stored("scaling")["measured"]
+    runs, tokens = measured["runs"], np.array([each["tokens"] for each in measured["runs"]])
+    assert runs[-1]["parameters"] == 4 * (12 * 96 * 96 + 13 * 96) and tokens[0, -1] == 800 * 512
+    losses = np.array([each["losses"] for each in runs])
+    assert (np.diff(losses) < 0).all() and (np.diff(losses[:, -1]) < 0).all()
+    assert losses[0, -1] - losses[-1, -1] < (losses[:, -2] - losses[:, -1]).min()
+    assert measured["alpha"] == pytest.approx(0.015, abs=5e-4)
