@@ -611,12 +611,20 @@ MUTANTS = r"""
 MUTANTS += VARIANT_MUTANTS.removeprefix("\n")
 GROUPS = re.findall("^== (.*)", MUTANTS, re.MULTILINE)
 
-# A process that runs mutants, one after the other, in children of itself, so that NumPy, pytest and
-# hypothesis are imported once. A line of its input is a JSON list of pytest's arguments; an empty
-# one is for test_gpt2.py --quick, up to the first row that failed. It answers with the exit status
+# A process that runs mutants, one after the other, in children of itself, so that what they import
+# is there, PyTorch above all. A line of its input is a JSON list of pytest's arguments; an empty
+# one is for test_gpt2.py --quick, up to the first row that failed: of its two parts the quicker
+# one, the small state, comes first. Hypothesis does not look for simpler examples of what has
+# failed. It answers with the exit status
 WORKER = """
-import json, os, sys
+import contextlib, importlib, json, os, sys
 import hypothesis, numpy, pytest
+for name in "torch._dynamo", "tiktoken", "regex", "requests", "tqdm":
+    with contextlib.suppress(ImportError):
+        importlib.import_module(name)
+from hypothesis import Phase
+hypothesis.settings.register_profile("mutants", phases=[Phase.explicit, Phase.generate])
+hypothesis.settings.load_profile("mutants")
 sys.path[:0] = [os.getcwd()]
 
 def run(arguments):
@@ -629,6 +637,9 @@ def run(arguments):
             if self.failed:
                 print("FAILED " + self.failed[0])
                 raise SystemExit(1)
+    pieces, state = test_gpt2.check_in_pieces, test_gpt2.check_state
+    test_gpt2.check_in_pieces = lambda report: state(report, *test_gpt2.SMALL)
+    test_gpt2.check_state = lambda report, *_: pieces(report)
     test_gpt2.Report = Report
     test_gpt2.main(["--quick"])
 
@@ -689,6 +700,7 @@ class Worker:
         for path in SMALL_WEIGHTS, SMALL_STATE, *(PROJECT / "tests").glob("*.py"):
             shutil.copy(path, folder / "tests")
         settings = {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "1", "COLUMNS": "200"}
+        settings["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
         self.process = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", WORKER],
             cwd=folder,

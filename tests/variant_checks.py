@@ -14,7 +14,9 @@ def check_layer(name, forward, backward, inputs, adds=()):
     """Assert what test_gpt2.check_layer() checks: gradients in float64, purity, dtypes."""
     report = test_gpt2.Report()
     report.section("variants")
-    test_gpt2.check_layer(report, name, forward, backward, inputs, adds)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpt2, "THREADS", 1)  # thousands of forward passes, faster so
+        test_gpt2.check_layer(report, name, forward, backward, inputs, adds)
     assert not report.failed
 
 
@@ -31,7 +33,7 @@ def torch_steps(loss_of, arrays, decaying, xys):
 
     loss_of(tensors by name, x, y) -> loss; arrays: NumPy's, by name; decaying: names with decay.
     """
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="needs PyTorch")
     p = {name: torch.from_numpy(a.copy()).requires_grad_() for name, a in arrays.items()}
     groups = [{"params": [p[name]], "weight_decay": DECAY * (name in decaying)} for name in p]
     optimizer, losses = torch.optim.AdamW(groups, LR), []
