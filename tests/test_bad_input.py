@@ -1,7 +1,8 @@
 """
 What users do wrong: a table of bad files, sizes, targets and flags for all programs, and what each
 is to say, in one line. The exit status is 1; for flags it is 2, without a network or a
-package 3. There is no traceback, nothing is written or changed, and `python -O` does the same.
+package 3. There is no traceback, and nothing is written or changed. (`python -O` does the same,
+because ruff lets no program have an assert that a mistake could meet.)
 
     pytest tests/test_bad_input.py -k plot_log        # the rows of one program
 """
@@ -22,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import train_gpt2 as gpt2
@@ -48,7 +50,6 @@ from helpers import (
 from test_help import flags_of
 
 SECONDS = 30  # for a row; most take a few hundredths
-MODES = {"python": [], "python -O": ["-O"]}
 
 # ----------------------------------------------------------------------------
 # A project with good files
@@ -124,7 +125,6 @@ def make_good_files(folder):
     for name, copy in ("w.bin", "w.bin"), ("w.bin", "w_best.bin"), ("log.csv", "log.csv"):
         shutil.copy(folder / name, folder / "out" / copy)
     (folder / "out" / "loss.png").write_bytes(CONTENTS["png"])
-    (folder / "out" / "w.bin").chmod(0o666)  # anybody may write it, and its owner replace it
     for path in folder, folder / "out":
         path.chmod(0o777)
 
@@ -142,7 +142,7 @@ CONTENTS = {
     "nul": ("abc. " * 9).encode("utf-16-le"),  # valid UTF-8, too
     "mark": b"\xef\xbb\xbf",
 }
-PERMISSIONS = {"unreadable": 0, "read_only": 0o444, "closed": 0o555, "sticky": 0o1777}
+PERMISSIONS = {"unreadable": 0, "read_only": 0o444, "closed": 0o555}
 NEED_POSIX = (*PERMISSIONS, "pipe")
 
 
@@ -201,10 +201,6 @@ def few_tokens(path, count):
     write_tokens(path, [1] * int(count))
 
 
-def million_spaces(path):
-    has(path, b"a" + b" " * 10**6 + b"x")
-
-
 def many_tokens(path):
     """All of one letter and of two, and end-of-text: more than 16 bits can tell."""
     letters = [bytes([i]) for i in range(256)]
@@ -217,11 +213,6 @@ def about(path, old, new):
     at = len(data) - struct.unpack_from("<i", data, 32)[0]
     text = data[at:].replace(old.encode(), new.encode())
     has(path, data[:32] + struct.pack("<i", len(text)) + data[36:at] + text)
-
-
-def long_step(path, what, n):
-    """A number of many digits, or more lists in lists than Python's recursion takes."""
-    about(path, '"step":2', f'"step":{what * int(n)}')
 
 
 def word(path, old, new):
@@ -296,23 +287,20 @@ UNREAD = [
     if how != "missing" or file not in MAY_BE_MISSING
 ]
 
-# Files that end too early: within the header, behind it, and before the last byte
+# What else may be wrong with a file of a kind is in test_formats.py, of which these are examples
 SHORT = "has [0-9,]+ bytes, its header means [0-9,]+; "
 CUTS = [
-    (program, f"{file}: cut {n}", f"{file}: {says}")
-    for program, file, kind, short in [
-        (LESSON, "w.bin", OTHER_KIND, "damaged or cut short, its header says "),
-        (LESSON, X_TRAIN, OTHER_KIND, "damaged, its header says 901 tokens, all below 13"),
-        (TRAIN, "w.bin", KIND + WEIGHTS, SHORT + WEIGHTS),
-        (RESUME, "saved.bin", KIND + CHECKPOINT, SHORT + CHECKPOINT),
-        *((TRAIN, file, KIND + TOKENS, SHORT + TOKENS) for file in (X_TRAIN, X_VAL)),
-        ("sample_gpt2.py", X_TOKENIZER, KIND + TOKENIZER, f"damaged.*{TOKENIZER}"),
-        ("test_gpt2.py", "state.bin", KIND + STATE, SHORT + STATE),
-        (HF, "hf/model.safetensors", DAMAGED, DAMAGED),
-        (LLAMA, "llama.bin", ".*not a weight file of llama2.c", "has [0-9,]+ bytes, .*"),
+    (program, f"{file}: cut -1", f"{file}: {says}")
+    for program, file, says in [
+        (LESSON, "w.bin", "damaged or cut short, its header says "),
+        (LESSON, X_TRAIN, "damaged, its header says 901 tokens, all below 13"),
+        (TRAIN, "w.bin", SHORT + WEIGHTS), (RESUME, "saved.bin", SHORT + CHECKPOINT),
+        *((TRAIN, file, SHORT + TOKENS) for file in (X_TRAIN, X_VAL)),
+        ("sample_gpt2.py", X_TOKENIZER, f"damaged.*{TOKENIZER}"),
+        ("test_gpt2.py", "state.bin", SHORT + STATE), (HF, "hf/model.safetensors", DAMAGED),
+        (LLAMA, "llama.bin", "has [0-9,]+ bytes, .*"),
     ]
-    for n, says in ((0, kind), (1023, kind), (1024, short), (-1, short))
-]
+]  # fmt: skip
 
 SAVE, LOGGED, OUT = (
     f"{TRAIN} --{x}" for x in ("save out/w.bin", "log out/log.csv", "out out/w.bin")
@@ -332,12 +320,8 @@ NOT_TEXT, REPLACED = "not UTF-8 text .*; ", "there is a file of another kind, .*
 TOO_LONG = "File name too long; "
 FILES = [
     # The lesson
-    (LESSON, "w.bin: field 1 5", f"w.bin: {OTHER_KIND}"),
-    *((LESSON, f"w.bin: field {x}", "w.bin: damaged or cut short") for x in ("3 0", "5 3")),
     (LESSON, f"w.bin: {NAN}", "step 0: loss nan, .*; try a lower --lr"),
     ("train_gpt2.py --init d0", "", "No such file or directory: 'd0'"),
-    (LESSON, f"{X_TRAIN}: field 256 13", "x_train.bin: damaged, .* all below 13"),
-    (LESSON, f"{X_VAL}: field 2 0", "x_val.bin: damaged, .* 0 tokens"),
     (LESSON, f"{X_VAL}: field 3 14", f"w.bin: {DIFFER}"),
     (LESSON, f"{X_TOKENIZER}: missing", f"No such file or directory: .{X_TOKENIZER}"),
     (f"{LESSON} --data data/y", "", f"w.bin: {DIFFER}"),
@@ -384,11 +368,6 @@ FILES = [
     (f"{CONVERT} llama.bin none/x.bin", "", "none/x.bin: there is no such folder; make it first"),
     (f"{CONVERT} llama.bin x.bin --tokenizer data/y_tokenizer.bin", "", "14 tokens, .* 13; give"),
     # Weights
-    (TRAIN, "w.bin: field 1 2", f"w.bin: {KIND}{WEIGHTS}"),
-    *(
-        (TRAIN, f"w.bin: {how}", f"w.bin: {SHORT}{WEIGHTS}")
-        for how in ("longer", "field 3 0", "field 5 3", "field 9 2")  # 9: two moments
-    ),
     (TRAIN, "w.bin: pipe", f"w.bin: {NOTHING}{WEIGHTS}"),
     *(
         (program, f"w.bin: {NAN}", "w.bin: its weights are not all finite; go back")
@@ -397,7 +376,6 @@ FILES = [
     (f"{TRAIN} --init {X_TRAIN}", "", f"x_train.bin: {KIND}{WEIGHTS}"),
     (f"{TRAIN} --init d0", "", f"d0: {NOTHING}"),
     # Checkpoints
-    (RESUME, "saved.bin: longer", f"saved.bin: {SHORT}{CHECKPOINT}"),
     *(
         (f"{RESUMES} {x}.bin", "", f"{x}.bin: says nothing of a run; .*--init {x}.bin")
         for x in ("w", "half")
@@ -413,30 +391,19 @@ FILES = [
         for what in [
             'about "lr" "log":"new.csv","lr"',  # keys that are not known
             'about "step" "save":"train_gpt2.py","step"',
-            *(f"about 0.0001 {x}" for x in ("true", "[1]", "NaN", "1e999", "-1")),
-            'about "grad_accum":1 "grad_accum":1.0',
-            f'about "lr":0.0001 "lr":{"9" * 400}',
-            *(f'about "batch_size":4 "batch_size":{x}' for x in ("0", "9" * 20, '"4"')),
-            *(f'about "step":2 "step":{x}' for x in ("stop", "-2", "9" * 20, "true")),
-            'about "step":2 "steps":2',
+            *(f"about 0.0001 {x}" for x in ("true", "NaN", "-1", "9" * 400)),
+            *(f'about "step":2 {x}' for x in ('"step":stop', '"step":-2', '"steps":2')),
             'about "settings" "settings":7,"set"',
-            'about "data/x" ["data/x"]',
-            'about "data" "val_loss":1,"data"',
-            "long_step [ 99999",
         ]
     ),
     # Tokens, and their vocabularies
-    (TRAIN, f"{X_TRAIN}: longer", f"x_train.bin: {SHORT}{TOKENS}"),
-    (TRAIN, f"{X_TRAIN}: field 1 2", f"x_train.bin: {KIND}{TOKENS}"),
     (TRAIN, f"{X_VAL}: pipe", f"x_val.bin: {NOTHING}{TOKENS}"),
     *(
         (TRAIN, f"data/x_{split}.bin: {how}", wrong)
         for split in ("train", "val")
         for how, wrong in (
             ("few_tokens 64", f"x_{split} has 64 tokens where .* 65; lower --batch-size"),
-            ("field 2 0", SHORT + TOKENS),
             ("field 3 14", "data/x: has 1[34] and 1[34] different tokens; prepare both again"),
-            ("field 256 13", f"x_{split}.bin: .* tokens outside 0 to 12"),
         )
     ),
     (f"{TRAIN} --data data/none", "", f"data/none_train.bin: {NOTHING}{TOKENS}"),
@@ -452,11 +419,6 @@ FILES = [
     ),
     (f"{TRAIN} --init d1 --lr 1e20 --sample-every 1", "", "logits are not finite; .*--lr"),
     # Tokenizers
-    ("sample_gpt2.py", f"{X_TOKENIZER}: field 1 1", f"x_tokenizer.bin: {KIND}{TOKENIZER}"),
-    *(
-        ("sample_gpt2.py", f"{X_TOKENIZER}: {how}", f"x_tokenizer.bin: damaged, .*{TOKENIZER}")
-        for how in ("longer", "field 2 12", "field 3 13")
-    ),
     ("sample_gpt2.py --weights more.bin", "", "x_tokenizer.bin: has 13 .* knows 14; .*--tokenizer"),
     (f"{TRAIN} --sample-every 1", f"{X_TOKENIZER}: missing", "gpt2_tokenizer.* 14 .* 13; "),
     (TEXT, "", "gpt2_tokenizer.bin: not GPT-2's vocabulary; delete it and run this"),
@@ -480,7 +442,6 @@ FILES = [
             ("nul", ".*NUL.*; .*UTF-8"),
         )
     ),
-    (f"{TEXT} --vocab-size 257", "text.txt: million_spaces", "white space in a row .*; shorten it"),
     (f"{TEXT} more.txt", "more.txt: latin", f"more.txt: {NOT_TEXT}save it as"),
     *(
         (SHAKESPEARE, f"data/tiny_shakespeare.txt: {how}", f"{says}delete it")
@@ -496,22 +457,12 @@ FILES = [
     # Hugging Face's folders
     (HF, "hf/model.safetensors: missing", "hf: has no model.safetensors, .*; save_pretrained"),
     (HF, "hf/model.safetensors: pipe", "hf/model.safetensors: .*; "),
-    (HF, "hf/config.json: says [1]", "config.json: not JSON with settings: .*; get it again"),
-    (HF, 'hf/config.json: says {"n_head":5}', "hf: not a GPT-2, .*; NH is the n_head of config"),
     (HF, 'hf/config.json: says {"model_type":"bert"}', "config.json has model_type 'bert', .*; "),
-    (HF, 'hf/config.json: says {"vocab_size":14}', "config.json has vocab_size 14, .*; "),
-    (HF, "hf/model.safetensors: word ln_f.bias ln_g.bias", "its tensor 'ln_g.bias' is none .*; "),
-    (HF, "hf/model.safetensors: word h.0.ln_1 h.1.ln_1", "hf: not a GPT-2, .*; "),
-    (HF, 'hf/model.safetensors: word "F32" "I32"', "its tensor .* is 'I32' .*; "),
     (f"{HF} --seq-len 17", "", "--seq-len 17: hf takes 16 at most; "),
     (f"{TRAIN} --device none", "", "--device none: .*; "),
     ("reference_gpt2.py", "model.safetensors: png", "model.safetensors: does not .*; delete it"),
     # Debug states
     ("test_gpt2.py --weights w.bin", "", f"state.bin: {SHORT}{STATE}"),
-    ("test_gpt2.py", "state.bin: field 1 1", f"state.bin: {KIND}.*{STATE}"),
-    ("test_gpt2.py", "state.bin: field 3 20", f"state.bin: .*; .*{STATE}"),
-    ("test_gpt2.py", "state.bin: field 256 101", "state.bin: has tokens outside the vocabulary; "),
-    ("test_gpt2.py", "state.bin: field 6 1", f"state.bin: {SHORT}{STATE}"),
     # What is to be evaluated
     (f"{EVALUATE} --data data/y", "", "y_tokenizer.bin: has 14 tokens, w.bin knows 13; "),
     (f"{EVALUATE} --data data/y --tokenizer {X_TOKENIZER}", "", "data/y_val: has 14 .* 13; give"),
@@ -557,7 +508,6 @@ FILES = [
         )
         for how, says in (("missing", NO_FOLDER), ("closed", CLOSED_FOLDER))
     ),
-    (SAVE, "out: sticky", "--save out/w.bin: belongs to another user, .*; give another name"),
     (RESUME, "saved.bin: read_only", f"--save saved.bin: {READ_ONLY}"),
     (f"{TRAIN} --save x.bin --log x.bin", "", "--log x.bin: is the file of --save, too; give"),
     (f"{TRAIN} --save x.bin --log x_best.bin", "", "--log .*: is the file of --save's best, too; "),
@@ -604,6 +554,7 @@ FILES = [
 ]  # fmt: skip
 
 NUMBER, UNKNOWN = "is not a number from", "unrecognized arguments: "
+DECIDE = "min-lr-frac", "weight-decay", "grad-clip"  # and others, of the result of a run
 FLAGS = {  # program: flags, and what is said of them
     "train_gpt2.py": {
         "--batch-size x": "--batch-size: invalid int value: 'x'",
@@ -631,7 +582,8 @@ FLAGS = {  # program: flags, and what is said of them
         "--init w.bin": "--init: goes without --resume, .*; leave one of them out",
         **{f"--{name} {x}": f"--{name}: saved.bin was made with {had}; leave it out"
            for name, x, had in (("lr", 1, 0.0001), ("batch-size", 5, 4), ("seq-len", 8, 16),
-                                ("grad-accum", 2, 1), ("seed", 7, 1337), ("shuffle", "", False))},
+                                ("grad-accum", 2, 1), ("seed", 7, 1337), ("shuffle", "", False),
+                                ("warmup", 1, 0), *((name, 1, 0.0) for name in DECIDE))},
     },
     "sample_gpt2.py": {
         **{f"--{name} -1": f"--{name}: -1 {NUMBER} 0 to"
@@ -682,8 +634,7 @@ FLAGS = {  # program: flags, and what is said of them
         "--model gpt2": "--model: gpt2 is not dN",
         "--seq-len 1025": f"--seq-len: 1025 {NUMBER} 1 to 1024",
         **{f"--{x} 0": f"--{x}: 0 {NUMBER} 1 to" for x in ("batch-size", "runs", "tokens")},
-        "--command ''": "--command: .*; ", "--command none.exe": "--command: .*none.exe.*; ",
-        '--command "\'"': "--command: .*; ",
+        "--command ''": "--command: .*; ",
     },
     LLAMA: {
         "--init d1 --kv-heads -1": "--kv-heads: -1", "--init d1 --lr x": "--lr: .*x",
@@ -725,7 +676,7 @@ LEGAL = [
     *((LESSON + flags, "", "") for flags in ("", " --sample-every 1", " --init saved.bin")),
     *((TRAIN + flags, "", "") for flags in ("", " --sample-every 1", " --device cpu")),
     *((f"{TRAIN} --init {name}.bin", "", "") for name in ("half", "old", "saved")),
-    *((f"{RESUMES} {x}", "", "") for x in ("saved.bin", "outside.bin --data data/x")),
+    *((f"{RESUMES} {x}", "", "") for x in ("saved.bin --lr 1e-4", "outside.bin --data data/x")),
     *((program, "", "") for program in (RESUME, SAVE, f"{TRAIN} --log out/new.csv")),
     (f"{PROMPT} 'abc. jihg fed. a'", "", "w.bin: 368 parameters\n"),
     (f"{PROMPT} 'abc. jihg fed. ab'", "", f"w.bin: .*\n{NEWEST}"),
@@ -812,9 +763,8 @@ def run(folder, command, as_nobody):
                 run_here(command, as_nobody)
             status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         else:
-            python = [sys.executable, *["-O"] * sys.flags.optimize]
             how = {"stdin": stdin, "stdout": out, "stderr": err, "timeout": SECONDS}
-            status = subprocess.run([*python, *command], cwd=folder, **how).returncode
+            status = subprocess.run([sys.executable, *command], cwd=folder, **how).returncode
         err.seek(0)
         return status, err.read().decode("utf-8", "replace")
 
@@ -845,9 +795,6 @@ def drive(good, work, rows):
         if how in NEED_POSIX and os.name != "posix":
             results[i] = "needs the files of POSIX"
             continue
-        if how == "sticky" and os.geteuid() != 0:
-            results[i] = "needs a second user"
-            continue
         try:
             torch = ["torch._dynamo"] * ("--device" in flags)
             for name in ["pkgutil", *IMPORTS.get(program, ()), *torch]:
@@ -876,33 +823,28 @@ if __name__ == "__main__":
 
 
 @pytest.fixture(scope="module")
-def drivers(request):
-    """A driver for each way to start Python; not in pytest's folders, which NOBODY may not open."""
+def results(request):
+    """What two drivers say of the rows; not in pytest's folders, which NOBODY may not open."""
     items = request.session.items
     tests = [i for i in items if i.module is request.module and "row" in i.fixturenames]
-    rows = {str(item.callspec.params["row"]) for item in tests}  # what -k leaves of them
+    rows = [str(item.callspec.params["row"]) for item in tests]  # what -k leaves of them
     env = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
     env |= dict.fromkeys(("HTTPS_PROXY", "https_proxy", "HF_ENDPOINT"), CLOSED)
     env |= {"PYTHONIOENCODING": "utf-8", "TIKTOKEN_CACHE_DIR": "no_cache", "OMP_NUM_THREADS": "1"}
-    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+
+    def share(i):
+        good, work = (Path(name).resolve() / str(i) / which for which in ("good", "work"))
+        where = {"PYTHONPATH": str(make_project(work))}  # its modules are to be from there
+        how = {"capture_output": True, "encoding": "utf-8", "timeout": 600}
+        command = [sys.executable, __file__, good, work, *rows[i::2]]
+        done = subprocess.run(command, env=env | where, cwd=name, **how)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor() as pool:
         os.chmod(name, 0o755)
-        processes = {}
-        for mode, flags in MODES.items():
-            good, work = (Path(name).resolve() / mode / which for which in ("good", "work"))
-            env["PYTHONPATH"] = str(make_project(work))  # where its modules are to be from
-            command = [sys.executable, *flags, __file__, good, work, *rows]
-            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-            process = subprocess.Popen(command, env=env, cwd=name, encoding="utf-8", **pipes)
-            processes[mode] = stack.enter_context(process)
-            stack.callback(process.kill)
-        yield processes
-
-
-@pytest.fixture(scope="module", params=MODES)
-def results(drivers, request):
-    out, err = drivers[request.param].communicate(timeout=600)
-    assert drivers[request.param].returncode == 0, err
-    return json.loads(out)
+        one, other = pool.map(share, range(2))
+    return one | other
 
 
 @functools.cache
