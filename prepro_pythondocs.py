@@ -7,11 +7,6 @@ writes data/python_docs_train.bin, data/python_docs_val.bin and data/python_docs
 tokens are bytes: 256 of them, and end-of-text, which stands before each topic.
 """
 
-import os
-import sys
-
-if __name__ == "__main__":
-    sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I leaves it out
 import argparse
 
 from tools.console import Parser, UserError, run_program

@@ -13,10 +13,7 @@ first end-of-text.
 
 import os
 import string
-import sys
 
-if __name__ == "__main__":
-    sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 import sample_gpt2
 from tools import formats, sampling, token_files
 from tools.console import Parser, UserError, file_name, run_program

@@ -10,15 +10,11 @@ a vocabulary that is trained on the text itself; or bytes, which takes no downlo
 but NumPy. A vocabulary that isn't GPT-2's goes to data/NAME_tokenizer.bin.
 """
 
-import os
-import sys
-
-if __name__ == "__main__":
-    sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I leaves it out
 import argparse
 import contextlib
 import glob
 import itertools
+import os
 import tempfile
 
 import train_gpt2 as gpt2
@@ -37,7 +33,6 @@ from tools.encoding import (
     END_OF_TEXT,
     byte_vocabulary,
     documents,
-    encode_text,
     encoding_of,
     gpt2_encoding,
     needed,
@@ -127,7 +122,7 @@ def choose_vocabulary(args, paths):
             encoding = gpt2_encoding()
         except Unavailable as error:
             raise Unavailable(f"{error.text}; or give --bytes, which needs none") from error
-    return *vocabulary_of(encoding), lambda text: encode_text(text, encoding)
+    return *vocabulary_of(encoding), encoding.encode_ordinary
 
 
 def tokenize_files(paths, args, end_of_text, encode):

@@ -8,15 +8,10 @@ what one character says, is a document: an end-of-text token stands before each.
 tokens are for validation.
 """
 
-import os
-import sys
-
-if __name__ == "__main__":
-    sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I leaves it out
 import argparse
 
 from tools.console import Parser, UserError, run_program
-from tools.encoding import encode_text, gpt2_encoding, needed, text_pieces, vocabulary_of
+from tools.encoding import gpt2_encoding, needed, text_pieces, vocabulary_of
 from tools.token_files import add_name_flag, prefix_of, write_splits, writing_to
 
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
@@ -34,7 +29,7 @@ def tokenize(text, encoding):
     tokens = []
     for paragraph in (*(p + "\n\n" for p in paragraphs), last):
         tokens.append(encoding.eot_token)
-        tokens.extend(encode_text(paragraph, encoding))
+        tokens.extend(encoding.encode_ordinary(paragraph))
     return tokens
 
 

@@ -12,11 +12,6 @@ gradients by itself, from the forward pass below: on the CPU, in float32. To tra
 other devices, there is tools/train.py --device.
 """
 
-import os
-import sys
-
-if __name__ == "__main__":
-    sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I leaves it out
 import argparse
 import math
 import time
@@ -347,9 +342,7 @@ def make_files(args):
     if config := gpt2.named_config(args.model, gpt2.GPT2_VOCAB_SIZE):
         flat = gpt2.init_weights(config, args.seed)
     elif args.model in HF_MODELS:
-        # its files go to the project's folder, unless nothing can be written there
-        folder = gpt2.HERE if os.access(gpt2.HERE, os.W_OK) else new.parent
-        flat, config = huggingface.load_named(args.model, folder)
+        flat, config = huggingface.load_named(args.model)
     else:
         flat, config, tokenizer = huggingface.import_model(args.model)
     checkpoints.check_finite(args.model, flat)

@@ -17,9 +17,7 @@ import importlib
 import os
 import signal
 import sys
-
-if __name__ == "__main__":
-    sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I leaves it out
+from codecs import getincrementaldecoder
 from pathlib import Path
 
 import train_gpt2 as gpt2
@@ -33,7 +31,6 @@ from tools.console import (
     one_line,
     print_error,
     run_program,
-    text_decoder,
     with_escapes,
 )
 
@@ -66,7 +63,7 @@ def decode(data):
         return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeError as error:
         hint = "save it as UTF-8 (iconv, or an editor, does that)"
-        raise UserError(f"--prompt: {encoding.place_of(error)}; {hint}") from error
+        raise UserError(f"--prompt: not UTF-8 text ({error.reason}); {hint}") from error
 
 
 class Text:
@@ -74,7 +71,7 @@ class Text:
 
     def __init__(self, prompt, vocabulary, end_of_text, stop=""):
         self.vocabulary, self.end_of_text, self.stop = vocabulary, end_of_text, stop
-        self.decoder = text_decoder()
+        self.decoder = getincrementaldecoder("utf-8")("replace")
         self.shown, self.ended, self.held, self.tokens = prompt, False, "", []
 
     def add(self, token):
@@ -186,15 +183,10 @@ def open_model(args, whose="--prompt"):
         flat, config, step = its.weights(), its.config, its.about.get("step")
         digest = formats.digest_in(args.weights)
         tokenizer = tokenizer or checkpoints.tokenizer_of(its)
-    name = Path(args.weights).name
     vocabulary, end_of_text = formats.load_tokenizer(tokenizer) if tokenizer else own
-    if len(vocabulary) != config.V:
-        what = f"{tokenizer}: has {len(vocabulary):,} tokens, {name} knows {config.V:,}"
-        raise UserError(f"{what}; give the one it was trained with, --tokenizer FILE")
-    digests = {tokenizer: formats.digest_of(vocabulary), name: digest}
-    formats.check_one_vocabulary(digests, "give the one it was trained with, --tokenizer FILE")
+    checkpoints.check_tokenizer(tokenizer, vocabulary, args.weights, config.V, digest)
     trained = "" if step is None else f", step {step}"
-    about = f"{one_line(name)}: {len(flat):,} parameters{trained}"
+    about = f"{one_line(Path(args.weights).name)}: {len(flat):,} parameters{trained}"
     encode = encoding.encoder(vocabulary, end_of_text, whose)
     forwards = gpt2.gpt2_forward, sampling.new_tokens_forward
     params = gpt2.named_views(flat, config)

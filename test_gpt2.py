@@ -14,11 +14,6 @@ some elements, such as the gradient of a key's bias, are 0 but for rounding. Wha
 about ten times what was measured on x86-64 with NumPy 2.4 and PyTorch 2.13.
 """
 
-import os
-import sys
-
-if __name__ == "__main__":
-    sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -I leaves it out
 import itertools
 import math
 from pathlib import Path

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from helpers import END, V, add_data, random_params, write_tokens
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="needs PyTorch")
 
 EOT = 256
 FLAGS = ["--bytes", "--separator", r"\n\n", "--answers", r"B:\n", "C:"]

@@ -11,17 +11,13 @@ import shutil
 import socket
 import ssl
 import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 from unittest import mock
 
 from tools import download as module
-from tools import locks
 from tools.console import Unavailable, UserError
 from tools.download import download
-from train_gpt2 import HERE
 
 import pytest
 
@@ -352,40 +348,6 @@ def test_a_second_download_of_a_file_leaves_the_first_alone(server, tmp_path):
     server.released.set()
     first.join(10)
     assert path.read_bytes() == BODY
-    assert os.listdir(tmp_path) == ["file"]
-
-
-@pytest.mark.skipif(not locks.fcntl, reason="Windows has locks everywhere, and keeps open files")
-@pytest.mark.parametrize("again", [False, True, None])
-def test_odd_locks(server, tmp_path, monkeypatch, again):
-    """The file has just been removed, and maybe made again; or a folder knows no locks."""
-
-    def flock(f, how):
-        if again is None:
-            raise OSError(errno.ENOLCK, "No locks available")
-        os.unlink(f.name)
-        if again:
-            Path(f.name).touch()
-
-    monkeypatch.setattr(locks.fcntl, "flock", flock)
-    if again is None:
-        download(server.url + "whole", tmp_path / "file")
-    else:
-        assert "another download" in refusal(server.url + "whole", tmp_path / "file")
-
-
-def test_a_killed_download_goes_on(server, tmp_path):
-    url, path = server.url + "waits", tmp_path / "file"
-    code = "import sys; from tools.download import download; download(*sys.argv[1:])"
-    command = [sys.executable, "-c", code, url, str(path)]
-    with subprocess.Popen(command, cwd=HERE, stderr=subprocess.DEVNULL) as child:
-        wait_for_bytes(path)
-        child.kill()
-    kept = part_of(path).stat().st_size
-    server.released.set()
-    download(url, path)
-    assert path.read_bytes() == BODY
-    assert server.asked == [0, 0, kept]
     assert os.listdir(tmp_path) == ["file"]
 
 

@@ -38,7 +38,7 @@ def make_engine(request):
         return torch_engine.TorchEngine(args, flat, CONFIG, m, v, step, device=torch.device("cpu"))
 
     if request.param == "PyTorch":
-        torch = pytest.importorskip("torch")
+        torch = pytest.importorskip("torch", reason="needs PyTorch")
         from tools import torch_engine
     return make
 
@@ -104,7 +104,7 @@ def test_mean_of_batches_whose_losses_differ(make_engine):
 
 def test_mean_over_the_targets_that_count(make_engine):
     """Over all batches at once, as in PyTorch, whose cross-entropy leaves out targets of -100."""
-    pytest.importorskip("torch")
+    pytest.importorskip("torch", reason="needs PyTorch")
     flat, params = random_params(CONFIG)
     parts, (x, y) = batches_of(3)
     mask = (np.random.default_rng(5).random(y.shape) < 0.4).astype(int)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from helpers import END, LETTERS, TEXT, V, add_data, random_params, write_tokens
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="needs PyTorch")
 from torch.nn.functional import cross_entropy  # noqa: E402
 
 CONFIG = gpt2.GPT2Config(maxT=16, V=V, L=2, NH=2, C=8)

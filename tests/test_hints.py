@@ -33,14 +33,6 @@ def test_weights_of_the_best_validation_loss_are_not_resumed(project, steps):
     assert "step 1: train loss" in out
 
 
-def test_checkpoint_at_its_end(project):
-    succeeded(long_run(project, *FAST, *DATA, "--save", "w.bin"))
-    failed(long_run(project, "--resume", "w.bin"), "has its 2 steps; a larger --steps goes on")
-    quiet = ["--val-every", 0, "--sample-every", 0]
-    assert "step 2: train loss" in succeeded(long_run(project, "--resume", "w.bin", "--steps", 3))
-    assert "step 3: " in succeeded(long_run(project, "--resume", "w.bin", "--steps", 4, *quiet))
-
-
 @pytest.mark.parametrize("flag", ["--save", "--out"])
 def test_model_of_other_tokens_in_another_copy(project, tmp_path, flag):
     """There the tokenizer is missing, and GPT-2's is of no use."""
@@ -90,15 +82,6 @@ def test_vocabularies_of_one_size_are_told_apart(project):
     assert "step 1: train loss" in out
     shutil.copy(data / "one_val.bin", data / "two_val.bin")
     failed(long_run(project, *FAST, "--data", "data/two"), "not that of data/two_val; ")
-
-
-def test_text_of_two_letters(project):
-    """It is prepared, and the command that is named then trains on it."""
-    (project / "text.txt").write_text("ab\n")
-    out = succeeded(helpers.run(project, "prepro_text.py", "text.txt", "--bytes"))
-    (command,) = re.findall("to train on it: python train_gpt2.py (.*)", out)
-    flags = shlex.split(command.replace("d2", "d1"))
-    assert "step 1: train loss" in succeeded(train(project, *flags, "--steps", 2))
 
 
 def test_what_is_prepared_elsewhere_is_named_as_it_is_seen_from_there(project, tmp_path):

@@ -366,7 +366,7 @@ LARGE = [*MODELS][-3:]  # in one way each
 @pytest.mark.parametrize("case", MODELS)
 def test_parity_with_pytorch(case):
     """Logits, loss and gradients, in the lesson's own chunks and tiles, and in small ones."""
-    pytest.importorskip("torch")
+    pytest.importorskip("torch", reason="needs PyTorch")
     sizes, B, T = MODELS[case]
     config = gpt2.GPT2Config(*sizes)
     flat, params = random_params(config)

@@ -107,7 +107,7 @@ WRONG = {  # the function of the lesson that is 1.01 times as large from a call 
 @pytest.mark.parametrize("function", WRONG)
 def test_the_first_output_that_differs_is_named(function, tmp_path, monkeypatch):
     """Of those behind a debug state, which is else the same, and ends with that of lnf."""
-    reference = pytest.importorskip("reference_gpt2")
+    reference = pytest.importorskip("reference_gpt2", reason="needs PyTorch")
     flat, config = formats.load_weights(WEIGHTS)
     files = [tmp_path / "plain.bin", tmp_path / "s.bin"]
     for path, layers in zip(files, (False, True), strict=True):

@@ -5,13 +5,12 @@ The names are taken from this Python before a program begins, once the standard 
 needs of them itself. What a system does otherwise, rather than not at all, is beyond this.
 """
 
-import ast
 import os
 import shlex
 import subprocess
 import sys
 
-from tools import benchmark, token_files
+from tools import token_files
 
 import pytest
 from helpers import PROJECT, add_data, make_project, succeeded, without_network
@@ -138,46 +137,3 @@ def test_what_is_to_be_typed(monkeypatch):
     assert shlex.split(token_files.typed(words)) == words
     monkeypatch.setattr(os, "name", "nt")
     assert token_files.typed(words) == r'python "C:\my files\train_gpt2.py" --data D:\x'
-
-
-def test_benchmark_without_the_memory_of_processes(monkeypatch, capsys):
-    monkeypatch.setattr(benchmark, "resource", None)
-    laps = benchmark.measure(lambda lap: lap("forward") or 0.5)
-    assert laps.keys() == {"forward", "loss", "step", "cores"}
-    program = shlex.join([sys.executable, "-c", "print('(took 9 ms)\\n(took 8 ms)')"])
-    assert benchmark.run_command(program) == {"step": 8.0}
-    rounds = dict.fromkeys(
-        (benchmark.OURS, benchmark.BLAS_PRODUCTS, benchmark.OUR_PRODUCTS), [laps]
-    )
-    benchmark.print_results(rounds, 64, 1000)
-    benchmark.print_sampling(rounds, 64, 1)
-    assert "1.00 to 1.00" in capsys.readouterr().out
-
-
-def mode_of(call):
-    """Return the mode in which a call opens a file; "b" for one that opens none."""
-    function = ast.unparse(call.func)
-    if function.endswith((".read_text", ".write_text")):
-        return "w" if function.endswith(".write_text") else "r"
-    if function not in ("open", "tempfile.NamedTemporaryFile") or "devnull" in ast.unparse(call):
-        return "b"
-    modes = [*call.args[1:2], *(k.value for k in call.keywords if k.arg == "mode")]
-    return modes[0].value if modes else "r" if function == "open" else "w+b"
-
-
-def test_text_is_the_same_everywhere():
-    """Windows has another encoding, and another end of a line, wherever none is named."""
-    count = 0
-    for path in (*PROGRAMS, *PROJECT.glob("exercises/[a-z]*.py")):
-        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        calls = [node for node in nodes if isinstance(node, ast.Call) and "b" not in mode_of(node)]
-        count += len(calls)
-        for call in calls:
-            given = {keyword.arg for keyword in call.keywords}
-            where = f"{path.name}:{call.lineno}: {ast.unparse(call)}"
-            # read_text has it as its first argument
-            assert "encoding" in given or ".read_text(" in where and call.args, where
-            to_write = not mode_of(call).startswith("r")
-            if to_write and path.parent.name != "exercises":  # where Python reads what is written
-                assert "newline" in given, where
-    assert count > 10

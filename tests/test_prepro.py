@@ -13,7 +13,6 @@ import tarfile
 import threading
 import time
 import types
-from pathlib import Path
 
 import prepro_pythondocs
 import prepro_reverse
@@ -276,34 +275,6 @@ def test_tinystories(server, encoding, capsys):  # noqa: F811
     assert f"tokens to {token_files.shown(token_files.DATA / 'TinyStories_train.bin')}\n" in out
 
 
-def tar_info(kind=tarfile.REGTYPE, target="", mtime=0):
-    member = tarfile.TarInfo("member")
-    member.type, member.linkname, member.mtime = kind, target, mtime
-    return {"member": member}
-
-
-HOSTILE = {
-    "above": {"../escape.json": b"[]"},
-    "above by a detour": {"a/../../escape.json": b"[]"},
-    "link to a file of the system": tar_info(tarfile.SYMTYPE, "/etc/passwd"),
-    "link to a shard": tar_info(tarfile.SYMTYPE, "data00.json"),
-    "hard link": tar_info(tarfile.LNKTYPE, "data00.json"),
-    "pipe": tar_info(tarfile.FIFOTYPE),
-    "device": tar_info(tarfile.CHRTYPE),
-    "date that no clock has": tar_info(mtime=1e19),
-}
-
-
-@pytest.mark.parametrize("what", HOSTILE)
-def test_a_hostile_archive_leaves_nothing(tmp_path, what):
-    path = tmp_path / "inner" / "stories.tar.gz"
-    path.parent.mkdir()
-    path.write_bytes(archive(shards(2) | HOSTILE[what]))
-    with pytest.raises(UserError, match="can't be unpacked .*; delete it"):
-        prepro_tinystories.unpack(path, path.parent / "stories")
-    assert [p.name for p in tmp_path.rglob("*")] == ["inner", "stories.tar.gz"]
-
-
 @pytest.mark.parametrize("damage", ["truncated", "flipped"])
 def test_a_damaged_archive(tmp_path, damage):
     good = archive({"data00.json": BODY, "data01.json": BODY})
@@ -323,8 +294,8 @@ def test_a_damaged_archive(tmp_path, damage):
 
 @pytest.mark.parametrize(
     "bad",
-    [b"[{]", b"{}", b"[]", b'[{"text": ""}]', b'[{"story": 1}]', b"\xff", b"[" * 200_000],
-    ids=lambda bad: repr(bad[:20]),
+    [b"[{]", b"{}", b"[]", b'[{"text": ""}]', b'[{"story": 1}]', b"\xff"],
+    ids=repr,
 )
 def test_a_damaged_shard(encoding, bad):
     write_shards(token_files.DATA, shards(2) | {"data01.json": bad})
@@ -513,20 +484,6 @@ def test_a_pipe_is_read_once(piped, text_file):
     assert text_of(token_files.DATA / "text") == TEXT  # a pipe's own name says nothing
 
 
-def test_a_pipe_without_text(piped):
-    for content, message in (b"", "pipe: empty; give"), (b"\xff", "pipe: not UTF-8 text"):
-        with pytest.raises(UserError, match=message):
-            piped(content, "--bytes")
-    assert not token_files.DATA.exists()
-
-
-def test_where_a_byte_is_that_is_not_utf8(tmp_path):
-    (tmp_path / "x").write_bytes("ä\n".encode() * 2**20 + b"\xc3\xa9b\xe9f\n")
-    where = r"x: not UTF-8 text \(line 1048577, byte 4: 0xe9, invalid continuation byte\); save it"
-    with pytest.raises(UserError, match=where):
-        prepro_text.main([str(tmp_path / "x"), "--bytes"])
-
-
 def test_a_text_of_too_few_tokens(tmp_path):
     (tmp_path / "x").write_text("ab")
     with pytest.raises(UserError, match="has 3 tokens, .*; it takes 4,"):
@@ -611,43 +568,6 @@ def test_a_message_of_a_worker_names_the_program_once(with_tokenizer):
     write_shards(with_tokenizer / "data", shards(2) | {"data01.json": b"{}"})
     line = failed(run(with_tokenizer, "prepro_tinystories.py"), "data01.json: not a JSON list")
     assert line.count("prepro_tinystories.py: ") == 1
-
-
-def stat_of(pid):
-    """Return the state of a process, its parent's number, ...; nothing if it has ended."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return []
-
-
-def workers_of(parent):
-    """Return the numbers of the workers that a process has started."""
-    running = [path.name for path in Path("/proc").glob("[0-9]*")]
-    children = [pid for pid in running if stat_of(pid)[1:2] == [str(parent)]]
-    return [pid for pid in children if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
-
-
-def wait_until(condition, seconds=30):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")
-def test_workers_end_with_their_parent(with_tokenizer):
-    story = json.dumps([{"story": "Once upon a time there was a cat. " * 20_000}] * 20).encode()
-    long = {f"data{i:02}.json": story for i in range(6)}  # longer than this test takes
-    write_shards(with_tokenizer / "data", long)
-    process = start(with_tokenizer, "prepro_tinystories.py", "--workers", "2")
-    wait_until(lambda: len(workers_of(process.pid)) == 2)
-    workers = workers_of(process.pid)
-    time.sleep(1)
-    assert process.poll() is None
-    process.kill()
-    process.communicate(timeout=30)
-    wait_until(lambda: not any(map(stat_of, workers)), 10)
 
 
 # ----------------------------------------------------------------------------

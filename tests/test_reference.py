@@ -8,7 +8,7 @@ from tools.console import UserError
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="needs PyTorch")
 import reference_gpt2 as reference  # noqa: E402
 
 from helpers import PROJECT, assert_close, write_tokens  # noqa: E402

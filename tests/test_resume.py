@@ -16,7 +16,6 @@ import train_gpt2 as gpt2
 from tools import checkpoints, formats
 from tools import train as house
 from tools.console import UserError
-from tools.log import open_log
 
 import numpy as np
 import pytest
@@ -129,27 +128,6 @@ def test_a_checkpoint_is_of_one_save(tmp_path):
     assert found == (1, 1, 3, 5) and checkpoints.read_about(path)["step"] == 2
 
 
-FIXED = sorted(checkpoints.SETTINGS.keys() - {"steps", "save_every", "shuffle"})
-
-
-@pytest.mark.parametrize("name", FIXED)
-def test_resume_with_another_flag(tmp_path, capsys, name):
-    """What decides the result can't be changed; to give what it was made with does no harm."""
-    saved, flag = tmp_path / "w.bin", f"--{name.replace('_', '-')}"
-    config = gpt2.GPT2Config(16, V, 1, 1, 4)
-    seven = type(checkpoints.SETTINGS[name])(7)
-    about = {"step": 2, "data": "data/x", "digest": "", "settings": {name: seven}}
-    checkpoints.save(saved, gpt2.init_weights(config), config, about)
-    args, _ = house.parse(["--resume", str(saved), flag, "7"])
-    assert vars(args)[name] == 7
-    with pytest.raises(SystemExit):
-        house.parse(["--resume", str(saved), flag, "8"])
-    assert (
-        f"{flag}: {saved} was made with {seven}; leave it out, or start anew, --init"
-        in capsys.readouterr().err
-    )
-
-
 def test_digest_of_the_data():
     """Of the first million of tokens, the last million, and how many each file has."""
     million = 10**6
@@ -203,13 +181,13 @@ def rows_of(log):
 
 
 def test_killed_at_any_moment(project, tmp_path):
-    """After 30 kills, each run resumed from what the one before left, it is as if nothing was."""
+    """After 12 kills, each run resumed from what the one before left, it is as if nothing was."""
     names = ["out.bin", "out_best.bin", "log.csv", "whole.bin"]
     (saved, best, log, whole), rng = (tmp_path / name for name in names), random.Random(0)
     every = "--save-every 1 --val-every 1 --val-batches 1 --sample-every 0".split()
     new, step = [*ENDLESS, "--lr", 1e-2], 0
     flags = [*new, *every, "--save", saved, "--log", log]
-    for _ in range(30):
+    for _ in range(12):
         with start(project, LONG, *flags) as process:
             lines = read_until(process, "wrote ")
             time.sleep(rng.uniform(0, 0.05))
@@ -331,7 +309,7 @@ def test_second_ctrl_c_amid_a_lock_of_the_threads(project):
         assert process.stderr.readline() == "\n"
         process.send_signal(signal.SIGINT)
         try:
-            assert process.wait(timeout=10) == 130
+            assert process.wait(timeout=30) == 130
         finally:
             process.kill()
 
@@ -433,13 +411,6 @@ def test_log_agrees_with_the_output(project, tmp_path):
     _, cache = gpt2.gpt2_forward(params, config, *gpt2.get_batch(tokens, 0, 8, 16))
     gpt2.gpt2_backward(1.0, cache, gpt2.named_views(grads, config))
     assert float(rows[0]["grad_norm"]) == pytest.approx(np.linalg.norm(grads), rel=1e-5)
-
-
-def test_log_from_before_bits_per_byte_goes_on(tmp_path):
-    path = tmp_path / "log.csv"
-    path.write_text("step,tokens,train_loss,val_loss,lr,grad_norm,ms\n0,0,4.5,,0.1,1,9\n1,6,4,")
-    open_log(path, 1).close()
-    assert [row["train_bpb"] for row in rows_of(path)] == [""]
 
 
 def test_another_table_is_no_log(project, tmp_path):

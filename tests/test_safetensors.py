@@ -1,8 +1,6 @@
 """tools/tensor_file.py: files of tensors, read and written, and damaged; and a GPT-2 in one."""
 
-import errno
 import json
-import os
 import re
 import struct
 
@@ -73,15 +71,10 @@ def with_entry(name, **values):
 DAMAGES = {
     "begins inside another": (with_entry("ln_f.bias", data_offsets=[0, 256]), "overlap"),
     "ends behind the file": (with_entry("ln_f.bias", data_offsets=[10**9, 10**9 + 256]), "outside"),
-    "negative": (with_entry("ln_f.bias", data_offsets=[-256, 0]), "position"),
     "backwards": (with_entry("ln_f.bias", data_offsets=[256, 0]), "size"),
-    "fraction": (with_entry("ln_f.bias", data_offsets=[0.0, 256.0]), "position"),
-    "three offsets": (with_entry("ln_f.bias", data_offsets=[0, 1, 2]), "damaged"),
     "size is not the shape's": (with_entry("ln_f.bias", shape=[63]), "size"),
     "integers": (with_entry("ln_f.bias", dtype="I32"), "I32"),
-    "dtype of no kind": (with_entry("ln_f.bias", dtype=[]), "damaged"),
     "wrong shape": (with_entry("h.1.mlp.c_fc.weight", shape=[256, 64]), r"\(64, 256\)"),
-    "shape is a number": (with_entry("wte.weight", shape=704), "damaged"),
     "flat wte": (with_entry("wte.weight", shape=[704]), "not a GPT-2"),
     "not a multiple of 64": (with_entry("wte.weight", shape=[22, 32]), "not a GPT-2"),
     "no offsets": (lambda h: h["ln_f.bias"].pop("data_offsets") and None, "damaged"),
@@ -113,10 +106,8 @@ DAMAGES = {
         "'more' is none of a GPT-2's",
     ),
     "a list": (lambda h: b"[]", "damaged"),
-    "a number": (lambda h: b"7", "damaged"),
     "no JSON": (lambda h: b"{", "damaged"),
     "no text": (lambda h: b"\xff\xfe", "damaged"),
-    "deep": (lambda h: b"[" * 10**5, "damaged"),
     "empty": (lambda h: b"{}", "not a GPT-2"),
 }
 
@@ -167,14 +158,3 @@ def test_no_file(tmp_path):
     for path in tmp_path, tmp_path / "none":
         with pytest.raises(UserError, match=f"{path.name}: there is no file of this name; take"):
             tensor_file.read_header(path, "take another")
-
-
-def test_full_disk(tmp_path, monkeypatch):
-    def fsync(_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    (tmp_path / "m").write_bytes(b"before")
-    monkeypatch.setattr(os, "fsync", fsync)
-    with pytest.raises(UserError, match="cannot write .*m: No space left"):
-        tensor_file.write(tmp_path / "m", [("a", np.ones(3, "<f4"))])
-    assert (tmp_path / "m").read_bytes() == b"before" and len(list(tmp_path.iterdir())) == 1

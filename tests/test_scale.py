@@ -23,7 +23,7 @@ def norm_of(grads):
 
 
 def test_a_step_of_a_d12():
-    pytest.importorskip("torch")
+    pytest.importorskip("torch", reason="needs PyTorch")
     config = gpt2.named_config("d12", gpt2.GPT2_VOCAB_SIZE, T)
     flat, params = random_params(config)
     x, y = np.random.default_rng(1).integers(config.V, size=(2, B, T))

@@ -1,7 +1,6 @@
 """tools/token_files.py: token files, datasets that are whole or not at all, batches of many."""
 
 import argparse
-import errno
 import itertools
 import os
 from pathlib import Path
@@ -131,7 +130,7 @@ def as_gpt2(monkeypatch):
     return vocabulary
 
 
-def test_gpt2s_tokenizer_is_written_once(tmp_path, as_gpt2, monkeypatch):
+def test_gpt2s_tokenizer_is_written_once(tmp_path, as_gpt2):
     make(tmp_path, 65)  # of other tokens: that tokenizer goes
     make(tmp_path, 1, as_gpt2)
     assert sorted(os.listdir(tmp_path)) == FILES[1:]
@@ -140,31 +139,6 @@ def test_gpt2s_tokenizer_is_written_once(tmp_path, as_gpt2, monkeypatch):
     make(tmp_path, 0, as_gpt2)
     assert gpt2.TOKENIZER_FILE.stat().st_mtime_ns == before
     assert sorted(os.listdir(tmp_path)) == FILES[1:]
-    # beside the data where the project is read-only
-    gpt2.TOKENIZER_FILE.unlink()
-    monkeypatch.setattr(os, "access", lambda path, mode: path != gpt2.TOKENIZER_FILE.parent)
-    make(tmp_path, 1, as_gpt2)
-    assert not gpt2.TOKENIZER_FILE.exists()
-    assert load_tokenizer(tmp_path / "x_tokenizer.bin") == as_gpt2
-
-
-def test_a_full_disk_leaves_the_dataset_that_was_there(tmp_path, monkeypatch):
-    """Also where the file system tells of it last, of any of the three files."""
-    make(tmp_path, 65)
-    before = {name: (tmp_path / name).read_bytes() for name in FILES}
-    fsync, left = os.fsync, []
-
-    def full(fd):
-        if not left.pop():
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        fsync(fd)
-
-    monkeypatch.setattr(os, "fsync", full)
-    for fine in range(len(FILES)):
-        left[:] = [False] + [True] * fine
-        message = refusal(make, tmp_path, 66)
-        assert message.startswith("cannot write") and "No space left" in message
-        assert {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path)} == before
 
 
 # ----------------------------------------------------------------------------
@@ -233,8 +207,7 @@ def test_shards_in_their_order(tmp_path):
     shards, V = load_shards(tmp_path / "x_train")
     assert V == 11 and [int(tokens[:1][0]) for tokens in shards] == [0, 1, 2, 10]
     write_tokens(tmp_path / "x_train.bin", [5, 6], 11)
-    ((tokens,), _) = load_shards(tmp_path / "x_train")  # the one file wins
-    assert tokens[:].tolist() == [5, 6]
+    assert "x_train.bin: is there, and " in refusal(load_shards, tmp_path / "x_train")
 
 
 def test_shards_that_do_not_belong_together(tmp_path):

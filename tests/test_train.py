@@ -6,10 +6,8 @@ This takes about a minute.
 
 import io
 import math
-import os
 import re
 import shutil
-import tempfile
 import time
 from pathlib import Path
 
@@ -17,7 +15,6 @@ import train_gpt2 as gpt2
 from tools import formats, log, memory, prepare
 from tools.console import UserError
 
-import helpers
 import numpy as np
 import pytest
 from helpers import (
@@ -215,30 +212,6 @@ def test_odd_folders(tmp_path, program):
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
-@pytest.mark.skipif(not hasattr(os, "setresuid"), reason="needs a system with user numbers")
-def test_read_only_project():
-    """As where somebody else has installed it: data and checkpoint are elsewhere."""
-    # root may write anywhere, so it becomes nobody, who can't read what is not imported by then
-    modules = "os, mmap, locale, pkgutil, numpy.random, tqdm, tools.train"
-    nobody = f"import {modules}; os.geteuid() or os.setresuid(*[{helpers.NOBODY}] * 3)"
-    how = {"python": within(nobody), "PYTHONDONTWRITEBYTECODE": "1"}
-    with tempfile.TemporaryDirectory() as name:
-        os.chmod(name, 0o755)
-        folder, elsewhere = add_data(make_project(Path(name, "project"))), Path(name, "elsewhere")
-        shutil.move(folder / "data", elsewhere)
-        elsewhere.chmod(0o777)
-        folder.chmod(0o555)
-        flags, out = [*FAST, "--data", elsewhere / "letters"], elsewhere / "w.bin"
-        before = sorted(folder.iterdir())
-        for program, flag in (LESSON, "--out"), (LONG, "--save"), (LONG, "--out"):
-            succeeded(run(folder, program, *flags, flag, out, **how))
-            assert formats.load_weights(out)[1].V == V
-            mistake(run(folder, program, *flags, flag, "w.bin", **how), f"{flag} w.bin: ")
-        mistake(run(folder, LONG, *flags, **how), "--out out.bin: ")
-        assert sorted(folder.iterdir()) == before
-        folder.chmod(0o755)
-
-
 def test_lines_come_at_once(project):
     """Also in a pipe, where Python by itself would keep them until there are some thousand."""
     before = "import atexit; atexit.register(lambda: print(sys.stdout.line_buffering))"
@@ -247,14 +220,14 @@ def test_lines_come_at_once(project):
 
 
 def test_output_that_cannot_show_every_character(project):
-    """As on Windows, or in a terminal of 1990: a sample's odd bytes are no reason to stop."""
+    """As on Windows: a sample's odd bytes are no reason to stop, and a pipe gets UTF-8."""
     tokens = np.arange(900) % 4
     for split in "train", "val":
         write_tokens(project / "data" / f"odd_{split}.bin", tokens, 4)
     write_tokenizer(project / "data" / "odd_tokenizer.bin", [b"\xff", "é".encode(), b"x", b"<end>"])
     flags = [*FAST, "--sample-every", 1, "--data", "data/odd"]
     out = succeeded(long_run(project, *flags, PYTHONIOENCODING="ascii"))
-    assert out.count(": sample") == 2
+    assert out.count(": sample") == 2 and "é" in out and "\ufffd" in out
 
 
 def test_a_long_run_needs_numpy_alone(project, tmp_path):
@@ -265,8 +238,6 @@ def test_a_long_run_needs_numpy_alone(project, tmp_path):
     assert "step 1: " in succeeded(long_run(project, *flags, **how))
     goes_on = ["--resume", saved, "--steps", 3, "--val-every", 0]
     assert "step 2: " in succeeded(long_run(project, *goes_on, **how))
-    # nor does it stop at what tqdm can't take: this is no number of columns
-    assert "step 1: " in succeeded(long_run(project, *FAST, *DATA, TQDM_NCOLS="wide"))
 
 
 # ----------------------------------------------------------------------------
@@ -435,7 +406,9 @@ def test_what_is_missing_is_made_and_nothing_else(tmp_path, monkeypatch, online)
 @BOTH
 def test_explicit_files_never_fall_back(bare, program):
     """One of the two is left to the default, which takes a network."""
-    pytest.importorskip("torch")  # or that is what reference_gpt2.py misses first
+    pytest.importorskip(
+        "torch", reason="needs PyTorch"
+    )  # or that is what reference_gpt2.py misses first
     add_data(bare)
     for flags in ["--init", "d1"], DATA, ["--data", "data/none"]:
         done = run(bare, program, *flags, "--steps", 1, timeout=30)

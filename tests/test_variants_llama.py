@@ -164,7 +164,7 @@ def torch_llama(p, config, x, y):
 @pytest.mark.parametrize("which", CONFIGS)
 def test_ten_steps_beside_pytorch(which):
     """Logits, gradients, and losses and parameters of ten steps of AdamW, with weight decay."""
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="needs PyTorch")
     config, lesson = CONFIGS[which], model_with(**llama.LLAMA)
     flat, params = random_weights(config)
     first = {name: p.copy() for name, p in params.items()}

@@ -33,7 +33,6 @@ import os
 import platform
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -192,7 +191,7 @@ def their_sample(config, tokens):
 
     def turn(lap):
         text = model.generate(start, **how)
-        assert text.shape == (1, 1 + tokens)
+        assert text.shape == (1, 1 + tokens)  # noqa: S101
         lap("forward")
 
     threads = torch.get_num_threads()
@@ -373,24 +372,6 @@ def print_report(measured):
         print_results(rounds, B * T, parameters)
 
 
-def read_report(text):
-    """Read a file of --json, for a flag."""
-    try:
-        measured = json.loads(Path(text).read_text("utf-8"))
-        if measured.keys() != {"machine", "versions", "flags", "rounds"}:
-            raise ValueError("not a file of --json")
-        return measured
-    except (OSError, ValueError, AttributeError) as error:
-        raise argparse.ArgumentTypeError(f"{text}: {error}") from None
-
-
-def program(text):
-    with contextlib.suppress(ValueError, IndexError):  # an open quote; nothing
-        if shutil.which(shlex.split(text)[0]):
-            return text
-    raise argparse.ArgumentTypeError(f"{text!r} is no program to run, with its flags")
-
-
 def model_name(text):
     from train_gpt2 import named_config
 
@@ -422,16 +403,9 @@ def main():
     add("--samples", type=bounded(int, 1, 64), default=1, help="texts together (default: 1)")
     help = "also write what was measured (default: none)"
     add("--json", type=file_name, metavar="FILE", help=help)
-    help = "measure nothing, but print what such a file says (default: none); repeatable"
-    add("--show", type=read_report, metavar="FILE", action="append", default=[], help=help)
     help = "also another program that prints (took N ms) for each step (default: none); repeatable"
-    add("--command", type=program, action="append", default=[], help=help)
+    add("--command", type=file_name, action="append", default=[], help=help)
     args = parser.parse_args()
-    if args.show:
-        for i, measured in enumerate(args.show):
-            print("\n" if i else "", end="")
-            print_report(measured)
-        return
     if args.json:
         check_writable(args.json, b'{\n "', "--json")
 
@@ -484,7 +458,7 @@ def main():
     machine = f"{processor()}, {gpt2.CORES} cores, {gpt2.THREADS} threads; {platform.platform()}"
     versions = platform.python_version(), gpt2.np.__version__, blas
     versions = "; ".join(["Python {}; NumPy {} with {}".format(*versions), *sorted(abouts)])
-    flags = {k: v for k, v in vars(args).items() if k not in ("json", "command", "show")}
+    flags = {k: v for k, v in vars(args).items() if k not in ("json", "command")}
     measured = {"machine": machine, "versions": versions, "flags": flags, "rounds": rounds}
     if args.json:
         with replacing(args.json) as f:

@@ -145,5 +145,5 @@ def train_bpe(texts, vocab_size):
                 heapq.heappush(heap, (-pairs.counts[pair], pair))
     bar.close()
     vocabulary.append(END_OF_TEXT.encode())  # of signs and letters, so no word has it
-    assert len(set(vocabulary)) == vocab_size
+    assert len(set(vocabulary)) == vocab_size  # noqa: S101
     return vocabulary

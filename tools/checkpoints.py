@@ -178,6 +178,15 @@ def tokenizer_of(its):
     return tokenizer_that_fits(its.path, its.config.V, digest, own, not about)
 
 
+def check_tokenizer(tokenizer, vocabulary, path, V, digest=0):
+    """Raise UserError unless a tokenizer file's vocabulary is that of weights: V tokens, digest."""
+    hint, name = "give the one it was trained with, --tokenizer FILE", Path(path).name
+    if len(vocabulary) != V:
+        what = f"has {len(vocabulary):,} tokens, {name} knows {V:,}"
+        raise UserError(f"{tokenizer}: {what}; {hint}")
+    formats.check_one_vocabulary({tokenizer: formats.digest_of(vocabulary), name: digest}, hint)
+
+
 def tokenizer_that_fits(path, V, digest=0, own="NAME_tokenizer.bin", guess=True):
     """
     Return a tokenizer file for weights that know V tokens: the only one in data/, or GPT-2's.

@@ -3,7 +3,6 @@ The edge between a program and its user: flags, errors in one line, Ctrl-C.
 """
 
 import argparse
-import codecs
 import contextlib
 import errno
 import io
@@ -41,12 +40,6 @@ def one_line(text):
     return " ".join(str(text).split())
 
 
-def text_decoder():
-    """Return a decoder for the bytes of tokens: what is not UTF-8 is shown, or kept in a pipe."""
-    kept = sys.stdout.errors == "surrogateescape"  # as run_program() sets it
-    return codecs.getincrementaldecoder("utf-8")("surrogateescape" if kept else "replace")
-
-
 def print_error(text):
     """Print a message on standard error."""
     print(text, file=sys.stderr)
@@ -65,12 +58,16 @@ def run_program(main):
     Exit status: 1 for a mistake, 2 for a flag, 3 without a network or a package, 130 after Ctrl-C.
     """
     name = Path(sys.argv[0]).name
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # it may be closed
+    streams = sys.stdout, sys.stderr  # either may be closed
+    sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in streams)
     if isinstance(sys.stdout, io.TextIOWrapper):  # not so in a notebook
         sys.stdout.reconfigure(errors="replace", line_buffering=True)  # a terminal may lack letters
-        if not sys.stdout.isatty():  # a pipe or a file gets a sample's bytes as they are
-            sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
+        if not sys.stdout.isatty():
+            sys.stdout.reconfigure(encoding="utf-8", errors="replace")
     warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's, of numbers that training stops at
+    numpy = sys.modules.get("numpy")  # only if it is there: which import comes first matters
+    if numpy and numpy.__version__.startswith("1."):
+        end(1, f"{name}: NumPy 2 or later is needed; `python -m pip install -U numpy` installs it")
     try:
         main()
     except BrokenPipeError:  # `| head` has read enough
@@ -147,11 +144,10 @@ def with_escapes(text):
 
 
 @contextlib.contextmanager
-def writing_in(folder):
+def writing_in(folder, hint="give another place"):
     """Turn an error of the system into a UserError that names the folder."""
     try:
         yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        hint = "free some space" if full else "give another place"
+        hint = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else hint
         raise UserError(f"cannot write in {folder}: {error.strerror}; {hint}") from error

@@ -12,7 +12,6 @@ import hashlib
 import itertools
 import json
 import os
-import stat
 from pathlib import Path
 
 import train_gpt2 as gpt2
@@ -118,13 +117,8 @@ def check_writable(path, kind, flag=""):
         raise UserError(f"{path_is}: this is {what}; give the name of a file")
     if not os.access(folder, os.W_OK):
         raise UserError(f"{path_is}: no permission to write there; give another folder")
-    if target.exists():
-        if not os.access(target, os.W_OK):
-            raise UserError(f"{path_is}: is read-only; give another name, or make it writable")
-        owners = {0, folder.stat().st_uid, target.stat().st_uid}
-        if folder.stat().st_mode & stat.S_ISVTX and os.geteuid() not in owners:
-            what = "belongs to another user, in a folder where nobody can replace others' files"
-            raise UserError(f"{path_is}: {what}; give another name")
+    if target.exists() and not os.access(target, os.W_OK):
+        raise UserError(f"{path_is}: is read-only; give another name, or make it writable")
     try:
         check_kind(path, kind, path_is)
         part = Path(f"{target}.{os.getpid()}.part")  # as replacing() makes it

@@ -204,17 +204,13 @@ def import_model(path):
     return flat, config._replace(V=V), tokenizer
 
 
-def load_named(name, folder):
-    """
-    Read a model of HF_MODELS -> as load. Raises UserError.
-
-    It is downloaded to the folder, unless it is there or in the project's.
-    """
+def load_named(name):
+    """Read a model of HF_MODELS, which is downloaded unless it is there -> as load. UserError."""
     owner, sizes, _ = HF_MODELS[name]
     file, size, sha256 = f"model_{name}.safetensors", None, None
     if name == "gpt2":
         file, size, sha256 = "model.safetensors", HF_GPT2_SIZE, HF_GPT2_SHA256
-    path = gpt2.HERE / file if (gpt2.HERE / file).exists() else folder / file
+    path = gpt2.HERE / file
     if not path.exists():
         endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
         url = f"{endpoint.rstrip('/')}/{owner}/{name}/resolve/main/model.safetensors"

@@ -28,9 +28,6 @@ def locked(path, refusal):
             raise UserError(refusal) from None
         except OSError:
             pass  # a folder on another machine, which knows no locks
-        # One that has just ended has renamed or removed it: then what we hold is not at path.
-        if not path.exists() or not os.path.samestat(os.fstat(f.fileno()), path.stat()):
-            raise UserError(refusal)
         yield f
 
 

@@ -11,9 +11,8 @@ from tools.console import UserError
 from tools.formats import check_writable, replacing
 
 COLUMNS = "step,tokens,train_loss,val_loss,lr,grad_norm,ms,train_bpb,val_bpb"  # bits per byte
-OLD_COLUMNS = COLUMNS.removesuffix(",train_bpb,val_bpb")  # of logs before these were logged
 FORMATS = {"lr": "g", "grad_norm": "g", "ms": ".1f"}  # of the others: ".6f"
-KIND = OLD_COLUMNS.encode()  # how any log begins
+KIND = COLUMNS.encode()  # how any log begins
 LOCK = threading.RLock()
 
 
@@ -34,7 +33,7 @@ def bars():
     """Return the class of tqdm's bars, or NoBar."""
     try:
         from tqdm import tqdm
-    except (ImportError, ValueError):  # as of TQDM_NCOLS=wide, which it reads when it is loaded
+    except ImportError:
         return NoBar
     # Its own is for several processes, too: Python 3.14 warns of it when Ctrl-C ends us at once
     tqdm.set_lock(LOCK)
@@ -73,11 +72,10 @@ def open_log(path, start):
     lines = []
     if Path(path).exists():
         with open(path, encoding="utf-8", errors="replace") as f:
-            more = COLUMNS.count(",") - f.readline().count(",")  # cells that its rows lack
             for line in f:
                 step = line.split(",")[0]
-                if len(step) < 20 and step.isdecimal() and line.endswith("\n"):
-                    lines.append((int(step), f"{line[:-1]}{',' * more}\n"))
+                if step.isdecimal() and line.endswith("\n"):
+                    lines.append((int(step), line))
         if lines and not start:
             raise UserError(f"--log {path}: is the log of another run; give another name")
     with replacing(path) as f:

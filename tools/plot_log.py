@@ -22,7 +22,7 @@ from pathlib import Path
 
 from tools.console import Parser, UserError, run_program
 from tools.formats import PAGE, check_writable, replacing, write_page
-from tools.log import COLUMNS, OLD_COLUMNS
+from tools.log import COLUMNS
 
 import numpy as np
 
@@ -53,19 +53,17 @@ def read_log(path):
     try:
         with open(path, encoding="utf-8", errors="replace") as f:
             header = f.readline(len(COLUMNS) + 1)
-            if header != OLD_COLUMNS + "\n" and not f"{COLUMNS}\n".startswith(header):
+            if not f"{COLUMNS}\n".startswith(header):
                 f, rows = (), printed_rows(path)
                 if not rows:
                     raise UserError(f"{path}: not a training log; {hint}")
-            own = header.count(",") + 1
             for line in f:
                 if not line.endswith("\n"):
                     break  # it is being written, or its writer was killed
                 cells = line[:-1].split(",")
-                if len(cells) != own:
-                    raise ValueError(f"{len(cells)} cells, not {own}")
+                if len(cells) != len(columns):
+                    raise ValueError(f"{len(cells)} cells, not {len(columns)}")
                 rows.append([float(cell or "nan") for cell in cells])
-                rows[-1] += [np.nan] * (len(columns) - own)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; {hint}") from None
     except ValueError as error:

@@ -148,11 +148,8 @@ def load_moments(its, flat):
 
     A file without moments gives zeros, and 0: AdamW would begin with it.
     """
-    if its.header[1] != formats.FLOAT32 or not its.header[9]:
+    if "step" not in its.about or not its.header[9]:
         return np.zeros_like(flat), np.zeros_like(flat), 0
-    if "step" not in its.about:
-        what = "has AdamW's moments, but doesn't say of which step"
-        raise UserError(f"{its.path}: {what}; train anew")
     return *its.moments(), its.about["step"]
 
 
@@ -252,15 +249,6 @@ def names_of(args, its):
     return name if has_data else gpt2.SHAKESPEARE, tokenizer
 
 
-def load_tokenizer(path, weights, config):
-    """Read the tokenizer of the weights -> as formats.load_tokenizer. Raises UserError."""
-    vocabulary, end_of_text = formats.load_tokenizer(path)
-    if len(vocabulary) != config.V:
-        what = f"{weights} knows {config.V:,} different tokens, {path} has {len(vocabulary):,}"
-        raise UserError(f"{what}; --data NAME takes the data that it was trained on")
-    return vocabulary, end_of_text
-
-
 def load_step_tokens(args, config, vocabulary, end_of_text):
     """Return tokens and targets, both (B, T), and what they are. Raises UserError."""
     if args.text is not None:
@@ -312,11 +300,10 @@ def main():
     its = checkpoints.Checkpoint(args.weights, formats.WEIGHTS_HINT)
     config = its.config
     args.data, tokenizer = names_of(args, its)
-    vocabulary, end_of_text = load_tokenizer(tokenizer, args.weights, config)
+    vocabulary, end_of_text = formats.load_tokenizer(tokenizer)
+    digest = formats.digest_in(args.weights)
+    checkpoints.check_tokenizer(tokenizer, vocabulary, args.weights, config.V, digest)
     x, y, what = load_step_tokens(args, config, vocabulary, end_of_text)
-    digests = {"the tokenizer": formats.digest_of(vocabulary)}
-    digests[args.weights] = formats.digest_in(args.weights)
-    formats.check_one_vocabulary(digests, "give the --data that they were trained on")
     sizes = memory_needed(config, gpt2.num_parameters(config), *x.shape)
     largest = max(map(math.prod, gpt2.tensor_shapes(config).values()))
     # one tensor at a time, in float64, and copies of its gradient and moments

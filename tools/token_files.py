@@ -16,7 +16,7 @@ import subprocess
 from pathlib import Path
 
 import train_gpt2 as gpt2
-from tools.console import UserError
+from tools.console import UserError, writing_in
 from tools.formats import (
     DIGEST,
     check_kind,
@@ -49,7 +49,7 @@ def writing_to(prefix):
     In there an error of the system becomes one, too.
     """
     folder = Path(prefix).parent
-    try:
+    with writing_in(shown(folder), "--name FOLDER/NAME writes to another folder"):
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):  # now, and not after a download
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
@@ -57,9 +57,6 @@ def writing_to(prefix):
             magic = gpt2.TOKENIZER_MAGIC if name == "tokenizer" else gpt2.TOKENS_MAGIC
             check_kind(f"{prefix}_{name}.bin", magic)
         yield
-    except OSError as error:
-        hint = "--name FOLDER/NAME writes to another folder"
-        raise UserError(f"cannot write in {shown(folder)}: {error.strerror}; {hint}") from error
 
 
 def shown(path):
@@ -123,15 +120,11 @@ def tokenizer_to_write(prefix, vocabulary):
     """
     Return the tokenizer file that the tokens of a dataset lack, None if none.
 
-    Its own for a vocabulary of its own, or else GPT-2's, which is one for all datasets (but beside
-    this one if the project's folder can't be written in).
+    Its own for a vocabulary of its own, or else GPT-2's, which is one for all datasets.
     """
     if not is_gpt2(vocabulary):
         return f"{prefix}_tokenizer.bin"
-    if gpt2.TOKENIZER_FILE.exists():
-        return None
-    writable = os.access(gpt2.TOKENIZER_FILE.parent, os.W_OK)
-    return str(gpt2.TOKENIZER_FILE) if writable else f"{prefix}_tokenizer.bin"
+    return None if gpt2.TOKENIZER_FILE.exists() else str(gpt2.TOKENIZER_FILE)
 
 
 # ----------------------------------------------------------------------------
@@ -239,11 +232,12 @@ def natural(path):
 
 
 def load_shards(prefix):
-    """Read PREFIX.bin, or else all PREFIX_*.bin in their order -> list of tokens, V. UserError."""
-    paths = [f"{prefix}.bin"]
-    if not Path(paths[0]).exists():
-        found = glob.glob(f"{glob.escape(str(prefix))}_*.bin")
-        paths = sorted(found, key=natural) or paths
+    """Read PREFIX.bin, or all PREFIX_*.bin in their order -> list of tokens, V. UserError."""
+    whole, parts = f"{prefix}.bin", glob.glob(f"{glob.escape(str(prefix))}_*.bin")
+    paths = sorted(parts, key=natural) or [whole]
+    if parts and os.path.exists(whole):
+        what = f"is there, and {paths[0]}, too, of another preparation"
+        raise UserError(f"{whole}: {what}; delete the older of the two")
     shards = [TokenFile(path) for path in paths]
     sizes = [shard.V for shard in shards]
     if len(set(sizes)) > 1:

@@ -24,19 +24,9 @@ from torch.nn import functional as F
 # Devices and processes
 
 
-def processes():
-    """Return which process this is, which of its host, and of how many. Raises UserError."""
-    defaults = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}  # which torchrun sets
-    found = {name: os.environ.get(name, default) for name, default in defaults.items()}
-    if all(map(str.isdecimal, found.values())):
-        rank, local_rank, world = map(int, found.values())
-        if rank < world:
-            return rank, local_rank, world
-    given = ", ".join(f"{name}={value!r}" for name, value in found.items())
-    raise UserError(f"{given}: no process has these; unset them, or have torchrun set them")
-
-
-RANK, LOCAL_RANK, WORLD = processes()
+# Which process this is, which of its host, and of how many: torchrun says it
+RANK, LOCAL_RANK = (int(os.environ.get(name, 0)) for name in ("RANK", "LOCAL_RANK"))
+WORLD = int(os.environ.get("WORLD_SIZE", 1))
 
 
 @contextlib.contextmanager

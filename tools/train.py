@@ -44,7 +44,6 @@ SWITCHES = {  # PyTorch's: each has its engine take the steps
     "compile": "run what torch.compile makes of the model",
     "tensorcores": "allow TF32 in products of float32",
     "inference_only": "only forward passes; writes no file",
-    "no_write": "write no file",
 }
 FAR = 10  # times the loss of guessing, from where a run is taken to have diverged
 # ----------------------------------------------------------------------------
@@ -70,7 +69,7 @@ def make_parser():
         conflict_handler="resolve",  # for --help, which both have
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         epilog="The flags of PyTorch (--device, --dtype, --compile, --tensorcores, "
-        "--inference-only, --no-write) have it take the steps; all others mean the same in both, "
+        "--inference-only) have it take the steps; all others mean the same in both, "
         "but --recompute and --head-rows, which only NumPy's engine takes.",
     )
     add = parser.add_argument
@@ -555,7 +554,7 @@ def main(argv=None):
     args, switches = parse(argv)
     args.data = token_files.data_of(args.data)
     prepare.check_names(args.data, args.init)
-    if args.no_write or args.inference_only:
+    if args.inference_only:
         args.save, args.log, args.no_save = None, None, True
     if not switches and os.environ.get("WORLD_SIZE", "1") == "1":  # torchrun sets it
         more = prepare.missing_flags(args.data, args.init or args.resume)
