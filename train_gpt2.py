@@ -33,12 +33,12 @@ import ctypes
 import functools
 import math
 import os
-import subprocess
 import sys
 import time
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from subprocess import PIPE, run
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of NumPy's BLAS: many calls run at once
 import numpy as np  # noqa: E402
@@ -392,10 +392,10 @@ def adamw(p, g, m, v, *, step, lr, beta1, beta2, eps, weight_decay):
 
 def adamw_update(params, grads, m, v, step, lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0):
     """Update params, m and v in place, all dicts of tensors. Step counts from 1 (main's from 0)."""
-    settings = {"step": step, "lr": lr, "beta1": beta1, "beta2": beta2, "eps": eps}
     for name in params:
         flat = (tensors[name].reshape(-1) for tensors in (params, grads, m, v))
-        adamw(*flat, **settings, weight_decay=weight_decay if name in DECAYING else 0.0)
+        decay = weight_decay if name in DECAYING else 0.0
+        adamw(*flat, step=step, lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=decay)
 
 
 def learning_rate(step, steps, lr, warmup, min_lr_frac):
@@ -486,10 +486,11 @@ def read_header(path, magic, version):
     return header
 
 
-def write_weights(path, flat, config):
+def write_weights(path, flat, config, digest=0):
     """Write a weight file: all parameters, a flat float32 vector. In it, V is a multiple of 128."""
     header, wte, padding = np.zeros(256, "<i4"), config.V * config.C, -config.V % 128 * config.C
     header[:8] = WEIGHTS_MAGIC, 3, *config, config.V + -config.V % 128
+    header.view("<i8")[5] = digest  # of the vocabulary, as token files have it; 0: unknown
     with open(f"{path}.part", "wb") as f:
         f.writelines((header, flat[:wte], np.zeros(padding, "<f4"), flat[wte:]))
     os.replace(f"{path}.part", path)  # so that an older file stays until the new one is whole
@@ -593,10 +594,6 @@ def main(args):
         sys.exit(f"{init}: V={config.V}, {data}: {V}, {val_V}, {len(vocabulary)}; try --init d4")
     if not 1 <= T <= config.maxT or not 1 <= B < min(len(train), len(val)) / T:
         sys.exit(f"{init}, {data}: --seq-len {T} or --batch-size {B} is too large, or below 1")
-    if not args.no_save and not os.access(f"{Path(args.out).absolute().parent}/", os.W_OK):
-        sys.exit(f"--out {args.out}: can't be written; give another place, or --no-save")
-    if not args.no_save and os.path.exists(args.out):
-        print("to replace:", args.out, GPT2Config(*read_header(args.out, WEIGHTS_MAGIC, 3)[2:7]))
     print(f"weights: {init}, {len(flat):,} parameters, {config}")
     print(f"data: {data}, {len(train):,} tokens, and {len(val):,} for validation")
     keep_freed_memory()
@@ -605,12 +602,14 @@ def main(args):
     with contextlib.suppress(KeyboardInterrupt):  # after Ctrl-C, what it has learned is saved
         for step in range(args.steps + 1):
             last = step == args.steps
-            if args.val_every and (last or step % args.val_every == 0):
-                val_loss = evaluate(params, config, val, B, T, args.val_batches)
-                print(f"step {step}: val loss {val_loss:.6f}")
+            validate = args.val_every and (last or step % args.val_every == 0)
             sample = args.sample_every and step and (last or step % args.sample_every == 0)
-            if (last or sample) and not math.isfinite(evaluate(params, config, val, B, T, 1)):
-                sys.exit("the loss is not finite, and the weights are not saved; try a lower --lr")
+            if last or validate or sample:
+                val_loss = evaluate(params, config, val, B, T, args.val_batches if validate else 1)
+                if not math.isfinite(val_loss):
+                    sys.exit(f"val loss {val_loss}, so the weights are not saved; try a lower --lr")
+            if validate:
+                print(f"step {step}: val loss {val_loss:.6f}")
             if sample:
                 tokens = generate(params, config, [end], np.random.default_rng((args.seed, step)))
                 text = b"".join(vocabulary[next(tokens)] for _ in range(SAMPLE_TOKENS))
@@ -630,19 +629,19 @@ def main(args):
             speed = f"took {ms:f} ms, {B * T / ms * 1000:.0f} tokens/s"
             print(f"step {step}: train loss {loss:f} ({speed})", flush=True)
     if not args.no_save:
-        write_weights(args.out, flat, config)
-        print(f"wrote {args.out}; to go on: python {' '.join(sys.argv)} --init {args.out}")
+        digest = np.fromfile(f"{data}_train.bin", "<i8", 6)[5]  # by which sample_gpt2.py finds it
+        write_weights(args.out, flat, config, digest)
+        print(f"wrote {args.out}; to go on from it, with a new AdamW:")
+        print(f"    python {' '.join(sys.argv)} --init {args.out}")
         print(f"text from it: python sample_gpt2.py --weights {args.out} --tokenizer {tokenizer}")
 
 
 if __name__ == "__main__":
+    tool = HERE / "tools" / "prepare.py"  # makes what is missing, tells what else is wrong
+    if tool.exists():
+        made = run([sys.executable, tool, *sys.argv[1:]], stdout=PIPE, text=True)
+        sys.argv += sys.exit(made.returncode) if made.returncode else made.stdout.splitlines()
     args = make_parser().parse_args()
-    has_init = named_config(args.init or "", 1) or os.path.isfile(args.init or WEIGHTS_FILE)
-    if not (has_init and os.path.isfile(f"{args.data or SHAKESPEARE}_train.bin")):
-        call = [sys.executable, HERE / "tools" / "prepare.py", *sys.argv[1:]]  # makes them
-        made = subprocess.run(call, stdout=subprocess.PIPE, text=True)
-        sys.argv += sys.exit(1) if made.returncode == 1 else made.stdout.splitlines()
-        args = make_parser().parse_args()
     args.init, args.data = args.init or str(WEIGHTS_FILE), args.data or str(SHAKESPEARE)
     try:
         main(args)

@@ -357,7 +357,7 @@ FILES = [
     (f"{LLAMA} --data data/y", "", f"llama.bin: {DIFFER}"),
     *((f"{LLAMA} --out {x}", "", f"--out {x}: there is a file of another kind, which is not repl")
       for x in ("w.bin", X_TRAIN)),
-    (f"{LLAMA} --out none/x.bin", "", "--out none/x.bin: can't be written; give another place"),
+    (f"{LLAMA} --out none/x.bin", "", "--out none/x.bin: there is no such folder; make it"),
     (f"{SAMPLE} --prompt x", "", "--prompt: this model's tokens lack 'x'; leave it out"),
     (f"{EVALUATE} --weights llama.bin --text text.txt --tokenizer data/x_tokenizer.bin",
      "text.txt: says x", "text.txt: this model's tokens lack 'x'; leave it out"),

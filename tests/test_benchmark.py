@@ -148,3 +148,9 @@ def test_sampling_beside_transformers(capsys):
 def test_command_that_times_nothing(command):
     with pytest.raises((UserError, FileNotFoundError), match=command.split()[0]):
         benchmark.run_command(command)
+
+
+def test_command_is_ended_after_four_steps():
+    lines = "import time; [print(f'took {i}ms', flush=True) for i in range(9)]; time.sleep(600)"
+    turn = benchmark.run_command(shlex.join([sys.executable, "-c", lines]))
+    assert turn["step"] == 2 and turn["GB"] > 0  # the median of 1, 2, 3

@@ -156,5 +156,5 @@ def test_packages_that_are_missing(project, command):
 def test_weights_that_are_replaced_are_named_first(project, run):
     small_weights(project / "out.bin")
     config = formats.load_weights(project / "out.bin")[1]
-    out = succeeded(run(project, "--init", "d1", "--steps", 0, *DATA, "--seq-len", 8))
-    assert out.startswith(f"to replace: out.bin {config}\nweights: d1, ")
+    done = run(project, "--init", "d1", "--steps", 0, *DATA, "--seq-len", 8)
+    assert done.stderr == f"to replace: out.bin {config}\n" and done.returncode == 0

@@ -174,9 +174,7 @@ def test_alone_it_says_what_is_wrong(python, alone, mistake):
     flags, status, word = MISTAKES[mistake]
     done = run_alone(python, alone, *flags.split())
     assert done.returncode == status, done.stderr
-    *before, line = done.stderr.splitlines()
-    assert word in line and "Traceback" not in done.stderr
-    assert bool(before) == mistake.startswith("no ")  # there is no tools/prepare.py to make it
+    assert word in done.stderr and done.stderr.count("\n") == 1
     assert not (alone / "out.bin").exists()
 
 

@@ -285,7 +285,7 @@ def test_llama2c_weights_byte_by_byte(tmp_path, which, version):
     found, found_config = llama_files.load_weights(write(tmp_path / "w.bin", data))
     assert found_config == config and np.array_equal(found, flat)
     turns = llama.turns_of(0, config.maxT, config.C // config.NH, np.float32)
-    llama_files.write_weights(tmp_path / "again.bin", found, config, None if version else turns)
+    llama_files.write_weights(tmp_path / "again.bin", found, config, 0, None if version else turns)
     assert (tmp_path / "again.bin").read_bytes() == data
 
 

@@ -33,6 +33,7 @@ import os
 import platform
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -52,6 +53,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 PAUSE = 0.25  # seconds
 WARM_UP = 2  # rounds not counted: memory is mapped, AdamW's state made, a model compiled
+COMMAND_STEPS = 4  # of a program in a turn: it is stopped then; the first doesn't count
 LR = 1e-4
 OURS, BLAS_PRODUCTS, OUR_PRODUCTS = "train_gpt2.py", "products by NumPy", "products by matmul()"
 HUGGING_FACE = "transformers"
@@ -258,15 +260,21 @@ def take_turn(name, pipe):
 
 
 def run_command(command):
-    """Run a program that prints (took N ms) for each step: the median of all but the first."""
+    """Run a program that prints (took N ms) for each step, for some: the median but the first."""
     from tools.console import UserError
 
-    with subprocess.Popen(shlex.split(command), stdout=subprocess.PIPE, text=True) as process:
-        took = [float(ms) for ms in re.findall(r"took ([\d.]+) ?ms", process.stdout.read())]
+    line_by_line = ["stdbuf", "-oL"] if shutil.which("stdbuf") else []  # a C program's lines
+    words, took, stopped = line_by_line + shlex.split(command), [], False
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            took += [float(ms) for ms in re.findall(r"took ([\d.]+) ?ms", line)]
+            if stopped := len(took) >= COMMAND_STEPS:
+                process.kill()
+                break
         if resource:
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode or len(took) < 2:
+    if process.returncode and not stopped or len(took) < 2:
         why = f"exit status {process.returncode}, {len(took)} lines with (took N ms)"
         raise UserError(f"--command {command!r}: {why}; that takes 0, and two lines or more")
     return {"step": median(took[1:])} | ({"GB": peak_memory(usage)} if resource else {})
@@ -324,7 +332,7 @@ def print_results(rounds, tokens, parameters):
     print()
     print_table(rows)
     print()
-    for name in BLAS_PRODUCTS, OUR_PRODUCTS:
+    for name in [name for name in (BLAS_PRODUCTS, OUR_PRODUCTS) if name in rounds]:
         pairs = zip(rounds[OURS], rounds[name], strict=True)
         share = median(b["step"] / a["step"] for a, b in pairs)
         print(f"{name}: {share:.0%} of a step of {OURS}")
@@ -393,6 +401,7 @@ def main():
     length = bounded(int, 1, 1024)  # to GPT-2's maxT
     add("--seq-len", type=length, default=64, help="tokens of a sequence (default: 64)")
     add("--runs", type=positive, default=5, help="rounds that count (default: 5)")
+    add("--ours", action="store_true", help="no PyTorch: train_gpt2.py and its products alone")
     add("--compile", action="store_true", help="also PyTorch with torch.compile")
     add(
         "--torch-malloc", action="store_true", help="also PyTorch, malloc tuned as in train_gpt2.py"
@@ -403,7 +412,7 @@ def main():
     add("--samples", type=bounded(int, 1, 64), default=1, help="texts together (default: 1)")
     help = "also write what was measured (default: none)"
     add("--json", type=file_name, metavar="FILE", help=help)
-    help = "also another program that prints (took N ms) for each step (default: none); repeatable"
+    help = "also a program that prints (took N ms) for each step, four in a round (default: none)"
     add("--command", type=file_name, action="append", default=[], help=help)
     args = parser.parse_args()
     if args.json:
@@ -424,6 +433,8 @@ def main():
         del contenders["PyTorch, our malloc"]
     if not args.compile:
         del contenders["PyTorch, compiled"]
+    if args.ours:
+        contenders = {name: contenders[name] for name in (OURS, OUR_PRODUCTS)}
     if args.sample:
         contenders = {OURS: partial(our_sample, config, args.tokens)}
         if args.samples > 1:

@@ -1,8 +1,8 @@
 """
-The files that a run needs by default: make those that are missing, or do without a network.
+Before a run: make the files that it needs by default, and say what is wrong with its flags.
 
-train_gpt2.py calls this program with its own flags where a file is missing. Standard output is for
-flags that the run is to have besides, one word a line. What it says goes to standard error.
+train_gpt2.py calls this program with its own flags. Standard output is for flags that the run is to
+have besides, one word a line. What it says goes to standard error.
 """
 
 import importlib.util
@@ -14,11 +14,13 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 import train_gpt2 as gpt2
+from tools import formats
 from tools.console import UNAVAILABLE, UserError, print_error, run_program
 from tools.huggingface import HF_MODELS
 from tools.token_files import data_of, shown, typed
 from train_gpt2 import HERE, SHAKESPEARE, WEIGHTS_FILE
 
+PREPARE_AGAIN = "prepare the text again with the model's, prepro_text.py --tokenizer FILE"
 PYTHON_DOCS, PLAYS = HERE / "data" / "python_docs", HERE / "data" / "shakespeare"
 FROM_SCRATCH = (  # what prepro_text.py shows, too
     "--init d2 --steps 2000 --batch-size 16 --seq-len 32 --lr 4e-3 --warmup 100 --min-lr-frac 0.1"
@@ -83,10 +85,33 @@ def check_names(data, init):
         raise UserError(f"--data {data}: no tokens; `{command}` makes them, for --data data/{name}")
 
 
+def check_vocabulary(data, init):
+    """Raise UserError if a run's files, as far as they are there, are not of one vocabulary."""
+    files = f"{data}_train.bin", f"{data}_val.bin", init
+    digests = {file: formats.digest_in(file) for file in files if os.path.isfile(file)}
+    formats.check_one_vocabulary(digests, PREPARE_AGAIN)
+
+
+def tell_what_is_replaced(path):
+    """Print the size of the model whose weights are in the file, if it is there."""
+    if os.path.exists(path):
+        sizes = gpt2.np.fromfile(path, "<i4", 7)[2:].tolist()
+        print_error(f"to replace: {path} {gpt2.GPT2Config(*sizes) if len(sizes) == 5 else ''}")
+
+
 def main():
+    if not hasattr(gpt2.np, "vecdot"):
+        version = gpt2.np.__version__
+        raise UserError(f"NumPy {version} is too old: python -m pip install -U numpy")
+    if {"-h", "--help"} & set(sys.argv):  # train_gpt2.py will show its own
+        return
     args, _ = gpt2.make_parser().parse_known_args()
     data = data_of(args.data)
     check_names(data, args.init)
+    if not args.no_save:
+        formats.check_writable(args.out, gpt2.WEIGHTS_MAGIC, "--out")
+        tell_what_is_replaced(args.out)
+    check_vocabulary(data or SHAKESPEARE, args.init or WEIGHTS_FILE)
     flags, has = missing_flags(data, args.init), {word.split("=")[0] for word in sys.argv}
     for flag, value in zip(flags[::2], flags[1::2], strict=True):
         if flag not in has:

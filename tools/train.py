@@ -405,8 +405,7 @@ def open_run(args, open_engine):
         digests[f"the tokenizer of {args.data}"] = formats.digest_of(vocabulary)
     if os.path.isfile(args.resume or args.init):
         digests[args.resume or args.init] = formats.digest_in(args.resume or args.init)
-    hint = "prepare the text again with the model's, prepro_text.py --tokenizer FILE"
-    formats.check_one_vocabulary(digests, hint)
+    formats.check_one_vocabulary(digests, prepare.PREPARE_AGAIN)
     outputs = check_outputs(args)
 
     gpt2.keep_freed_memory()
@@ -429,9 +428,8 @@ def showing(args, its, progress):
     """Print what the run has, then show the Progress of its steps."""
     count, world = gpt2.num_parameters(its.config), its.engine.world
     weights = f"{args.resume}, after {its.start:,} steps" if args.resume else args.init
-    if not (args.save or args.no_save) and os.path.exists(args.out):
-        old = np.fromfile(args.out, "<i4", 7)[2:].tolist()
-        print("to replace:", args.out, gpt2.GPT2Config(*old) if len(old) == 5 else "")
+    if not (args.save or args.no_save):
+        prepare.tell_what_is_replaced(args.out)
     print(f"weights: {weights}, {count:,} parameters, {its.config}")
     tokens, val_tokens = (sum(map(len, shards)) for shards in (its.train, its.val))
     print(f"data: {args.data}, {tokens:,} tokens, and {val_tokens:,} for validation")

@@ -173,7 +173,7 @@ def main(argv=None):
     if to_file:
         HS = config.C // config.NH
         turns = None if args.version else turns_of(0, config.maxT, HS, np.float32)
-        llama_files.write_weights(target, flat, config, turns)
+        llama_files.write_weights(target, flat, config, turns=turns)
     else:
         write_folder(target, flat, config)
     print(f"wrote {target}: {len(flat):,} parameters, {config}")

@@ -16,6 +16,7 @@ from pathlib import Path
 import train_gpt2 as gpt2
 from tools import encoding, formats
 from tools.console import UserError
+from tools.prepare import check_vocabulary
 from train_gpt2 import MATRIX, PROJECTION, SCALE
 from variants.model import model_with
 
@@ -75,10 +76,13 @@ def read_header(path):
     return version, start, config if is_possible(config) else None
 
 
-def header_to_replace(path, *_):
-    """Return the header of a file that is to be replaced. UserError if it is of another kind."""
-    formats.check_kind(path, MAGIC, f"--out {path}")
-    return read_header(path)
+def check_files(args):
+    """Raise UserError if data or --out of a run are wrong; print what weights will be replaced."""
+    check_vocabulary(args.data, args.init)
+    if not args.no_save:
+        formats.check_writable(args.out, MAGIC, "--out")
+        if os.path.exists(args.out):
+            print("to replace:", args.out, read_header(args.out)[2])
 
 
 def is_weights(path):
@@ -113,12 +117,12 @@ def load_weights(path):
     return np.concatenate([parts[name] for name in sizes]), config
 
 
-def write_weights(path, flat, config, turns=None):
+def write_weights(path, flat, config, digest=0, turns=None):
     """
     Write all parameters, a flat float32 vector, as a weight file of version 1. Raises UserError.
 
     With turns (2, maxT, HS / 2), the cosines and sines of the positions: of version 0, which has
-    them, too.
+    them, too. There is no place for a digest of the vocabulary.
     """
     *sizes, V, maxT, tied = config
     with formats.replacing(path) as f:

@@ -271,9 +271,7 @@ def named_config(name, V, maxT, kv_heads=0, tied=True):
 
 LLAMA = {"gpt2_forward": llama_forward, "gpt2_backward": llama_backward}
 LLAMA |= {name: getattr(llama_files, name) for name in ("TENSORS", "DECAYING", "tensor_shapes")}
-LLAMA |= {name: getattr(llama_files, name) for name in ("load_weights", "write_weights")}
-# of a file that --out would replace, the lesson shows a part of its header
-LLAMA |= {"read_header": llama_files.header_to_replace, "GPT2Config": lambda config: config}
+LLAMA |= {"load_weights": llama_files.load_weights, "write_weights": llama_files.write_weights}
 
 
 def main(argv=None):
@@ -288,6 +286,7 @@ def main(argv=None):
     add("--kv-heads", type=bounded(int, 0, 10**6), metavar="N", default=0, help=text)
     add("--untied", action="store_true", help="give the head a matrix of its own, as Llama 2 has")
     args = parser.parse_args(argv)
+    llama_files.check_files(args)
     config_of = functools.partial(named_config, kv_heads=args.kv_heads, tied=not args.untied)
     model_with(**LLAMA, named_config=config_of).main(args)
 
