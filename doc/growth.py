@@ -41,16 +41,16 @@ def main():
         runs.sort(key=lambda run: run[0][axis])
         x = [about[axis] for about, _ in runs]
         for name, style in (OURS, "o-"), (PRODUCTS, "s--"):
-            y = [medians[name]["step"] for _, medians in runs]
+            y = [medians[name]["step"] / 1000 for _, medians in runs]
             time.plot(x, y, style, label=name, markersize=4)
-            for place, ms in zip(x, y, strict=True):
-                print(f"{place:8,.0f} {axis}: {name} {ms:,.0f} ms")
+            for place, seconds in zip(x, y, strict=True):
+                print(f"{place:8,.0f} {axis}: {name} {seconds:.2f} s")
         memory.plot(x, [medians[OURS]["GB"] for _, medians in runs], "o-", markersize=4)
-        time.loglog()
-        memory.set_xscale("log")
-        memory.set_ylim(bottom=0)
+        time.set_ylim(0)
+        memory.set_ylim(0)
+        memory.set_xlim(0)
         memory.set_xlabel(axis + (", of d12" if axis == TOKENS else ", 256 tokens in a step"))
-    panels[0, 0].set_ylabel("ms a step")
+    panels[0, 0].set_ylabel("seconds a step")
     panels[1, 0].set_ylabel("GB at the peak")
     panels[0, 0].legend()
     figure.suptitle(found[0][0]["machine"].split(";")[0], fontsize=10)
