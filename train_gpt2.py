@@ -637,13 +637,13 @@ def main(args):
 
 
 if __name__ == "__main__":
-    tool = HERE / "tools" / "prepare.py"  # makes what is missing, tells what else is wrong
-    if tool.exists():
-        made = run([sys.executable, tool, *sys.argv[1:]], stdout=PIPE, text=True)
-        sys.argv += sys.exit(made.returncode) if made.returncode else made.stdout.splitlines()
-    args = make_parser().parse_args()
-    args.init, args.data = args.init or str(WEIGHTS_FILE), args.data or str(SHAKESPEARE)
     try:
+        tool = HERE / "tools" / "prepare.py"  # makes what is missing, tells what else is wrong
+        if tool.exists():
+            made = run([sys.executable, tool, *sys.argv[1:]], stdout=PIPE, text=True)
+            sys.argv += sys.exit(made.returncode) if made.returncode else made.stdout.splitlines()
+        args = make_parser().parse_args()
+        args.init, args.data = args.init or str(WEIGHTS_FILE), args.data or str(SHAKESPEARE)
         main(args)
     except OSError as error:
         sys.exit(f"train_gpt2.py: {error}")

@@ -64,7 +64,7 @@ BASE = {  # flags that each program gets first, so that a row has only those tha
     "test_gpt2.py": "--weights small.bin --state state.bin",
     "tools/evaluate.py": "--weights w.bin",
     "tools/benchmark.py": "--model d1 --batch-size 1 --seq-len 8 --runs 1",
-    "variants/train_llama.py": "--init llama.bin --data data/x --seq-len 16 --steps 3",
+    "variants/train_llama.py": "--init llama.bin --data data/x --seq-len 16 --steps 3 --out l.bin",
 }
 
 
@@ -330,13 +330,11 @@ FILES = [
     (f"{LESSON} --init d1 --lr 1e20", "", "step [12]: loss .*; try a lower --lr"),
     (f"{TRAIN} --init d1 --lr 300", "", r"step [12]: loss \d.*, where guessing has 2.56; .* --lr"),
     *(
-        (f"{LESSON} --init d1 --lr 1e20 {x}", "", "loss is not finite, .* not saved; .* --lr")
+        (f"{LESSON} --init d1 --lr 1e20 {x}", "", "val loss nan, .* not saved; .* --lr")
         for x in ("--steps 1", "--sample-every 1")
     ),
-    *(
-        (f"{LESSON} --out out/w.bin", f"out: {how}", "--out out/w.bin: can't be written; give")
-        for how in ("closed", "missing")
-    ),
+    (f"{LESSON} --out out/w.bin", "out: closed", "Permission denied: .out/w.bin.part"),
+    (f"{LESSON} --out out/w.bin", "out: missing", "--out out/w.bin: there is no such folder; make"),
     # Strings and their reverse
     (f"{REVERSE} --check w.bin", "", "reverse_val.bin: has no strings held out; `python pr"),
     (f"{REVERSE} --check w.bin --name x", "", "x_val.bin: has no strings held out; `pyth"),
@@ -347,7 +345,7 @@ FILES = [
         (LLAMA, f"llama.bin: {how}", "llama.bin: (has [0-9,]+ bytes, )?.*not a weight file of lla")
         for how in ("longer", "field 3 0", "field 4 5", "field 5 3", "field 6 0", "field 7 -1")
     ),
-    (LLAMA, f"llama.bin: {NAN_OF_LLAMA}", "step 0: loss nan, .*; try a lower --lr"),
+    (LLAMA, f"llama.bin: {NAN_OF_LLAMA}", "val loss nan, .* not saved; try a lower --lr"),
     (SAMPLE, f"llama.bin: {NAN_OF_LLAMA}", "llama.bin: its weights are not all finite; go back"),
     (SAMPLE, "llama.bin: longer", "llama.bin: has [0-9,]+ bytes, its header means"),
     (f"{LLAMA} --init d2 --kv-heads 3", "", "--kv-heads 3: does not divide the 2"),
@@ -512,7 +510,8 @@ FILES = [
     (f"{TRAIN} --save x.bin --log x.bin", "", "--log x.bin: is the file of --save, too; give"),
     (f"{TRAIN} --save x.bin --log x_best.bin", "", "--log .*: is the file of --save's best, too; "),
     # and is a file of another kind, maybe one that is read
-    *((f"{LESSON} --out {x}", "", f"{x}: {OTHER_KIND}") for x in (X_TRAIN, X_TOKENIZER, "log.csv")),
+    *((f"{LESSON} --out {x}", "", f"{x}: there is a file of another kind, which is not repl")
+      for x in (X_TRAIN, X_TOKENIZER, "log.csv")),
     *(
         (f"{program} {file}", "", f"{flag} {file}: {REPLACED}")
         for program, flag, files in (
@@ -729,6 +728,8 @@ def run_here(command, as_nobody):
     try:
         signal.alarm(SECONDS)
         if as_nobody and os.geteuid() == 0:
+            # who may not be allowed to start this Python: so without tools/prepare.py
+            subprocess.run = lambda *_, **__: subprocess.CompletedProcess([], 0, "")
             os.setgroups([])
             os.setresgid(NOBODY, NOBODY, NOBODY)
             os.setresuid(NOBODY, NOBODY, NOBODY)

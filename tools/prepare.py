@@ -105,7 +105,7 @@ def main():
         raise UserError(f"NumPy {version} is too old: python -m pip install -U numpy")
     if {"-h", "--help"} & set(sys.argv):  # train_gpt2.py will show its own
         return
-    args, _ = gpt2.make_parser().parse_known_args()
+    args = gpt2.make_parser().parse_args()
     data = data_of(args.data)
     check_names(data, args.init)
     if not args.no_save:
