@@ -222,6 +222,14 @@ def test_a_weight_that_is_not_finite_is_not_saved(train, tmp_path, monkeypatch, 
     assert not (tmp_path / "out.bin").exists()
 
 
+def test_a_validation_that_is_not_finite_ends_the_run(train, tmp_path, monkeypatch):
+    """In whichever batch: here, not in the first."""
+    monkeypatch.setattr(gpt2, "evaluate", lambda *args: 1.0 if args[-1] == 1 else math.inf)
+    with pytest.raises(SystemExit, match="val loss inf, so the weights are not saved"):
+        train("--steps 1 --val-every 1")
+    assert not (tmp_path / "out.bin").exists()
+
+
 def test_no_save(train, tmp_path):
     there = sorted(tmp_path.iterdir())
     with pytest.raises(SystemExit, match="no file of this name"):  # the fixture looks for it

@@ -556,8 +556,8 @@ MUTANTS = r"""
 + loss = evaluate(params, config, train, B  # validates on what it trains on
 - pairs = (get_batch(tokens, i, B, T)
 + pairs = (get_batch(tokens, 0, B, T)  # validation on the first batch alone
-- if args.val_every and (last or step % args.val_every == 0)
-+ if args.val_every and step % args.val_every == 0  # no validation after the last step
+- validate = args.val_every and (last or step % args.val_every == 0)
++ validate = args.val_every and step % args.val_every == 0  # no validation after the last step
 - math.inf, (len(tokens) - 1) // (B * T)
 + math.inf, (len(tokens) - 1) // (B * T) - 1  # all batches of a validation but one
 + math.inf, len(tokens) // (B * T)  # the first batch once more
@@ -576,7 +576,7 @@ MUTANTS = r"""
 - (loss < 10 * math.log(V) and norm < math.inf)
 + loss < 10 * math.log(V)  # a gradient that is not finite goes on
 ? test_loop.py -k a_weight
-- math.isfinite(evaluate(params, config, val, B, T, 1))
+- math.isfinite(val_loss)
 + math.isfinite(loss)  # the loss before the last step has to be finite
 ? test_loop.py -k test_samples
 - default_rng((args.seed, step))
@@ -601,8 +601,8 @@ MUTANTS = r"""
 
 == prepare
 ? test_train.py -k offline_fallback
-- sys.argv += sys.exit(1) if
-+ _ = sys.exit(1) if  # what it prints is lost
+- sys.argv += sys.exit(made
++ _ = sys.exit(made  # what it prints is lost
 @ tools/prepare.py
 ? test_train.py -k what_is_missing
 - if data is None and not

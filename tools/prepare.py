@@ -110,7 +110,6 @@ def main():
     check_names(data, args.init)
     if not args.no_save:
         formats.check_writable(args.out, gpt2.WEIGHTS_MAGIC, "--out")
-        tell_what_is_replaced(args.out)
     check_vocabulary(data or SHAKESPEARE, args.init or WEIGHTS_FILE)
     flags, has = missing_flags(data, args.init), {word.split("=")[0] for word in sys.argv}
     for flag, value in zip(flags[::2], flags[1::2], strict=True):
@@ -118,7 +117,10 @@ def main():
             print(flag, value, sep="\n")
     if data != args.data:
         print("--data", data, sep="\n")
+    if not args.no_save:
+        tell_what_is_replaced(args.out)
 
 
 if __name__ == "__main__":
+    sys.argv[0] = "train_gpt2.py"  # what it says is an answer to that command
     run_program(main)
