@@ -100,9 +100,6 @@ def tell_what_is_replaced(path):
 
 
 def main():
-    if not hasattr(gpt2.np, "vecdot"):
-        version = gpt2.np.__version__
-        raise UserError(f"NumPy {version} is too old: python -m pip install -U numpy")
     if {"-h", "--help"} & set(sys.argv):  # train_gpt2.py will show its own
         return
     args = gpt2.make_parser().parse_args()
