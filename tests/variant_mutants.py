@@ -591,6 +591,4 @@ MUTANTS = r"""
 + VOCABULARY, EQUALS, splits)  # = is end-of-text
 - 64 --seq-len 34
 + 64 --seq-len 33  # sequences that are no documents
-- --init d2 --steps 800
-+ --init d1 --steps 800  # another model than the guide's
 """
