@@ -729,6 +729,10 @@ the pair that occurs least is taken
 
 == encode
 
+nothing is merged: the bytes come back as they were
+- word = merged
++ pass
+
 pairs are merged from right to left, where they should be from left to right
 - for token in word:
 + for token in word[::-1]:

@@ -908,6 +908,8 @@ LEARNERS = r"""
 5           word = word[:i] + [256 + merges.index(tuple(word[i : i + 2]))] + word[i + 2 :]
 6           places = [i for i in range(len(word) - 1) if tuple(word[i : i + 2]) in merges]
 7       pass
+| tokens: nothing is merged
+7       pass
 | tokens: only bytes are merged
 4           found = word[i : i + 2] == list(pair) and max(pair) < 256
 | tokens: (b, a) is merged
