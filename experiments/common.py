@@ -34,6 +34,23 @@ def load(name):
     return train, val, V
 
 
+def config_of(tokens, B, T, V, L, NH, C):
+    """Return a config. Raises UserError if there is no such model, or no batch for it."""
+    if NH < 1 or C % NH:
+        raise UserError(f"{C} channels can't be shared by {NH} heads; give others")
+    if B * T >= len(tokens):
+        raise UserError(f"a batch of {B} times {T} is more than the {len(tokens):,} tokens; fewer")
+    return gpt2.GPT2Config(T, V, L, NH, C)
+
+
+def number(text):
+    """Return the number that a text is. Raises UserError."""
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"{text!r} is not a number; --help shows some") from None
+
+
 def fresh(config, seed):
     """Return the lesson's random weights by name."""
     return gpt2.named_views(gpt2.init_weights(config, seed), config)
@@ -95,6 +112,17 @@ def experiment(about, settings, measure, draw):
     run_program(lambda: main(about, settings, measure, draw))
 
 
+def read_record(path, settings):
+    """Return what an experiment with these settings has written. Raises UserError."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["settings"].keys() == settings.keys():
+            return record
+    except (ValueError, TypeError, KeyError, AttributeError):
+        pass
+    raise UserError(f"--show {path}: not a file that this program has written; give its .json")
+
+
 def main(about, settings, measure, draw):
     name = Path(sys.argv[0]).stem
     parser = Parser(description=about.strip().split("\n\n")[0])
@@ -105,7 +133,8 @@ def main(about, settings, measure, draw):
     for key, value in settings.items():
         many = {"nargs": "+"} if isinstance(value, tuple) else {}
         kind = type(value[0] if many else value)
-        kind = bounded(int, 0 if key in ("seed", "warmup") else 1) if kind is int else kind
+        if kind in (int, float):
+            kind = bounded(kind, 0 if kind is float or key in ("seed", "warmup") else 1)
         how = {"type": kind, "default": value, **many}
         text = " ".join(map(str, value)) if many else value
         parser.add_argument(f"--{key.replace('_', '-')}", help=f"(default: {text})", **how)
@@ -114,7 +143,7 @@ def main(about, settings, measure, draw):
     args.out.mkdir(parents=True, exist_ok=True)
     written = [args.out / f"{name}.png"]
     if args.show:
-        record = json.loads(args.show.read_text(encoding="utf-8"))
+        record = read_record(args.show, settings)
     else:
         settings, began = {key: getattr(args, key) for key in settings}, time.perf_counter()
         record = {

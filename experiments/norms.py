@@ -62,7 +62,7 @@ def initial(config, scale, seed):
     params, (std, *divided) = common.fresh(config, seed), scale.split("/")
     for name in set(gpt2.IN_BLOCKS) & set(gpt2.DECAYING):
         undo = gpt2.TENSORS[name][1] == gpt2.PROJECTION and not divided  # by the lesson
-        params[name] *= float(std) / 0.02 * (math.sqrt(2 * config.L) if undo else 1)
+        params[name] *= common.number(std) / 0.02 * (math.sqrt(2 * config.L) if undo else 1)
     return params
 
 
@@ -90,7 +90,8 @@ def by_depth(model, params, config, x, y):
 
 def measure(data, L, NH, C, B, T, steps, lr, scales, seed):
     tokens, _, V = common.load(data)
-    config, runs, batch = gpt2.GPT2Config(T, V, L, NH, C), [], gpt2.get_batch(tokens, 0, B, T)
+    config, runs = common.config_of(tokens, B, T, V, L, NH, C), []
+    batch = gpt2.get_batch(tokens, 0, B, T)
     for scale, (norm, model) in itertools.product(scales, MODELS.items()):
         params = initial(config, scale, seed)
         start = by_depth(model, params, config, *batch)
@@ -98,8 +99,7 @@ def measure(data, L, NH, C, B, T, steps, lr, scales, seed):
         losses = [round(loss, 4) for loss, _ in run]
         end = by_depth(model, params, config, *batch)
         runs.append({"norm": norm, "scale": scale, "start": start, "losses": losses, "end": end})
-        alike = f"rows alike {end[FIGURES[3]][-1]:.2f}"
-        print(f"{norm}-norm, {scale}: loss {np.mean(losses[-20:]):.3f}, {alike}", flush=True)
+        print(f"{norm}-norm, {scale}: loss {np.mean(losses[-20:]):.3f}", flush=True)
     return {"runs": runs}
 
 

@@ -14,7 +14,6 @@ if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 import math
 
-import train_gpt2 as gpt2
 from experiments import common
 
 import numpy as np
@@ -36,7 +35,7 @@ def measure(data, L, NH, C, B, T, steps, warmup, clip, seed, rates):
     tokens, _, V = common.load(data)
     counts = np.bincount(tokens)
     p = counts[counts > 0] / len(tokens)
-    config, runs = gpt2.GPT2Config(T, V, L, NH, C), []
+    config, runs = common.config_of(tokens, B, T, V, L, NH, C), []
     ways = {"nothing": {}, "warm-up": {"warmup": warmup}, "clipping": {"clip": clip}}
     ways["both"] = ways["warm-up"] | ways["clipping"]
     print("rate    ", *(f"{way:>9}" for way in ways))

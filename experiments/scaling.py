@@ -13,6 +13,7 @@ if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 import train_gpt2 as gpt2
 from experiments import common
+from tools.console import UserError
 
 import numpy as np
 
@@ -42,10 +43,12 @@ def line(x, loss, at, floor=0.0):
 
 
 def measure(L, C, HS, B, T, steps, warmup, lr, val_batches, seed, data):
+    if len(L) != len(C):
+        raise UserError("--L and --C must have as many numbers, one of each for a model")
     train, val, V = common.load(data)
     at, runs = {steps >> i for i in range(POINTS)}, []
     for layers, channels in zip(L, C, strict=True):
-        config = gpt2.GPT2Config(T, V, layers, channels // HS, channels)
+        config = common.config_of(train, B, T, V, layers, channels // HS, channels)
         params = common.fresh(config, seed)
         rate = {"lr": lr, "warmup": warmup, "clip": 1.0}
         tokens, losses = [], []

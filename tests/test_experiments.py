@@ -67,12 +67,17 @@ def test_the_files_of_an_experiment(name, monkeypatch):
 
 
 def test_mistakes(tmp_path):
+    letters = add_data(tmp_path) / "data" / "letters"
     for size, words in ("4y64", "as in 4x64"), ("2x8 --NH 3", "C a multiple of NH"):
         flags = f"--roof 8 --out {tmp_path} --sizes {size}".split()
         failed(run(PROJECT, "experiments/flops.py", *flags, timeout=300), words)
     for flags, words, status in (
         (["--data", tmp_path / "none", "--out", tmp_path], ["none_train.bin", "prepro_text.py"], 1),
         (["--show", tmp_path / "none.json", "--out", tmp_path], ["none.json"], 1),
+        (["--show", FOLDER / "rates.json", "--out", tmp_path], ["rates.json"], 1),
+        (["--NH", "5", "--data", letters, "--out", tmp_path], ["64 channels", "5 heads"], 1),
+        (["--T", "5000", "--data", letters, "--out", tmp_path], ["8 times 5000"], 1),
+        (["--scales", "wide", "--data", letters, "--out", tmp_path], ["'wide'"], 1),
         (["--steps", "few"], ["--steps"], 2),
         (["--steps", "0"], ["0 is not a number from 1"], 2),
     ):
