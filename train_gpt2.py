@@ -40,7 +40,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from subprocess import PIPE, run
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of NumPy's BLAS: many calls run at once
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's BLAS: matmul has threads of its own
 import numpy as np  # noqa: E402
 
 
@@ -125,7 +125,7 @@ def linear_backward(dout, cache, dw, db):
 # Attention: a token's row qkv has a query for each head, then the keys, then the values, of HS
 # numbers each. Its out has for each head a mean of the values of all tokens up to it: the better
 # its query matches a key, the more that value weighs (Vaswani et al. 2017, 3.2; doc/attention.md)
-TILE = 128  # queries in a call of attend; later keys are left out: 0.7 of the time at T = 1024
+TILE = 128  # queries in a call of attend, without later keys: 0.7 times as long at T = 1024
 
 
 def softmax(x):
@@ -375,7 +375,7 @@ def init_weights(config, seed=1337):
 # ----------------------------------------------------------------------------
 # AdamW: a parameter moves by -lr * m_hat / sqrt(v_hat). m_hat is a weighted mean of its gradients,
 # v_hat of their squares: the root is a gradient's usual size (Kingma & Ba 2015). Weight decay makes
-# p smaller (Loshchilov & Hutter 2019; doc/adamw.md). Then learning rate, norm (doc/schedule.md)
+# p smaller (Loshchilov & Hutter 2019; doc/adamw.md). Below it: rate and norm (doc/schedule.md)
 @by_rows
 def adamw(p, g, m, v, *, step, lr, beta1, beta2, eps, weight_decay):
     """Update p, with its gradient g, and its m and v (0 before step 1) in place. All are 1-D."""
@@ -601,10 +601,10 @@ def main(args):
     grads, m, v = (named_views(np.zeros_like(flat), config) for _ in range(3))
     with contextlib.suppress(KeyboardInterrupt):  # after Ctrl-C, what it has learned is saved
         for step in range(args.steps + 1):
-            last = step == args.steps
+            last = step == args.steps  # it trains no more: validation, a sample
             validate = args.val_every and (last or step % args.val_every == 0)
             sample = args.sample_every and step and (last or step % args.sample_every == 0)
-            if last or validate or sample:
+            if last or validate or sample:  # saving and sampling, too, take a model that works
                 val_loss = evaluate(params, config, val, B, T, args.val_batches if validate else 1)
                 if not math.isfinite(val_loss):
                     sys.exit(f"val loss {val_loss}, so the weights are not saved; try a lower --lr")
@@ -629,8 +629,7 @@ def main(args):
             speed = f"took {ms:f} ms, {B * T / ms * 1000:.0f} tokens/s"
             print(f"step {step}: train loss {loss:f} ({speed})", flush=True)
     if not args.no_save:
-        digest = np.fromfile(f"{data}_train.bin", "<i8", 6)[5]  # by which sample_gpt2.py finds it
-        write_weights(args.out, flat, config, digest)
+        write_weights(args.out, flat, config, np.fromfile(f"{data}_train.bin", "<i8", 6)[5])
         print(f"wrote {args.out}; to go on from it, with a new AdamW:")
         print(f"    python {' '.join(sys.argv)} --init {args.out}")
         print(f"text from it: python sample_gpt2.py --weights {args.out} --tokenizer {tokenizer}")
@@ -641,7 +640,9 @@ if __name__ == "__main__":
         tool = HERE / "tools" / "prepare.py"  # makes what is missing, tells what else is wrong
         if tool.exists():
             made = run([sys.executable, tool, *sys.argv[1:]], stdout=PIPE, text=True)
-            sys.argv += sys.exit(made.returncode) if made.returncode else made.stdout.splitlines()
+            if made.returncode:
+                sys.exit(made.returncode)
+            sys.argv += made.stdout.splitlines()  # flags, a word a line
         args = make_parser().parse_args()
         args.init, args.data = args.init or str(WEIGHTS_FILE), args.data or str(SHAKESPEARE)
         main(args)

@@ -334,6 +334,7 @@ FILES = [
         for x in ("--steps 1", "--sample-every 1")
     ),
     (f"{LESSON} --out out/w.bin", "out: closed", "Permission denied: .out/w.bin.part"),
+    *((f"{LESSON} --{x} -1", "", f"--{x} -1.*: below 0; give") for x in ("steps", "seed")),
     (f"{LESSON} --out out/w.bin", "out: missing", "--out out/w.bin: there is no such folder; make"),
     # Strings and their reverse
     (f"{REVERSE} --check w.bin", "", "reverse_val.bin: has no strings held out; `python pr"),

@@ -587,8 +587,8 @@ MUTANTS = r"""
 - "tiny_shakespeare", 64
 + "tiny_shakespeare", 63  # samples of 63 tokens
 ? test_loop.py -k no_save
-- if not args.no_save:$        digest
-+ if True:$        digest  # saves in spite of --no-save
+- if not args.no_save:$        write
++ if True:$        write  # saves in spite of --no-save
 
 == defaults
 ? test_loop.py -k defaults

@@ -103,6 +103,8 @@ def main():
     if {"-h", "--help"} & set(sys.argv):  # train_gpt2.py will show its own
         return
     args = gpt2.make_parser().parse_args()
+    if args.steps < 0 or args.seed < 0:
+        raise UserError(f"--steps {args.steps} or --seed {args.seed}: below 0; give another")
     data = data_of(args.data)
     check_names(data, args.init)
     if not args.no_save:
