@@ -17,7 +17,6 @@ import importlib
 import os
 import signal
 import sys
-from codecs import getincrementaldecoder
 from pathlib import Path
 
 import train_gpt2 as gpt2
@@ -31,6 +30,7 @@ from tools.console import (
     one_line,
     print_error,
     run_program,
+    text_decoder,
     with_escapes,
 )
 
@@ -63,7 +63,7 @@ def decode(data):
         return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeError as error:
         hint = "save it as UTF-8 (iconv, or an editor, does that)"
-        raise UserError(f"--prompt: not UTF-8 text ({error.reason}); {hint}") from error
+        raise UserError(f"--prompt: {encoding.place_of(error)}; {hint}") from error
 
 
 class Text:
@@ -71,7 +71,7 @@ class Text:
 
     def __init__(self, prompt, vocabulary, end_of_text, stop=""):
         self.vocabulary, self.end_of_text, self.stop = vocabulary, end_of_text, stop
-        self.decoder = getincrementaldecoder("utf-8")("replace")
+        self.decoder = text_decoder()
         self.shown, self.ended, self.held, self.tokens = prompt, False, "", []
 
     def add(self, token):

@@ -484,6 +484,13 @@ def test_a_pipe_is_read_once(piped, text_file):
     assert text_of(token_files.DATA / "text") == TEXT  # a pipe's own name says nothing
 
 
+def test_where_a_byte_is_that_is_not_utf8(tmp_path):
+    (tmp_path / "x").write_bytes("ä\n".encode() * 2**20 + b"\xc3\xa9b\xe9f\n")
+    where = r"x: not UTF-8 text \(line 1048577, byte 4: 0xe9, invalid continuation byte\); save it"
+    with pytest.raises(UserError, match=where):
+        prepro_text.main([str(tmp_path / "x"), "--bytes"])
+
+
 def test_a_text_of_too_few_tokens(tmp_path):
     (tmp_path / "x").write_text("ab")
     with pytest.raises(UserError, match="has 3 tokens, .*; it takes 4,"):

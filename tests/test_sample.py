@@ -8,6 +8,7 @@ import io
 import itertools
 import json
 import math
+import os
 import re
 import signal
 import subprocess
@@ -82,6 +83,21 @@ def expected(start, count, seed=1337, i=0, vocabulary=BYTES, **how):
 
 # ----------------------------------------------------------------------------
 # Text
+
+
+def test_a_pipe_gets_the_bytes_as_they_are(tmp_path):
+    """Also where Python would write in an encoding that lacks letters, and what is not UTF-8."""
+    flat, config = model(BYTES)
+    pick = picker([np.random.default_rng((1337, 0))])
+    start = np.array([[*"ȧ".encode()]])
+    tokens = sampling.generate(gpt2.named_views(flat, config), config, start, pick)
+    text = "ȧ".encode() + bytes(token for [token] in itertools.islice(tokens, 20))
+    assert b"\xef\xbf\xbd" in text.decode("utf-8", "replace").encode()
+    files = [write(tmp_path), "--tokenizer", tmp_path / "own_tokenizer.bin"]
+    command = [sys.executable, PROJECT / "sample_gpt2.py", *files, "--prompt", "-", "--tokens=20"]
+    env = os.environ | {"PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run(command, input="ȧ".encode(), capture_output=True, env=env)
+    assert done.stdout == text + b"\n"
 
 
 @pytest.mark.parametrize("count", [0, 1, 8, 3 * MAX_T])  # the last: past what the model sees

@@ -3,6 +3,7 @@ The edge between a program and its user: flags, errors in one line, Ctrl-C.
 """
 
 import argparse
+import codecs
 import contextlib
 import errno
 import io
@@ -40,6 +41,12 @@ def one_line(text):
     return " ".join(str(text).split())
 
 
+def text_decoder():
+    """Return a decoder for the bytes of tokens: what is not UTF-8 is shown, or kept in a pipe."""
+    kept = sys.stdout.errors == "surrogateescape"  # as run_program() sets it
+    return codecs.getincrementaldecoder("utf-8")("surrogateescape" if kept else "replace")
+
+
 def print_error(text):
     """Print a message on standard error."""
     print(text, file=sys.stderr)
@@ -62,8 +69,8 @@ def run_program(main):
     sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in streams)
     if isinstance(sys.stdout, io.TextIOWrapper):  # not so in a notebook
         sys.stdout.reconfigure(errors="replace", line_buffering=True)  # a terminal may lack letters
-        if not sys.stdout.isatty():
-            sys.stdout.reconfigure(encoding="utf-8", errors="replace")
+        if not sys.stdout.isatty():  # a pipe or a file gets a sample's bytes as they are
+            sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
     warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's, of numbers that training stops at
     numpy = sys.modules.get("numpy")  # only if it is there: which import comes first matters
     if numpy and numpy.__version__.startswith("1."):

@@ -126,6 +126,26 @@ def encoder(vocabulary, end_of_text, whose):
 # Text files
 
 
+def place_of(error, line=1):
+    """Return in words what a UnicodeDecodeError met, and where: the line, and the byte in it."""
+    data, start = error.object, error.start
+    line += data.count(b"\n", 0, start)
+    at = start - data.rfind(b"\n", 0, start)
+    return f"not UTF-8 text (line {line}, byte {at}: 0x{data[start]:02x}, {error.reason})"
+
+
+def place_in(path, error):
+    """Return place_of() an error that reading a file's text met, in a part of it."""
+    if os.path.isfile(path):  # a pipe can't be read once more
+        with open(path, "rb") as f:
+            for number, line in enumerate(f, 1):
+                try:
+                    line.decode()
+                except UnicodeDecodeError as found:
+                    return place_of(found, number)
+    return f"not UTF-8 text ({error.reason})"
+
+
 # Before a single space or newline between two words, GPT-2's encoding cuts text anyway.
 CUT = re.compile(r".*\S(?=[ \n]\S)", re.DOTALL)
 
@@ -192,7 +212,7 @@ def text_pieces(path, hint=None):
                     rest = rest[cut.end() :]
     except UnicodeDecodeError as error:
         hint = hint or "save it as UTF-8 (iconv, or an editor, does that)"
-        raise UserError(f"{path}: not UTF-8 text ({error.reason}); {hint}") from error
+        raise UserError(f"{path}: {place_in(path, error)}; {hint}") from error
     except OSError as error:
         hint = hint or "give the names of text files"
         raise UserError(f"{path}: {error.strerror}; {hint}") from error
