@@ -601,8 +601,8 @@ MUTANTS = r"""
 
 == prepare
 ? test_train.py -k offline_fallback
-- sys.argv += sys.exit(made
-+ _ = sys.exit(made  # what it prints is lost
+- sys.argv += made.stdout
++ _ = made.stdout  # what it prints is lost
 @ tools/prepare.py
 ? test_train.py -k what_is_missing
 - if data is None and not

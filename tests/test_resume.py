@@ -254,7 +254,7 @@ def test_ctrl_c_ends_the_lesson(project, tmp_path):
     out = tmp_path / "w.bin"
     flags = [*ENDLESS, "--lr", 1e-2, "--val-every", 10**7, "--out", out]
     status, text, err = interrupted(project, LESSON, *flags, at="step 30: train")
-    assert (status, err) == (0, "") and f"\nwrote {out}; to go on: " in text
+    assert (status, err) == (0, "") and f"\nwrote {out}; to go on " in text
     again = succeeded(long_run(project, *flags, "--init", out, "--steps", 0, "--no-save"))
     assert losses(again, "val")[0] < losses(text, "val")[0] - 0.5
 

@@ -100,8 +100,8 @@ def tell_what_is_replaced(path):
 
 
 def main():
-    if {"-h", "--help"} & set(sys.argv):  # train_gpt2.py will show its own
-        return
+    if {"-h", "--help"} & set(sys.argv):
+        sys.exit(0)  # train_gpt2.py will show its own
     args = gpt2.make_parser().parse_args()
     if args.steps < 0 or args.seed < 0:
         raise UserError(f"--steps {args.steps} or --seed {args.seed}: below 0; give another")

@@ -1,7 +1,7 @@
 """
 Attention without its matrix of weights, (T, T) for each head (Dao et al. 2022, FlashAttention).
 
-The lesson's attend keeps att for its backward pass: T * T numbers for each head, so that a text
+The lesson keeps att for its backward pass, about T * T / 2 numbers for each head, so that a text
 twice as long takes four times the memory. Here a tile of queries meets a tile of keys at a time.
 What a row of att divides by, the sum over all of its keys, is not known before the last tile; so
 numerator and denominator both grow tile by tile, and are divided in the end. Of each row one number
@@ -59,7 +59,7 @@ def attend(q, k, v):
             preatt = scores(q[tile], k[seen], j == i)
             more = np.maximum(most, preatt.max(-1, keepdims=True))  # (NH, B, t, 1)
             weights = np.exp(preatt - more)  # (NH, B, t, s), s being the keys of this tile
-            # What was added up so far had exp(preatt - most); it gets exp(preatt - more), too
+            # The sums so far are of exp(preatt - most); times shrink, of exp(preatt - more)
             shrink = np.exp(most - more)
             total = total * shrink + weights.sum(-1, keepdims=True)
             mixed = mixed * shrink + weights @ v[seen]

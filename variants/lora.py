@@ -36,7 +36,7 @@ from variants.model import model_with
 
 import numpy as np
 
-LINEAR = {"qkvw": 1, "attprojw": 1, "fcw": 1, "fcprojw": 4}  # can be adapted; of x: channels / C
+LINEAR = {"qkvw": 1, "attprojw": 1, "fcw": 1, "fcprojw": 4}  # adaptable; channels of their x, / C
 ADAMW = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}  # the lesson's
 
 # In the place of a weight: w (OC, C), frozen; A (R, C) and B (OC, R), learned; scale, a number

@@ -50,7 +50,7 @@ def head_used_up():
 
     def forward(x, wte, targets):
         """x (N, C), wte (V, C), targets (N,) -> loss, the mean of -log(probability of target)."""
-        give_back_memory()  # the blocks' caches that are gone: logits, a large array, go elsewhere
+        give_back_memory()  # what held the blocks' caches: logits are too large for its pieces
         loss, cache = gpt2.head_forward(x, wte, targets)
         return loss, [*cache]
 

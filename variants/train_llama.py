@@ -100,8 +100,8 @@ def linear_backward(dout, cache, dw):
 
 # ----------------------------------------------------------------------------
 # Rotary positions: channels 2i and 2i + 1 of a head are a point in the plane, which is turned about
-# 0 by t * ROTARY_BASE**(-2i / HS) for token t. Turning two points alike keeps their dot product, so
-# a turned query times a turned key depends only on how far apart they are (Su et al. 2021, 3.2.2)
+# 0 by t * ROTARY_BASE**(-2i / HS) for token t. Turning both points back by the key's angle keeps
+# their dot product: so of the two tokens' places only the distance counts (Su et al. 2021, 3.2.2)
 def turns_of(start, end, HS, dtype):
     """Return cos and sin of each pair's angle, for tokens start to end, (2, T, HS / 2)."""
     steps = ROTARY_BASE ** (-np.arange(0, HS, 2) / HS)  # (HS / 2,): a pair's angle at token 1
@@ -111,7 +111,7 @@ def turns_of(start, end, HS, dtype):
 
 @by_rows
 def rotate(x, *, turns, back=False):
-    """x (heads, B, T, HS), turns (2, T, HS / 2), an option: by_rows would cut it -> x, turned."""
+    """x (heads, B, T, HS), turns (2, T, HS / 2), by name, so not cut by by_rows -> x, turned."""
     cos, sin = turns[0], -turns[1] if back else turns[1]
     a, b = x[..., 0::2], x[..., 1::2]  # (heads, B, T, HS / 2) each
     pairs = np.stack([a * cos - b * sin, a * sin + b * cos], -1)  # (heads, B, T, HS / 2, 2)
@@ -142,8 +142,8 @@ def attention_forward(q, k, v, turns, config, past=None):
     """
     q (B*T, C), k and v (B*T, NKV * HS), turns (2, T, HS / 2) -> out (B*T, C).
 
-    To sample, past (2, NKV, B, S, HS) has turned keys, and values, of the tokens before these, and
-    place for theirs, S in all; then there is no cache. To train, past is None.
+    To train, past is None. To sample, past (2, NKV, B, S, HS) holds the keys, turned, and values of
+    all S tokens so far, once this has filled in the last T, those of q: then there is no cache.
     """
     B, group = len(q) // turns.shape[1], config.NH // config.NKV
     q, k, v = (to_heads(x, B, config.C // config.NH) for x in (q, k, v))
@@ -257,7 +257,7 @@ def llama_backward(dloss, cache, grads):
 
 
 # ----------------------------------------------------------------------------
-# The loop is the lesson's main(). model_with has it, and all it calls, find these names instead
+# The loop is the lesson's main(): in model_with's copy of it, and of all it calls, these names hold
 def named_config(name, V, maxT, kv_heads=0, tied=True):
     """Return the config of dN, as large as GPT-2's dN, or else None. Raises UserError."""
     if not (gpt2_config := gpt2.named_config(name, V, maxT)):
