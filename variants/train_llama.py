@@ -82,7 +82,7 @@ def embedding_forward(tokens, wte):
 
 
 def embedding_backward(dout, tokens, dwte):
-    """dout (B*T, C). Adds to dwte (V, C), which the head has filled, or which is zeros."""
+    """dout (B*T, C). Adds to dwte (V, C): the head's, or zeros if the head has its own matrix."""
     np.add.at(dwte, tokens.reshape(-1), dout)
 
 
@@ -100,8 +100,8 @@ def linear_backward(dout, cache, dw):
 
 # ----------------------------------------------------------------------------
 # Rotary positions: channels 2i and 2i + 1 of a head are a point in the plane, which is turned about
-# 0 by t * ROTARY_BASE**(-2i / HS) for token t. Turning both points back by the key's angle keeps
-# their dot product: so of the two tokens' places only the distance counts (Su et al. 2021, 3.2.2)
+# 0 by t * ROTARY_BASE**(-2i / HS) for token t. Turning a query's and key's point back by the key's
+# angle keeps their dot product: so only the tokens' distance counts (Su et al. 2021, 3.2.2)
 def turns_of(start, end, HS, dtype):
     """Return cos and sin of each pair's angle, for tokens start to end, (2, T, HS / 2)."""
     steps = ROTARY_BASE ** (-np.arange(0, HS, 2) / HS)  # (HS / 2,): a pair's angle at token 1
@@ -246,7 +246,7 @@ def llama_forward(params, config, tokens, targets):
 
 
 def llama_backward(dloss, cache, grads):
-    """dloss, a number. Fills grads with the gradient of dloss * loss. The cache is used up."""
+    """dloss, a number. Fills grads with dloss * loss's gradient. Overwrites the cache's probs."""
     embedding_cache, block_caches, lnf_cache, head_cache = cache
     grads["wte"][:] = 0  # untied, the head fills headw, and the embedding adds to these zeros
     dx = gpt2.head_backward(dloss, head_cache, grads.get("headw", grads["wte"]))
