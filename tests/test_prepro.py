@@ -658,7 +658,8 @@ def test_a_model_is_checked(tmp_path):
     assert tokenizer == (prepro_reverse.VOCABULARY, 27)
     before = [file.read_bytes() for file in files]
     succeeded(run(project, "prepro_reverse.py", "--name", "r"))  # the same are held out again
-    assert before == [file.read_bytes() for file in files]
+    same = before == [file.read_bytes() for file in files]
+    assert same  # a variable, for where CI is set pytest would show megabytes of difference
     command = re.search(r"to train on it: python train_gpt2.py (.*)\n", out)[1].split()
     few = "--steps", 1, "--val-batches", 1, "--out", "out.bin"
     for program in "train_gpt2.py", "variants/train_llama.py":
