@@ -361,7 +361,7 @@ FILES = [
     (f"{EVALUATE} --weights llama.bin --text text.txt --tokenizer data/x_tokenizer.bin",
      "text.txt: says x", "text.txt: this model's tokens lack 'x'; leave it out"),
     (f"{SAMPLE} --tokenizer none", "", f"none: {NOTHING}give another --tokenizer"),
-    (f"{SAMPLE} --tokenizer data/y_tokenizer.bin", "", "has 14 tokens, the weights know 13; give"),
+    (f"{SAMPLE} --tokenizer data/y_tokenizer.bin", "", "has 14 tokens, llama.bin knows 13; give"),
     (f"{CONVERT} llama.bin data", "", "data: has .*, which is of no export; give a new folder"),
     (f"{CONVERT} none x.bin", "", f"none: {NOTHING}{LLAMA_FILE}"),
     (f"{CONVERT} llama.bin none/x.bin", "", "none/x.bin: there is no such folder; make it first"),

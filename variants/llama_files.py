@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import train_gpt2 as gpt2
-from tools import encoding, formats
+from tools import checkpoints, encoding, formats
 from tools.console import UserError
 from tools.prepare import check_vocabulary
 from train_gpt2 import MATRIX, PROJECTION, SCALE
@@ -93,9 +93,7 @@ def is_weights(path):
 def load_weights(path):
     """Read a file, version 0 or 1 -> all parameters, a flat float32 vector; config. UserError."""
     if os.path.isdir(path):
-        hint = (
-            f"of Hugging Face's, `python variants/convert_llama.py {path} llama.bin` makes a file"
-        )
+        hint = f"`python variants/convert_llama.py {path} llama.bin` makes a file of Hugging Face's"
         raise UserError(f"{path}: there is no file of this name, but a folder; {hint}")
     if not os.path.isfile(path):  # a pipe would keep us waiting
         raise UserError(f"{path}: there is no file of this name; {HINT}")
@@ -182,9 +180,10 @@ def encode(text, tokens, scores, whose="--prompt"):
         found[best : best + 2] = [joint[best]]
 
 
-def open_tokenizer(path, V, whose):
+def open_tokenizer(path, weights, V, whose):
     """
-    Read a tokenizer, ours or llama2.c's -> vocabulary, end-of-text, text -> ids. UserError.
+    Read a tokenizer, ours or llama2.c's -> vocabulary, end-of-text, text -> ids. UserError, also if
+    it is not for the V tokens of the file of weights.
 
     The function from a text to its ids says whose text it is that has a letter which no token has.
     """
@@ -195,9 +194,7 @@ def open_tokenizer(path, V, whose):
         how = {"tokens": vocabulary, "scores": scores, "whose": whose}
         return vocabulary, BEGIN, partial(encode, **how)
     vocabulary, end = formats.load_tokenizer(path)
-    if len(vocabulary) != V:
-        what = f"{path}: has {len(vocabulary):,} tokens, the weights know {V:,}"
-        raise UserError(f"{what}; give the one that they were trained with, --tokenizer FILE")
+    checkpoints.check_tokenizer(path, vocabulary, weights, V)
     return vocabulary, end, encoding.encoder(vocabulary, end, whose)
 
 

@@ -47,7 +47,7 @@ def open_model(args, whose):
     path = args.tokenizer or checkpoints.own_tokenizer(args.weights)
     if not args.tokenizer and not path.exists():
         path = checkpoints.tokenizer_that_fits(args.weights, config.V)
-    found = llama_files.open_tokenizer(path, config.V, whose)
+    found = llama_files.open_tokenizer(path, args.weights, config.V, whose)
     params, about = llama_files.named_views(flat, config), f"{len(flat):,} parameters"
     about = f"{one_line(folder.name)}: {about}"
     return sampling.Model(params, config, *found, llama_forward, new_tokens_forward, about)
