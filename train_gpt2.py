@@ -417,9 +417,8 @@ def clip_gradients(grads, max_norm):
 
 
 # ----------------------------------------------------------------------------
-# Threads and chunks: NumPy computes a * b + c on one core, in two passes over memory. A chunk of
-# rows that fits a core's cache is still there in the second pass; and each core takes a share of
-# the chunks, because NumPy lets other threads run while it computes (doc/threads.md)
+# Threads and chunks: NumPy computes a * b + c on one core, in two passes over memory. Here, a core
+# takes a share of the rows, in chunks that are in its cache until the second (doc/threads.md)
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 with contextlib.suppress(OSError, ValueError), open("/sys/fs/cgroup/cpu.max", "rb") as f:
     CORES = min(CORES, math.ceil(np.divide(*map(int, f.read().split()))))  # a container's quota
@@ -428,18 +427,16 @@ POOL, CHUNK = ThreadPoolExecutor(THREADS), 2**17  # numbers of the largest array
 
 
 def in_chunks(f, arrays, options):
-    """Return f(*arrays, **options), computed some rows at a time, by all threads."""
+    """Return f(*arrays, **options), computed some rows at a time; first none, to see its shapes."""
     n, chunks = len(arrays[0]), math.ceil(max(a.size for a in arrays) / CHUNK)
     if n < 2 or chunks < 2:
         return f(*arrays, **options)
-    chunks += -chunks % THREADS  # rounded up, so that each thread gets as many
-    size = math.ceil(n / chunks)
+    size = math.ceil(n / (chunks + -chunks % THREADS))  # so that each thread gets as many chunks
 
     def results(rows):
         found = f(*(a[rows] for a in arrays), **options)
         return found if isinstance(found, tuple) else () if found is None else (found,)
 
-    # f is called with no rows, too, which tells the shapes and dtypes of its results
     outs = [np.empty((n, *out.shape[1:]), out.dtype) for out in results(slice(0))]
 
     def work(thread):
@@ -448,26 +445,29 @@ def in_chunks(f, arrays, options):
             for out, part in zip(outs, results(rows), strict=True):
                 out[rows] = part
 
-    list(POOL.map(work, range(THREADS)))  # list: waits for them, and raises what they raise
+    others = POOL.map(work, range(1, THREADS))  # starts them
+    work(0)  # a share for this thread, too: the others have to be woken, which takes time
+    list(others)  # waits for them, and raises what they raise
     return outs[0] if len(outs) == 1 else tuple(outs)
 
 
 def matmul(a, b, out=None):
     """a (m, k) @ b (k, n) -> out (m, n), cut along the longer side of out, a part for each core."""
     out = np.empty((len(a), b.shape[1]), a.dtype) if out is None else out
-    if len(a) > b.shape[1]:
-        parts = np.array_split(a, THREADS), [b] * THREADS, np.array_split(out, THREADS)
-    else:
-        parts = [a] * THREADS, np.array_split(b, THREADS, 1), np.array_split(out, THREADS, 1)
-    list(POOL.map(np.matmul, *parts))
+    if len(a) < b.shape[1]:
+        return matmul(b.T, a.T, out.T).T
+    (a_part, *a_parts), (part, *parts) = np.array_split(a, THREADS), np.array_split(out, THREADS)
+    others = POOL.map(np.matmul, a_parts, [b] * len(parts), parts)
+    np.matmul(a_part, b, part)
+    list(others)
     return out
 
 
 def keep_freed_memory():
-    """Have glibc's malloc keep pieces of up to 32 MiB: a step takes 0.92 times as long."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).mallopt(-3, 2**25)  # M_MMAP_THRESHOLD of malloc.h
-        ctypes.CDLL(None).mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+    """Have glibc's malloc keep what is freed for the next step, which takes 0.94 times as long."""
+    with contextlib.suppress(AttributeError, TypeError):  # another C library: a Mac's, Windows'
+        ctypes.CDLL(None).mallopt(-4, 0)  # M_MMAP_MAX of malloc.h: no array has its own mapping
+        ctypes.CDLL(None).mallopt(-1, -1)  # M_TRIM_THRESHOLD: nothing is given back
 
 
 # ----------------------------------------------------------------------------

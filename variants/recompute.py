@@ -12,9 +12,6 @@ once (doc/recompute.md).
 The contract of the layers is that of train_gpt2.py, and so are the letters.
 """
 
-import ctypes
-import sys
-
 import train_gpt2 as gpt2
 from train_gpt2 import matmul
 
@@ -39,18 +36,11 @@ def recomputing(block_forward, block_backward):
     return {"block_forward": forward, "block_backward": backward}
 
 
-def give_back_memory():
-    """Have glibc's malloc give the system what is free, which keep_freed_memory() had it keep."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).malloc_trim(0)
-
-
 def head_used_up():
     """Return the lesson's head, whose logits are gone when the blocks' backward passes begin."""
 
     def forward(x, wte, targets):
         """x (N, C), wte (V, C), targets (N,) -> loss, the mean of -log(probability of target)."""
-        give_back_memory()  # what held the blocks' caches: logits are too large for its pieces
         loss, cache = gpt2.head_forward(x, wte, targets)
         return loss, [*cache]
 
