@@ -40,7 +40,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from subprocess import PIPE, run
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's BLAS: matmul has threads of its own
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's BLAS gets one: ours are in matmul
 import numpy as np  # noqa: E402
 
 
@@ -59,7 +59,7 @@ def embedding_forward(tokens, wte, wpe):
 
 
 def embedding_backward(dout, tokens, dwte, dwpe):
-    """dout (B*T, C). Adds to dwte (V, C), which the head has filled; fills dwpe (maxT, C)."""
+    """dout (B*T, C). Adds to dwte (V, C), which head_backward has filled; fills dwpe (maxT, C)."""
     B, T = tokens.shape
     dout = dout.reshape(B, T, -1)
     np.add.at(dwte, tokens, dout)  # dwte[tokens] += dout would count a repeated token only once
@@ -125,11 +125,11 @@ def linear_backward(dout, cache, dw, db):
 # Attention: a token's row qkv has a query for each head, then the keys, then the values, of HS
 # numbers each. Its out has for each head a mean of the values of all tokens up to it: the better
 # its query matches a key, the more that value weighs (Vaswani et al. 2017, 3.2; doc/attention.md)
-TILE = 128  # queries in a call of attend, without later keys: 0.7 times as long at T = 1024
+TILE = 128  # queries at a time, with no key after the last: 0.7 times as long at T = 1024
 
 
 def softmax(x):
-    """x (..., S) -> weights of the same shape; each row is positive and sums to 1."""
+    """x (..., S) -> weights of the same shape; none is below 0, and a row sums to 1."""
     weights = np.exp(x - x.max(-1, keepdims=True))  # less the maximum: same result, no overflow
     return weights / weights.sum(-1, keepdims=True)
 
@@ -150,11 +150,11 @@ def attend_backward(dout, q, k, v, att):
     datt = dout @ v.mT  # (NH, B, t, S)
     dv = att.mT @ dout
     # A row has att_m = exp(preatt_m) / sum_i exp(preatt_i): one preatt_j changes every att_m, by
-    # d att_m / d preatt_j = att_m * ([m = j] - att_j), [m = j] being 1 or 0. Summed with datt_m:
+    # d att_m / d preatt_j = att_m * ([m = j] - att_j), [m = j] 1 or 0. Times datt_m, summed over m:
     # dpreatt_j = att_j * (datt_j - sum_m datt_m * att_m). Where masked, att_j = 0 makes it 0.
     dpreatt = att * (datt - (datt * att).sum(-1, keepdims=True))
-    dpreatt /= math.sqrt(q.shape[-1])  # preatt = q @ k.mT / sqrt(HS): now it is that of q @ k.mT
-    # With a = q and u = k.mT: dq = dy @ k, dk = du.mT = dy.mT @ q, dy being dpreatt.
+    dpreatt /= math.sqrt(q.shape[-1])  # now dy of y = q @ k.mT, as preatt = y / sqrt(HS)
+    # With a = q and u = k.mT: dq = dy @ k, dk = du.mT = dy.mT @ q.
     return dpreatt @ k, dpreatt.mT @ q, dv
 
 
@@ -375,7 +375,7 @@ def init_weights(config, seed=1337):
 # ----------------------------------------------------------------------------
 # AdamW: a parameter moves by -lr * m_hat / sqrt(v_hat). m_hat is a weighted mean of its gradients,
 # v_hat of their squares: the root is a gradient's usual size (Kingma & Ba 2015). Weight decay makes
-# p smaller (Loshchilov & Hutter 2019; doc/adamw.md). Below it: rate and norm (doc/schedule.md)
+# p smaller (Loshchilov & Hutter 2019; doc/adamw.md). Then: rate and clipping (doc/schedule.md)
 @by_rows
 def adamw(p, g, m, v, *, step, lr, beta1, beta2, eps, weight_decay):
     """Update p, with its gradient g, and its m and v (0 before step 1) in place. All are 1-D."""
@@ -383,7 +383,7 @@ def adamw(p, g, m, v, *, step, lr, beta1, beta2, eps, weight_decay):
     m += g  # so the gradient of i steps ago weighs beta1**i
     v *= beta2
     v += g * g
-    m_hat = m / ((1 - beta1**step) / (1 - beta1))  # the weights' sum is 1 + ... + beta1**(step - 1)
+    m_hat = m / ((1 - beta1**step) / (1 - beta1))  # the sum 1 + beta1 + ... + beta1**(step - 1)
     v_hat = v / ((1 - beta2**step) / (1 - beta2))
     if weight_decay:
         p *= 1 - lr * weight_decay
@@ -408,7 +408,7 @@ def learning_rate(step, steps, lr, warmup, min_lr_frac):
 
 def clip_gradients(grads, max_norm):
     """Scale grads to a norm of at most max_norm; return the norm before (Pascanu et al. 2013)."""
-    rows = [grad.reshape(-1, grad.shape[-1]) for grad in grads.values()]  # vecdot: a sum a row
+    rows = [grad.reshape(-1, grad.shape[-1]) for grad in grads.values()]  # vecdot: sums of squares
     norm = math.sqrt(sum(by_rows(np.vecdot)(x, x).sum(dtype=np.float64) for x in rows))
     if max_norm < norm < math.inf:  # scaling can't mend inf or nan
         for grad in grads.values():
@@ -417,21 +417,21 @@ def clip_gradients(grads, max_norm):
 
 
 # ----------------------------------------------------------------------------
-# Threads and chunks: NumPy computes a * b + c on one core, in two passes over memory. Here, a core
-# takes a share of the rows, in chunks that are in its cache until the second (doc/threads.md)
+# Threads and chunks: NumPy computes a * b + c on one core, in two passes over memory. Here all
+# cores compute (NumPy releases the GIL), each a chunk of rows that fits its cache (doc/threads.md)
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 with contextlib.suppress(OSError, ValueError), open("/sys/fs/cgroup/cpu.max", "rb") as f:
     CORES = min(CORES, math.ceil(np.divide(*map(int, f.read().split()))))  # a container's quota
-THREADS = int(os.environ.get("OMP_NUM_THREADS", CORES))  # which PyTorch obeys, too
-POOL, CHUNK = ThreadPoolExecutor(THREADS), 2**17  # numbers of the largest array in a chunk
+THREADS = int(os.environ.get("OMP_NUM_THREADS", CORES))  # PyTorch obeys it, too
+POOL, CHUNK = ThreadPoolExecutor(THREADS), 2**17  # CHUNK: numbers of its largest array
 
 
 def in_chunks(f, arrays, options):
-    """Return f(*arrays, **options), computed some rows at a time; first none, to see its shapes."""
+    """Return f(*arrays, **options), some rows at a time; f on no rows first, for the shapes."""
     n, chunks = len(arrays[0]), math.ceil(max(a.size for a in arrays) / CHUNK)
     if n < 2 or chunks < 2:
         return f(*arrays, **options)
-    size = math.ceil(n / (chunks + -chunks % THREADS))  # so that each thread gets as many chunks
+    size = math.ceil(n / (chunks + -chunks % THREADS))  # chunks rounded up to a multiple of THREADS
 
     def results(rows):
         found = f(*(a[rows] for a in arrays), **options)
@@ -446,16 +446,16 @@ def in_chunks(f, arrays, options):
                 out[rows] = part
 
     others = POOL.map(work, range(1, THREADS))  # starts them
-    work(0)  # a share for this thread, too: the others have to be woken, which takes time
+    work(0)  # this thread, awake already, works, too: waking the others takes time
     list(others)  # waits for them, and raises what they raise
     return outs[0] if len(outs) == 1 else tuple(outs)
 
 
 def matmul(a, b, out=None):
-    """a (m, k) @ b (k, n) -> out (m, n), cut along the longer side of out, a part for each core."""
+    """a (m, k) @ b (k, n) -> out (m, n), cut along out's longer side, a part for each thread."""
     out = np.empty((len(a), b.shape[1]), a.dtype) if out is None else out
     if len(a) < b.shape[1]:
-        return matmul(b.T, a.T, out.T).T
+        return matmul(b.T, a.T, out.T).T  # out.T = b.T @ a.T: cuts the columns of out
     (a_part, *a_parts), (part, *parts) = np.array_split(a, THREADS), np.array_split(out, THREADS)
     others = POOL.map(np.matmul, a_parts, [b] * len(parts), parts)
     np.matmul(a_part, b, part)
@@ -464,10 +464,10 @@ def matmul(a, b, out=None):
 
 
 def keep_freed_memory():
-    """Have glibc's malloc keep what is freed for the next step, which takes 0.94 times as long."""
+    """Keep freed memory, since the system zeroes new pages: a step takes 0.94 times as long."""
     with contextlib.suppress(AttributeError, TypeError):  # another C library: a Mac's, Windows'
-        ctypes.CDLL(None).mallopt(-4, 0)  # M_MMAP_MAX of malloc.h: no array has its own mapping
-        ctypes.CDLL(None).mallopt(-1, -1)  # M_TRIM_THRESHOLD: nothing is given back
+        ctypes.CDLL(None).mallopt(-4, 0)  # M_MMAP_MAX of glibc's malloc.h: no array is mapped
+        ctypes.CDLL(None).mallopt(-1, -1)  # M_TRIM_THRESHOLD: never trimmed, given back
 
 
 # ----------------------------------------------------------------------------
@@ -501,7 +501,7 @@ def load_weights(path):
     config = GPT2Config(*read_header(path, WEIGHTS_MAGIC, 3)[2:7])
     wte, padding = config.V * config.C, -config.V % 128 * config.C
     count, have = num_parameters(config) + padding, os.path.getsize(path) - HEADER_BYTES
-    if min(config) < 1 or config.C % config.NH or have < 4 * count:  # a checkpoint has moments, too
+    if min(config) < 1 or config.C % config.NH or have < 4 * count:  # a checkpoint is longer
         sys.exit(f"{path}: damaged or cut short, its header says {config}")
     flat = np.fromfile(path, "<f4", count, offset=HEADER_BYTES)
     return np.delete(flat, slice(wte, wte + padding)), config
@@ -510,7 +510,7 @@ def load_weights(path):
 def load_tokens(path):
     """Read a token file -> its tokens, an array; V. Raises SystemExit."""
     _, _, count, V, *_ = read_header(path, TOKENS_MAGIC, 1)
-    tokens, V = np.fromfile(path, "<u2", offset=HEADER_BYTES), V or GPT2_VOCAB_SIZE  # 0 by llm.c
+    tokens, V = np.fromfile(path, "<u2", offset=HEADER_BYTES), V or GPT2_VOCAB_SIZE  # 0: llm.c's
     if not 0 < len(tokens) == count or tokens.max() >= V:
         sys.exit(f"{path}: damaged, its header says {count:,} tokens, all below {V:,}")
     return tokens, V
@@ -570,7 +570,7 @@ def generate(params, config, tokens, rng):
     """Yield tokens that go on after tokens, a list, each drawn by its probability."""
     while True:
         x = np.array([tokens[-config.maxT :]])  # (1, T)
-        _, cache = gpt2_forward(params, config, x, x)  # there are no targets; they change no probs
+        _, cache = gpt2_forward(params, config, x, x)  # x as targets: they change no probs
         probs = cache[-1][0][-1].astype(np.float64)  # (V,): the head's probs, of its last row
         tokens = [*tokens, int(rng.choice(len(probs), p=probs / probs.sum()))]
         yield tokens[-1]
@@ -604,7 +604,7 @@ def main(args):
             last = step == args.steps  # it trains no more: validation, a sample
             validate = args.val_every and (last or step % args.val_every == 0)
             sample = args.sample_every and step and (last or step % args.sample_every == 0)
-            if last or validate or sample:  # saving and sampling, too, take a model that works
+            if last or validate or sample:  # a model that diverged is neither sampled nor saved
                 val_loss = evaluate(params, config, val, B, T, args.val_batches if validate else 1)
                 if not math.isfinite(val_loss):
                     sys.exit(f"val loss {val_loss}, so the weights are not saved; try a lower --lr")
