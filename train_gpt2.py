@@ -465,9 +465,9 @@ def matmul(a, b, out=None):
 
 def keep_freed_memory():
     """Keep freed memory, since the system zeroes new pages: a step takes 0.94 times as long."""
-    with contextlib.suppress(AttributeError, TypeError):  # another C library: a Mac's, Windows'
-        ctypes.CDLL(None).mallopt(-4, 0)  # M_MMAP_MAX of glibc's malloc.h: no array is mapped
-        ctypes.CDLL(None).mallopt(-1, -1)  # M_TRIM_THRESHOLD: never trimmed, given back
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # mallopt is of glibc alone
+        ctypes.CDLL(None).mallopt(-4, 0)  # M_MMAP_MAX of malloc.h: no array is mapped apart
+        ctypes.CDLL(None).mallopt(-1, -1)  # M_TRIM_THRESHOLD: no page is given back
 
 
 # ----------------------------------------------------------------------------
